@@ -1,0 +1,184 @@
+//! The balancer's YAML file.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalancerConfig {
+    /// Where applications connect. Exactly one today.
+    pub frontends: Vec<Frontend>,
+    /// What connections are relayed to, at least one.
+    pub targets: Vec<Target>,
+    /// How a target is chosen.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// How targets are checked.
+    #[serde(default)]
+    pub check: Check,
+    /// Client connections at once, 1 to 1,000,000; lowered, with a warning, to
+    /// what the descriptor limit allows (two each).
+    #[serde(default = "default_max_connections")]
+    pub max_connections: u32,
+    /// Where dashboard, CSV, metrics and status are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+    /// Event loops, 1 to 64.
+    #[serde(default = "default_threads")]
+    pub threads: u32,
+    /// Opaque name of this configuration, repeated in `/status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+const fn default_max_connections() -> u32 {
+    12_000
+}
+
+const fn default_threads() -> u32 {
+    1
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frontend {
+    /// Name, shown on the dashboard.
+    pub name: String,
+    /// Address and port.
+    pub bind: SocketAddr,
+    /// Share the port with other processes by SO_REUSEPORT: balancer replicas
+    /// on one host.
+    #[serde(default)]
+    pub reuse_port: bool,
+}
+
+/// A server that connections are relayed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Name, unique.
+    pub name: String,
+    /// Address and port, numeric.
+    pub address: SocketAddr,
+}
+
+/// How a target is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// The target with the fewest connections; ties in turn.
+    #[default]
+    Leastconn,
+    /// Each in turn.
+    Roundrobin,
+}
+
+/// How targets are checked, on their data port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Check {
+    /// What is asked.
+    pub r#type: CheckType,
+    /// Time between two checks of a target, 100 ms to 1 h.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Good checks until a target is up again, 1 to 100.
+    pub rise: u32,
+    /// Bad checks until a target is down, 1 to 100.
+    pub fall: u32,
+    /// Longest wait for an answer, connect included, 10 ms to `interval`.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            r#type: CheckType::Postgres,
+            interval: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a check asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckType {
+    /// A StartupMessage, see [`crate::wire::CheckRequest`].
+    #[default]
+    Postgres,
+    /// A TCP connect.
+    Tcp,
+}
+
+/// The HTTP listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address and port.
+    pub bind: SocketAddr,
+}
+
+/// Durations as people write them: `2s`, `500ms`, `1m`, `1h`.
+pub mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Reads a number and a unit of ms, s, m or h.
+    ///
+    /// # Errors
+    /// Says what was read and what is expected.
+    pub fn parse(text: &str) -> Result<Duration, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let factor_ms: u64 = match unit.trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => 0,
+        };
+        number
+            .parse::<u64>()
+            .ok()
+            .filter(|_| factor_ms > 0)
+            .and_then(|number| number.checked_mul(factor_ms))
+            .map(Duration::from_millis)
+            .ok_or_else(|| {
+                format!("invalid duration {text:?}, expected a number and a unit such as 500ms, 2s, 1m or 1h")
+            })
+    }
+
+    /// Writes the largest unit that divides the duration, down to milliseconds.
+    #[must_use]
+    pub fn format(duration: Duration) -> String {
+        let ms = duration.as_millis();
+        for (unit, factor_ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+            if ms > 0 && ms.is_multiple_of(factor_ms) {
+                return format!("{}{unit}", ms / factor_ms);
+            }
+        }
+        format!("{ms}ms")
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format(*duration))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).map_err(Error::custom)
+    }
+}

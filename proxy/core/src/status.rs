@@ -1,0 +1,164 @@
+//! The JSON that poolers and balancers answer on `/status`: what the proxy
+//! writes and the operator, a balancer's dashboard and people read.
+//!
+//! Field names are camelCase. Times are RFC 3339 in UTC. Readers ignore fields
+//! that they do not know; a field is never removed within an API version.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{TargetReport, TargetState};
+
+/// A pooler's `/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolerStatus {
+    /// Version of the binary.
+    pub version: String,
+    /// Random, new at each start of the process.
+    pub boot_id: String,
+    /// Whether it accepts, drains or is paused.
+    pub state: TargetState,
+    /// Opaque name of the configuration in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_revision: Option<String>,
+    /// When the process started.
+    pub started_at: Timestamp,
+    /// Address and port it listens on.
+    pub listen: String,
+    /// Client connections.
+    pub clients: ClientCounts,
+    /// Server connections.
+    pub servers: ServerCounts,
+}
+
+/// A pooler's client connections by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCounts {
+    /// Logged in, in any state.
+    pub total: u32,
+    /// Linked to a server.
+    pub active: u32,
+    /// Waiting for a server.
+    pub waiting: u32,
+    /// max_client_conn in force.
+    pub max: u32,
+}
+
+/// A pooler's server connections by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerCounts {
+    /// Linked to a client.
+    pub active: u32,
+    /// Ready for the next client.
+    pub idle: u32,
+    /// Connecting or logging in.
+    pub login: u32,
+}
+
+/// A balancer's `/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BalancerStatus {
+    /// Version of the binary.
+    pub version: String,
+    /// Random, new at each start; transition numbers are meaningful within one.
+    pub boot_id: String,
+    /// Whether it accepts or drains. Never paused.
+    pub state: TargetState,
+    /// Opaque name of the configuration in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_revision: Option<String>,
+    /// When the process started.
+    pub started_at: Timestamp,
+    /// Client connections being relayed.
+    pub connections: u32,
+    /// Limit in force, after lowering it to what the descriptor limit allows.
+    pub max_connections: u32,
+    /// Every target, in configuration order.
+    pub targets: Vec<TargetStatus>,
+    /// Transitions after the number asked for, oldest first.
+    pub transitions: Vec<Transition>,
+    /// Number of the newest transition, 0 if there was none. Ask next with
+    /// `?since=BOOTID:NEWEST`.
+    pub newest: u64,
+    /// True if some transitions after the number asked for are no longer kept,
+    /// or the number belongs to another boot: read `targets` anew.
+    pub missed: bool,
+}
+
+/// A target as the balancer judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Health {
+    /// Not checked yet.
+    Unknown,
+    /// Gets connections.
+    Up,
+    /// Its checks fail.
+    Down,
+    /// Told us that it is about to end: keeps its connections, gets no new ones.
+    Draining,
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "Unknown",
+            Self::Up => "Up",
+            Self::Down => "Down",
+            Self::Draining => "Draining",
+        })
+    }
+}
+
+/// One target in a balancer's `/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// Address and port.
+    pub address: String,
+    /// The balancer's judgement.
+    pub state: Health,
+    /// Since when it has been in this state.
+    pub since: Timestamp,
+    /// Why, in the check's own words.
+    pub reason: String,
+    /// Connections relayed to it now.
+    pub connections: u32,
+    /// Connections relayed to it since start.
+    pub connections_total: u64,
+    /// What it says of itself, if it is a pooler of ours that ever answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<TargetReport>,
+}
+
+/// A change of a target, numbered from 1 within one boot of a balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// Consecutive number.
+    pub number: u64,
+    /// When it was judged.
+    pub at: Timestamp,
+    /// Name of the target.
+    pub target: String,
+    /// State before.
+    pub from: Health,
+    /// State after; equal to `from` for a restart.
+    pub to: Health,
+    /// True if the target came back as a new process without having drained.
+    pub restarted: bool,
+    /// Why, in the check's own words.
+    pub reason: String,
+    /// bootId the target reported last, if it reports one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Targets that are up after this transition.
+    pub up: u32,
+    /// Targets in all.
+    pub total: u32,
+}

@@ -1,0 +1,214 @@
+//! A balancer's check of a target, on the data port.
+//!
+//! The request is a StartupMessage with the protocol option
+//! `_pq_.poolkeeper_check`, which any server that knows the protocol accepts: a
+//! Poolkeeper pooler answers a ParameterStatus named `poolkeeper_report` whose
+//! value is a [`TargetReport`] as JSON, before TLS, HBA and limits, and closes;
+//! a PostgreSQL or PgBouncer answers NegotiateProtocolVersion or an
+//! authentication request, which says no more than that it serves.
+//!
+//! Source of the option mechanism:
+//! <https://www.postgresql.org/docs/17/protocol-message-formats.html>, StartupMessage.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ErrorFields, StartupParameters, backend, build, cstr, header};
+
+const OPTION: &str = "_pq_.poolkeeper_check";
+const REPORT: &str = "poolkeeper_report";
+/// Longest answer read: a target is not trusted to be brief.
+const REPLY_LENGTH_MAX: usize = 16 * 1024;
+
+/// What a balancer tells a target when it checks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckRequest {
+    /// Time between two checks; a draining pooler goes on accepting for two of them.
+    pub interval: Duration,
+}
+
+impl CheckRequest {
+    /// The bytes to send.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let interval_ms = self.interval.as_millis().to_string();
+        build::startup(&[
+            ("user", "poolkeeper"),
+            ("database", "poolkeeper"),
+            (OPTION, &interval_ms),
+        ])
+    }
+
+    /// Recognises a check among start-up parameters.
+    #[must_use]
+    pub fn read(parameters: &StartupParameters) -> Option<Self> {
+        let interval_ms = parameters.value(OPTION)?.parse().ok()?;
+        Some(Self {
+            interval: Duration::from_millis(interval_ms),
+        })
+    }
+}
+
+/// What a pooler says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetState {
+    /// Accepts connections and serves.
+    Ready,
+    /// Is about to end: no new connections, please.
+    Draining,
+    /// Accepts connections; queries wait (PAUSE).
+    Paused,
+}
+
+/// A pooler's answer to a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetReport {
+    /// What it says of itself.
+    pub state: TargetState,
+    /// Random, new at each start of the process.
+    pub boot_id: String,
+    /// Opaque name of the configuration in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_revision: Option<String>,
+    /// Clients connected.
+    pub clients: u32,
+    /// Clients waiting for a server.
+    pub waiting: u32,
+}
+
+impl TargetReport {
+    /// The bytes a pooler answers before it closes the connection.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let json = serde_json::to_string(self).expect("plain data serialises");
+        build::parameter_status(REPORT, &json)
+    }
+}
+
+/// What a check's answer means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckReply {
+    /// More bytes are needed.
+    Incomplete,
+    /// A Poolkeeper pooler, with what it says of itself.
+    Report(TargetReport),
+    /// Something else that speaks the protocol and serves.
+    Serves,
+    /// The target refused: its SQLSTATE and text.
+    Refused {
+        /// SQLSTATE.
+        code: String,
+        /// The target's message.
+        text: String,
+    },
+    /// Not PostgreSQL's protocol; says what was wrong.
+    Garbage(String),
+}
+
+/// Reads a target's answer to a check.
+#[must_use]
+pub fn read_check_reply(bytes: &[u8]) -> CheckReply {
+    let head = match header(bytes) {
+        Ok(Some(head)) if head.total <= REPLY_LENGTH_MAX => head,
+        Ok(Some(head)) => {
+            return CheckReply::Garbage(format!(
+                "answer of {} bytes, at most {REPLY_LENGTH_MAX} expected",
+                head.total
+            ));
+        }
+        Ok(None) => return CheckReply::Incomplete,
+        Err(error) => return CheckReply::Garbage(error.to_string()),
+    };
+    match head.kind {
+        backend::AUTHENTICATION | backend::NEGOTIATE_PROTOCOL_VERSION => CheckReply::Serves,
+        backend::ERROR_RESPONSE | backend::PARAMETER_STATUS if bytes.len() < head.total => {
+            CheckReply::Incomplete
+        }
+        backend::ERROR_RESPONSE => {
+            let fields = ErrorFields::read(&bytes[5..head.total]);
+            CheckReply::Refused {
+                code: String::from_utf8_lossy(fields.code).into_owned(),
+                text: String::from_utf8_lossy(fields.text).into_owned(),
+            }
+        }
+        backend::PARAMETER_STATUS => read_report(&bytes[5..head.total]),
+        kind => CheckReply::Garbage(format!(
+            "answer of type {:?}, expected R, v, S or E",
+            char::from(kind)
+        )),
+    }
+}
+
+fn read_report(body: &[u8]) -> CheckReply {
+    let report = cstr(body)
+        .filter(|(name, _)| *name == REPORT.as_bytes())
+        .and_then(|(_, rest)| cstr(rest))
+        .ok_or_else(|| "ParameterStatus is not a report".to_owned())
+        .and_then(|(json, _)| serde_json::from_slice(json).map_err(|error| error.to_string()));
+    match report {
+        Ok(report) => CheckReply::Report(report),
+        Err(error) => CheckReply::Garbage(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{FirstPacket, first_packet};
+
+    #[test]
+    fn request_reads_back() {
+        let request = CheckRequest {
+            interval: Duration::from_secs(2),
+        };
+        let bytes = request.encode();
+        let Ok(Some((FirstPacket::Startup(parameters), _))) = first_packet(&bytes) else {
+            panic!("not a startup packet");
+        };
+        assert_eq!(CheckRequest::read(&parameters), Some(request));
+    }
+
+    #[test]
+    fn report_reads_back_from_any_cut() {
+        let report = TargetReport {
+            state: TargetState::Draining,
+            boot_id: "b1".into(),
+            config_revision: Some("r7".into()),
+            clients: 12,
+            waiting: 3,
+        };
+        let bytes = report.encode();
+        for cut in 0..bytes.len() {
+            assert_eq!(read_check_reply(&bytes[..cut]), CheckReply::Incomplete);
+        }
+        assert_eq!(read_check_reply(&bytes), CheckReply::Report(report));
+    }
+
+    #[test]
+    fn postgresql_serves_and_an_error_refuses() {
+        assert_eq!(
+            read_check_reply(&build::authentication_md5([1, 2, 3, 4])),
+            CheckReply::Serves
+        );
+        let refusal = super::super::error_response(
+            super::super::Severity::Fatal,
+            super::super::SqlState::CANNOT_CONNECT_NOW,
+            "the database system is starting up",
+            "",
+        );
+        assert_eq!(
+            read_check_reply(&refusal),
+            CheckReply::Refused {
+                code: "57P03".into(),
+                text: "the database system is starting up".into()
+            }
+        );
+        assert!(matches!(
+            read_check_reply(b"HTTP/1.1 400 Bad Request"),
+            CheckReply::Garbage(_)
+        ));
+    }
+}

@@ -1,0 +1,1 @@
+//! The pooler and the balancer: sockets and tasks around [`proxy_core`].
