@@ -23,3 +23,15 @@ impl fmt::Display for Problem {
         write!(f, "{}:{}: {}", self.file, self.line, self.message)
     }
 }
+
+/// When a server is given back by the client it was lent to (`pool_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PoolMode {
+    /// When the client disconnects.
+    #[default]
+    Session,
+    /// When the transaction ends.
+    Transaction,
+    /// When the statement ends; transaction blocks are refused.
+    Statement,
+}

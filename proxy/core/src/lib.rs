@@ -8,5 +8,10 @@
 //! lends servers, [`balance`] picks a target, [`health`] judges observations.
 
 pub mod config;
+pub mod parameters;
+pub mod pool;
+mod sabotage;
+pub mod session;
+pub mod statement;
 pub mod status;
 pub mod wire;
