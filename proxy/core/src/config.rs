@@ -2,8 +2,16 @@
 //! read, with the same checks on both sides.
 
 pub mod balancer;
+pub mod ini;
+pub mod pooler;
+pub mod settings;
+pub mod userlist;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
+
+pub use pooler::{PoolerConfig, load};
+pub use settings::{AuthType, Database, Global, LogFormat, Peer, PoolMode, SslMode, User};
+pub use userlist::{Secret, Userlist};
 
 /// Something wrong in a configuration file: where, and what would be right.
 ///
@@ -24,14 +32,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// When a server is given back by the client it was lent to (`pool_mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PoolMode {
-    /// When the client disconnects.
-    #[default]
-    Session,
-    /// When the transaction ends.
-    Transaction,
-    /// When the statement ends; transaction blocks are refused.
-    Statement,
+/// A value of the file inside a message: short, and without control characters.
+fn excerpt(text: &str) -> Cow<'_, str> {
+    const LENGTH_MAX: usize = 80;
+    if text.len() <= LENGTH_MAX && !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut short: String = text
+        .chars()
+        .take(LENGTH_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(LENGTH_MAX).is_some() {
+        short.push('…');
+    }
+    Cow::Owned(short)
 }

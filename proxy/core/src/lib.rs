@@ -7,6 +7,7 @@
 //! client and says when it needs a server and when it gives it back, [`pool`]
 //! lends servers, [`balance`] picks a target, [`health`] judges observations.
 
+pub mod auth;
 pub mod config;
 pub mod parameters;
 pub mod pool;
