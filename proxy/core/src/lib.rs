@@ -9,6 +9,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod login;
 pub mod parameters;
 pub mod pool;
 mod sabotage;
