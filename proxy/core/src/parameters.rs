@@ -152,6 +152,24 @@ impl Interner {
         ))
     }
 
+    /// `wanted` as a server that was asked for it reports it: the values of
+    /// `has` wherever `wanted` knows one.
+    #[must_use]
+    pub fn as_reported(&self, wanted: &Parameters, has: &Parameters) -> Parameters {
+        if wanted == has {
+            return wanted.clone();
+        }
+        let values = wanted.0.0.iter().zip(&has.0.0);
+        self.intern(Values(
+            values
+                .map(|(wanted, has)| {
+                    let known = wanted.is_some().then(|| has.clone()).flatten();
+                    known.or_else(|| wanted.clone())
+                })
+                .collect(),
+        ))
+    }
+
     fn intern(&self, values: Values) -> Parameters {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = known.sets.get(&values) {
