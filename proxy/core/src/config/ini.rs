@@ -65,30 +65,28 @@ pub enum Item {
 
 /// Reads the file at `path` and what it includes; `read` gives a file's text.
 ///
-/// Lines that cannot be understood become problems, the others are returned.
+/// Every line that says something, in order, or what is wrong with it.
 pub fn read(
     path: &Path,
     read: &mut dyn FnMut(&Path) -> io::Result<String>,
-) -> (Vec<Item>, Vec<Problem>) {
+) -> Vec<Result<Item, Problem>> {
     let mut reader = Reader {
         read,
         files: 0,
-        items: Vec::new(),
-        problems: Vec::new(),
+        lines: Vec::new(),
     };
     let start = Place {
         file: path.display().to_string().into(),
         line: 1,
     };
     reader.file(path, &start, 0);
-    (reader.items, reader.problems)
+    reader.lines
 }
 
 struct Reader<'a> {
     read: &'a mut dyn FnMut(&Path) -> io::Result<String>,
     files: usize,
-    items: Vec<Item>,
-    problems: Vec<Problem>,
+    lines: Vec<Result<Item, Problem>>,
 }
 
 impl Reader<'_> {
@@ -99,7 +97,7 @@ impl Reader<'_> {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("cannot read {}: {error}", path.display());
-                self.problems.push(from.problem(message));
+                self.lines.push(Err(from.problem(message)));
                 return;
             }
         };
@@ -111,7 +109,7 @@ impl Reader<'_> {
                 line: u32::try_from(index + 1).unwrap_or(u32::MAX),
             };
             if let Err(message) = self.line(line.trim(), &place, depth) {
-                self.problems.push(place.problem(message));
+                self.lines.push(Err(place.problem(message)));
             }
         }
     }
@@ -140,10 +138,10 @@ impl Reader<'_> {
             let (name, rest) = rest
                 .split_once(']')
                 .ok_or("expected ] after the section's name")?;
-            self.items.push(Item::Section {
+            self.lines.push(Ok(Item::Section {
                 name: name.to_owned(),
                 place: place.clone(),
-            });
+            }));
             // PgBouncer reads on behind the bracket.
             return self.line(rest.trim_start(), place, depth);
         }
@@ -152,11 +150,11 @@ impl Reader<'_> {
             .trim_start()
             .strip_prefix('=')
             .ok_or_else(|| format!("expected = after {}", excerpt(&key)))?;
-        self.items.push(Item::Entry {
+        self.lines.push(Ok(Item::Entry {
             key,
             value: value.trim().to_owned(),
             place: place.clone(),
-        });
+        }));
         Ok(())
     }
 }

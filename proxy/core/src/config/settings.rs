@@ -4,18 +4,17 @@
 //! come the typed struct, the checks, SHOW CONFIG and the reference page
 //! docs/settings.md. To honour one more key, change its last word in the table.
 
+mod choice;
 mod global;
 mod markdown;
 mod per_entry;
 mod value;
 
+pub use choice::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
 pub use global::{Global, SETTINGS};
 pub use markdown::markdown;
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
-pub use value::{
-    AuthType, FileMode, LoadBalanceHosts, LogFormat, Milliseconds, PoolMode, Sensitive, SslMode,
-    TlsProtocols,
-};
+pub use value::{FileMode, Milliseconds, Sensitive};
 
 use value::{Kind, Value};
 

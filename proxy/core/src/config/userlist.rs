@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::Problem;
-use crate::auth::{md5, scram::Verifier};
+use super::{Problem, ini::unquote};
+use crate::auth::{md5, same, scram::Verifier};
 
 /// Longest user name, as in PgBouncer (`MAX_USERNAME` less the final zero).
 pub const USER_LENGTH_MAX: usize = 127;
@@ -34,6 +34,24 @@ impl Secret {
         match Verifier::parse(text) {
             Some(verifier) => Self::Scram(verifier),
             None => Self::Plain(text.to_owned()),
+        }
+    }
+
+    /// Whether `password`, sent in clear text, is the one of `user`. Slow for a
+    /// verifier, see [`Verifier::derive`].
+    ///
+    /// No password fits an empty secret.
+    #[must_use]
+    pub fn fits(&self, user: &str, password: &str) -> bool {
+        match self {
+            Self::Plain(secret) => {
+                !secret.is_empty() && same(secret.as_bytes(), password.as_bytes())
+            }
+            Self::Md5(stored) => same(stored.as_bytes(), md5::hash(user, password).as_bytes()),
+            Self::Scram(stored) => {
+                let derived = Verifier::derive(password, &stored.salt, stored.iterations);
+                same(&stored.stored_key, &derived.stored_key)
+            }
         }
     }
 }
@@ -117,8 +135,7 @@ pub fn parse(file: &str, text: &str) -> Result<Userlist, Vec<Problem>> {
 
 fn entry(line: &str) -> Result<(String, String), &'static str> {
     let (user, rest) = quoted(line).ok_or("expected \"user\" \"secret\", both in double quotes")?;
-    let (secret, _) =
-        quoted(rest.trim_start()).ok_or("expected a secret in double quotes after the user")?;
+    let (secret, _) = quoted(rest).ok_or("expected a secret in double quotes after the user")?;
     if user.is_empty() {
         return Err("the user is empty");
     }
@@ -131,19 +148,7 @@ fn entry(line: &str) -> Result<(String, String), &'static str> {
     Ok((user, secret))
 }
 
-/// Takes a field in double quotes from the start; returns it and the rest.
+/// Takes a field in double quotes; returns it and the rest.
 fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.strip_prefix('"')?;
-    let mut field = String::new();
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        field.push_str(before);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return Some((field, after)),
-        }
-    }
+    unquote(text.trim_start().strip_prefix('"')?, '"')
 }

@@ -214,7 +214,7 @@ settings! {
     peer_discovery: Option<String> = unset, [], restart, NotSupported("list peers in [peers]");
 
     /// The number of this pooler among its peers, 0 when it has none. Cancel keys carry it.
-    peer_id: u16 = "0", [0, 16_383], restart, Honoured;
+    peer_id: u16 = "0", [0, 16_383], reload, Honoured;
 
     /// The file that holds the process id while the pooler runs.
     pidfile: Option<String> = "", [], restart, Honoured;
@@ -388,5 +388,5 @@ settings! {
     user: Option<String> = unset, [], restart, Honoured;
 
     /// How much is logged; each `-v` adds one.
-    verbose: u32 = "0", [], reload, Honoured;
+    verbose: u32 = unset, [], reload, Honoured;
 }
