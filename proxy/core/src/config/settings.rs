@@ -16,6 +16,7 @@ pub use markdown::markdown;
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
 pub use value::{FileMode, Milliseconds, Sensitive};
 
+use super::nearest;
 use value::{Kind, Value};
 
 /// One key of the configuration.
@@ -144,37 +145,6 @@ pub struct ConfigRow {
     pub changeable: bool,
 }
 
-/// The key of a table that `name` is most likely a misspelling of.
-pub(super) fn nearest(table: &'static [Setting], name: &str) -> Option<&'static str> {
-    table
-        .iter()
-        .map(|setting| (distance(setting.name, name), setting.name))
-        .filter(|(distance, known)| *distance <= 1 + known.len().min(name.len()) / 4)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Edits (insert, delete, replace, swap neighbours) between two names.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().take(64).collect();
-    let left: Vec<char> = left.chars().collect();
-    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
-    for (i, a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in right.iter().enumerate() {
-            let mut best = (rows[i][j] + usize::from(a != b))
-                .min(rows[i][j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
-                best = best.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[left.len()][right.len()]
-}
-
 /// Makes the struct, the table and what lies between from one list of keys.
 ///
 /// Each line: doc comment, `name: Type = default, [smallest, largest], when, support;`
@@ -229,7 +199,7 @@ macro_rules! settings {
             pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
                 let Some(setting) = $table.iter().find(|setting| setting.name == key) else {
                     let key = crate::config::excerpt(key);
-                    return Err(match nearest($table, &key) {
+                    return Err(match nearest($table.iter().map(|setting| setting.name), &key) {
                         Some(known) => format!("unknown key {key}, did you mean {known}?"),
                         None => format!("unknown key {key}"),
                     });
