@@ -2,6 +2,8 @@
 
 mod check;
 mod load;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,7 +30,7 @@ pub struct PoolerConfig {
     pub peers: BTreeMap<u16, Peer>,
     /// `auth_file`.
     pub userlist: Userlist,
-    /// What is accepted and yet worth a look, in the order of the files.
+    /// What is accepted and yet worth a look, by file and line.
     pub warnings: Vec<Problem>,
 }
 

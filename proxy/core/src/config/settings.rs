@@ -247,3 +247,89 @@ macro_rules! settings {
     (@when restart) => { false };
 }
 use settings;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        DATABASE_KEYS, Database, Global, PEER_KEYS, Peer, SETTINGS, Support, USER_KEYS, User,
+    };
+
+    #[test]
+    fn keys_are_in_alphabetical_order() {
+        for table in [SETTINGS, DATABASE_KEYS, USER_KEYS, PEER_KEYS] {
+            assert!(
+                table.is_sorted_by_key(|setting| setting.name),
+                "{:?}",
+                table.windows(2).find(|pair| pair[0].name > pair[1].name)
+            );
+        }
+    }
+
+    #[test]
+    fn defaults_are_values_of_their_own_settings() {
+        for setting in SETTINGS
+            .iter()
+            .chain(DATABASE_KEYS)
+            .chain(USER_KEYS)
+            .chain(PEER_KEYS)
+        {
+            let default = setting.default.unwrap_or_default();
+            if setting.default.is_some() {
+                assert_eq!(setting.check(default), Ok(()));
+            }
+            assert!(setting.doc.trim().ends_with('.'), "{}", setting.name);
+        }
+        let _ = (
+            Global::default(),
+            Database::default(),
+            User::default(),
+            Peer::default(),
+        );
+    }
+
+    #[test]
+    fn what_show_config_prints_can_be_written_in_the_file() {
+        let mut global = Global::default();
+        for (key, value) in [
+            ("client_tls_protocols", "tlsv1.3"),
+            ("unix_socket_mode", "0700"),
+            ("server_lifetime", "1234567.25"),
+            ("tcp_user_timeout", "100"),
+            ("listen_addr", "a, b"),
+            ("log_format", "JSON"),
+        ] {
+            global.set(key, value).unwrap();
+        }
+        let mut copy = Global::default();
+        for row in global.rows() {
+            copy.set(row.key, &row.value).unwrap();
+        }
+        assert_eq!(copy, global);
+        assert!(copy.rows().iter().any(|row| row.value == "1234567.25"));
+    }
+
+    #[test]
+    fn values_that_are_not_supported_are_in_the_range_of_their_type() {
+        for setting in SETTINGS {
+            if let Support::Only(values, _) = setting.support {
+                for value in values {
+                    assert_eq!(setting.check(value), Ok(()), "{}", setting.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unset_value_is_accepted_where_only_the_default_is() {
+        let mut global = Global::default();
+        for key in [
+            "auth_user",
+            "resolv_conf",
+            "auth_ldap_options",
+            "max_memory",
+        ] {
+            assert_eq!(global.set(key, ""), Ok(()), "{key}");
+        }
+        assert!(global.set("auth_user", "x").is_err());
+    }
+}

@@ -152,3 +152,108 @@ fn entry(line: &str) -> Result<(String, String), &'static str> {
 fn quoted(text: &str) -> Option<(String, &str)> {
     unquote(text.trim_start().strip_prefix('"')?, '"')
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_three_kinds_of_secret_are_told_apart() {
+        let verifier = Verifier::derive("pencil", b"salt", 2);
+        let text = format!(
+            "; comment\r\n\n\"ann\" \"pa\"\"ss\" rest is ignored\r\n  \"bob\"\t\"{}\"\n\"e\"\"ve\"\"{}\"\n\"none\" \"\"",
+            md5::hash("bob", "pencil"),
+            verifier.format()
+        );
+        // "e""ve""SCRAM…" without a space would be one field, as in PgBouncer.
+        assert!(parse("userlist.txt", &text).is_err());
+        let list = parse("userlist.txt", &text.replace("ve\"\"", "ve\" \"")).unwrap();
+        assert_eq!(list.len(), 4);
+        assert!(!list.is_empty());
+        assert_eq!(
+            list.secret("ann"),
+            Some(&Secret::Plain("pa\"ss".to_owned()))
+        );
+        assert!(matches!(list.secret("bob"), Some(Secret::Md5(_))));
+        assert_eq!(list.secret("e\"ve"), Some(&Secret::Scram(verifier)));
+        assert_eq!(list.secret("none"), Some(&Secret::Plain(String::new())));
+        assert_eq!(list.secret("mallory"), None);
+        let users: Vec<&str> = list.users().map(|(user, _)| user).collect();
+        assert_eq!(users, ["ann", "bob", "e\"ve", "none"]);
+    }
+
+    #[test]
+    fn the_last_of_two_lines_counts() {
+        let list = parse("u", "\"ann\" \"old\"\n\"ann\" \"new\"").unwrap();
+        assert!(list.secret("ann").unwrap().fits("ann", "new"));
+    }
+
+    #[test]
+    fn every_bad_line_is_told_and_no_secret_with_it() {
+        let long = "x".repeat(128);
+        let text = format!(
+            "ann s3cret\n\"ann\" s3cret\n\"ann\"\n\"ann\" \"s3cret\n\"\" \"s3cret\"\n# s3cret\n\"{long}\" \"s3cret\"\n\"ann\" \"s3cret{}\"",
+            "x".repeat(2048)
+        );
+        let problems = parse("u.txt", &text).unwrap_err();
+        let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "u.txt:1: expected \"user\" \"secret\", both in double quotes",
+                "u.txt:2: expected a secret in double quotes after the user",
+                "u.txt:3: expected a secret in double quotes after the user",
+                "u.txt:4: expected a secret in double quotes after the user",
+                "u.txt:5: the user is empty",
+                "u.txt:6: expected \"user\" \"secret\", both in double quotes",
+                "u.txt:7: the user is longer than 127 bytes",
+                "u.txt:8: the secret is longer than 2047 bytes",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_password_fits_its_own_secret_in_every_form() {
+        for secret in [
+            "pencil".to_owned(),
+            md5::hash("ann", "pencil"),
+            Verifier::derive("pencil", b"salt", 2).format(),
+        ] {
+            let secret = Secret::read(&secret);
+            assert!(secret.fits("ann", "pencil"), "{secret:?}");
+            assert!(!secret.fits("ann", "pencils"), "{secret:?}");
+            assert!(!secret.fits("ann", ""), "{secret:?}");
+        }
+        assert!(!Secret::read("").fits("ann", ""));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        for text in [
+            "s3cret".to_owned(),
+            md5::hash("ann", "s3cret"),
+            Verifier::derive("s3cret", b"salt", 2).format(),
+        ] {
+            let list = parse("u", &format!("\"ann\" \"{text}\"")).unwrap();
+            let shown = format!("{list:?}");
+            assert!(shown.contains("ann"), "{shown}");
+            assert!(!shown.contains(&text[4..]), "{shown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoting_keeps_every_name_and_secret(user in "[^\r\n\0]{1,30}", secret in "[^\r\n\0]{0,60}") {
+            let text = format!("\"{}\" \"{}\"", user.replace('"', "\"\""), secret.replace('"', "\"\""));
+            let list = parse("u", &text).unwrap();
+            prop_assert_eq!(list.secret(&user), Some(&Secret::read(&secret)));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "[\"a \n;]{0,60}") {
+            let _ = parse("u", &text);
+        }
+    }
+}

@@ -130,8 +130,17 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Node, Problem> {
                 .and_then(|location| u32::try_from(location.line()).ok())
                 .unwrap_or(1)
                 .max(1),
-            message: excerpt(&error.to_string()).into_owned(),
+            message: message(&error),
         })
+}
+
+/// What the parser says, without the place, which we tell in our own way, and
+/// without its advice to programmers.
+fn message(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    let text = text.split("; use ").next().unwrap_or(text);
+    format!("not valid YAML: {}", excerpt(text))
 }
 
 /// The entries of a mapping whose keys are known.

@@ -181,11 +181,18 @@ fn the_dashboard_cannot_have_the_port_of_a_frontend() {
 
 #[test]
 fn text_that_is_not_yaml_is_told_with_its_line() {
-    let found = problems("frontends:\n  - {name: a\ntargets: [\n");
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].starts_with("3: "), "{found:?}");
-    let found = problems("a: *nothing\n");
-    assert!(found[0].starts_with("1: "), "{found:?}");
+    assert_eq!(
+        problems("frontends:\n  - {name: a\ntargets: [\n"),
+        ["3: not valid YAML: unclosed bracket '['"]
+    );
+    assert_eq!(
+        problems("a: *nothing\n"),
+        ["1: not valid YAML: alias references unknown anchor"]
+    );
+    assert_eq!(
+        problems("a: 1\n---\nb: 2\n"),
+        ["3: not valid YAML: multiple YAML documents detected"]
+    );
 }
 
 #[test]

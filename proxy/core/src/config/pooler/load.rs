@@ -10,7 +10,7 @@ use super::{CONSOLE, PoolerConfig, check};
 use crate::config::{
     Database, Global, Peer, Problem, User, Userlist, excerpt,
     ini::{self, Item, Place},
-    settings::SETTINGS,
+    settings::{DATABASE_KEYS, SETTINGS},
     userlist,
 };
 
@@ -21,7 +21,7 @@ const PEER_ID_MAX: u16 = 16_383;
 /// `read` gives a file's text.
 ///
 /// # Errors
-/// Every problem found, in the order of the files.
+/// Every problem found, by file and line.
 pub fn load(
     path: &Path,
     read: &mut dyn FnMut(&Path) -> io::Result<String>,
@@ -70,12 +70,25 @@ pub fn load(
     let Findings { problems, warnings } = loader.findings;
     if problems.is_empty() {
         Ok(PoolerConfig {
-            warnings,
+            warnings: in_order(warnings),
             ..loader.config
         })
     } else {
-        Err(problems)
+        Err(in_order(problems))
     }
+}
+
+/// Sorts by file, in the order the files came up, and line.
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let mut files: Vec<String> = Vec::new();
+    for problem in &problems {
+        if !files.contains(&problem.file) {
+            files.push(problem.file.clone());
+        }
+    }
+    let position = |file: &String| files.iter().position(|known| known == file);
+    problems.sort_by_key(|problem| (position(&problem.file), problem.line));
+    problems
 }
 
 /// The section that entries belong to.
@@ -263,14 +276,26 @@ impl Loader {
             return;
         }
         let mut database = Database::default();
-        self.pairs(&name, value, &place, |key, value| match key {
-            // An older name, which PgBouncer keeps too.
-            "reserve_pool" => database.set("reserve_pool_size", value),
-            "host" if value.contains(',') => Err(format!(
-                "host = {} is a list, which is not supported yet; name one host",
-                excerpt(value)
-            )),
-            _ => database.set(key, value),
+        let mut after_password = false;
+        self.pairs(&name, value, &place, |key, value| {
+            let known =
+                key == "reserve_pool" || DATABASE_KEYS.iter().any(|known| known.name == key);
+            if std::mem::replace(&mut after_password, key == "password") && !known {
+                // Perhaps a part of the password, so it is not repeated.
+                return Err(
+                    "unknown key after password (not shown); quote a password with spaces as 'a b'"
+                        .to_owned(),
+                );
+            }
+            match key {
+                // An older name, which PgBouncer keeps too.
+                "reserve_pool" => database.set("reserve_pool_size", value),
+                "host" if value.contains(',') => Err(format!(
+                    "host = {} is a list, which is not supported yet; name one host",
+                    excerpt(value)
+                )),
+                _ => database.set(key, value),
+            }
         });
         self.note_entry(&name, place);
         self.config.databases.insert(name, database);

@@ -161,12 +161,12 @@ macro_rules! whole_number {
             }
         }
 
-        /// -1 means unset, as in PgBouncer.
+        /// Empty or -1 means unset, the latter as in PgBouncer.
         impl Value for Option<$type> {
             const KIND: Kind = <$type>::KIND;
 
             fn parse(text: &str) -> Result<Self, Option<String>> {
-                if text == "-1" {
+                if text.is_empty() || text == "-1" {
                     return Ok(None);
                 }
                 <$type>::parse(text).map(Some)
@@ -217,12 +217,12 @@ impl Value for Duration {
     }
 }
 
-/// -1 means unset, as in PgBouncer.
+/// Empty or -1 means unset, the latter as in PgBouncer.
 impl Value for Option<Duration> {
     const KIND: Kind = Duration::KIND;
 
     fn parse(text: &str) -> Result<Self, Option<String>> {
-        if text == "-1" {
+        if text.is_empty() || text == "-1" {
             return Ok(None);
         }
         Duration::parse(text).map(Some)
