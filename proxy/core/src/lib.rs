@@ -9,5 +9,11 @@
 
 pub mod auth;
 pub mod config;
+pub mod login;
+pub mod parameters;
+pub mod pool;
+mod sabotage;
+pub mod session;
+pub mod statement;
 pub mod status;
 pub mod wire;
