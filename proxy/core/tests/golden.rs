@@ -11,7 +11,7 @@ use proxy_core::config::{Global, settings};
 fn compare(path: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if env::var_os("POOLKEEPER_UPDATE").is_some_and(|value| value == "1") {
-        fs::write(&path, actual).unwrap();
+        fs::write(&path, actual).expect("the golden file can be written");
         return;
     }
     let committed = fs::read(&path).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{Problem, ini::unquote};
-use crate::auth::{md5, same, scram::Verifier};
+use crate::auth::{md5, scram::Verifier};
 
 /// Longest user name, as in PgBouncer (`MAX_USERNAME` less the final zero).
 pub const USER_LENGTH_MAX: usize = 127;
@@ -36,24 +36,6 @@ impl Secret {
             None => Self::Plain(text.to_owned()),
         }
     }
-
-    /// Whether `password`, sent in clear text, is the one of `user`. Slow for a
-    /// verifier, see [`Verifier::derive`].
-    ///
-    /// No password fits an empty secret.
-    #[must_use]
-    pub fn fits(&self, user: &str, password: &str) -> bool {
-        match self {
-            Self::Plain(secret) => {
-                !secret.is_empty() && same(secret.as_bytes(), password.as_bytes())
-            }
-            Self::Md5(stored) => same(stored.as_bytes(), md5::hash(user, password).as_bytes()),
-            Self::Scram(stored) => {
-                let derived = Verifier::derive(password, &stored.salt, stored.iterations);
-                same(&stored.stored_key, &derived.stored_key)
-            }
-        }
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -69,23 +51,29 @@ impl fmt::Debug for Secret {
 /// The users of userlist.txt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Userlist {
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, Option<Secret>>,
 }
 
 impl Userlist {
-    /// The secret of a user; `None` for a user who is not listed.
-    ///
-    /// An empty plain password means that the user exists and no password fits.
+    /// Whether the user is listed: all that trust asks for.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// The secret of a user; `None` for a user who is not listed, and for one
+    /// whose secret is empty, who can prove nothing. So no empty password ever
+    /// counts as one.
     #[must_use]
     pub fn secret(&self, user: &str) -> Option<&Secret> {
-        self.users.get(user)
+        self.users.get(user)?.as_ref()
     }
 
     /// Users and secrets, by name.
-    pub fn users(&self) -> impl Iterator<Item = (&str, &Secret)> {
+    pub fn users(&self) -> impl Iterator<Item = (&str, Option<&Secret>)> {
         self.users
             .iter()
-            .map(|(user, secret)| (user.as_str(), secret))
+            .map(|(user, secret)| (user.as_str(), secret.as_ref()))
     }
 
     /// Number of users.
@@ -117,7 +105,8 @@ pub fn parse(file: &str, text: &str) -> Result<Userlist, Vec<Problem>> {
         }
         match entry(line) {
             Ok((user, secret)) => {
-                list.users.insert(user, Secret::read(&secret));
+                let secret = (!secret.is_empty()).then(|| Secret::read(&secret));
+                list.users.insert(user, secret);
             }
             Err(message) => problems.push(Problem {
                 file: file.to_owned(),
@@ -178,8 +167,10 @@ mod tests {
         );
         assert!(matches!(list.secret("bob"), Some(Secret::Md5(_))));
         assert_eq!(list.secret("e\"ve"), Some(&Secret::Scram(verifier)));
-        assert_eq!(list.secret("none"), Some(&Secret::Plain(String::new())));
+        assert_eq!(list.secret("none"), None);
+        assert!(list.contains("none"));
         assert_eq!(list.secret("mallory"), None);
+        assert!(!list.contains("mallory"));
         let users: Vec<&str> = list.users().map(|(user, _)| user).collect();
         assert_eq!(users, ["ann", "bob", "e\"ve", "none"]);
     }
@@ -187,7 +178,7 @@ mod tests {
     #[test]
     fn the_last_of_two_lines_counts() {
         let list = parse("u", "\"ann\" \"old\"\n\"ann\" \"new\"").unwrap();
-        assert!(list.secret("ann").unwrap().fits("ann", "new"));
+        assert_eq!(list.secret("ann"), Some(&Secret::Plain("new".to_owned())));
     }
 
     #[test]
@@ -215,21 +206,6 @@ mod tests {
     }
 
     #[test]
-    fn a_password_fits_its_own_secret_in_every_form() {
-        for secret in [
-            "pencil".to_owned(),
-            md5::hash("ann", "pencil"),
-            Verifier::derive("pencil", b"salt", 2).format(),
-        ] {
-            let secret = Secret::read(&secret);
-            assert!(secret.fits("ann", "pencil"), "{secret:?}");
-            assert!(!secret.fits("ann", "pencils"), "{secret:?}");
-            assert!(!secret.fits("ann", ""), "{secret:?}");
-        }
-        assert!(!Secret::read("").fits("ann", ""));
-    }
-
-    #[test]
     fn debug_shows_no_secret() {
         for text in [
             "s3cret".to_owned(),
@@ -245,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quoting_keeps_every_name_and_secret(user in "[^\r\n\0]{1,30}", secret in "[^\r\n\0]{0,60}") {
+        fn quoting_keeps_every_name_and_secret(user in "[^\r\n\0]{1,30}", secret in "[^\r\n\0]{1,60}") {
             let text = format!("\"{}\" \"{}\"", user.replace('"', "\"\""), secret.replace('"', "\"\""));
             let list = parse("u", &text).unwrap();
             prop_assert_eq!(list.secret(&user), Some(&Secret::read(&secret)));

@@ -87,7 +87,7 @@ fn authentication(config: &PoolerConfig, places: &Places, findings: &mut Finding
         let unusable = config
             .userlist
             .users()
-            .filter(|(_, secret)| matches!(secret, Secret::Md5(_)))
+            .filter(|(_, secret)| matches!(secret, Some(Secret::Md5(_))))
             .count();
         if unusable > 0 {
             findings.warn(

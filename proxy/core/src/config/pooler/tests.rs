@@ -3,7 +3,7 @@ use std::{collections::HashMap, io, path::Path, time::Duration};
 use proptest::prelude::*;
 
 use super::{PoolerConfig, Via, load};
-use crate::config::{AuthType, PoolMode, Problem, SslMode};
+use crate::config::{AuthType, PoolMode, Problem, Secret, SslMode};
 
 const USERS: &str = "\"ann\" \"pencil\"\n";
 
@@ -97,7 +97,7 @@ tcp_user_timeout = 12500
     assert_eq!(shop.host.as_deref(), Some("10.0.0.1"));
     assert_eq!(shop.port, 5433);
     assert_eq!(shop.dbname.as_deref(), Some("shop_production"));
-    assert!(shop.password.as_ref().unwrap().fits("app", "pa'ss"));
+    assert_eq!(shop.password, Some(Secret::Plain("pa'ss".to_owned())));
     assert_eq!(shop.pool_size, Some(70));
     let (legacy, _) = config.database("legacy").unwrap();
     assert_eq!(legacy.host, None);

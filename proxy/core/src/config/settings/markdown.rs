@@ -43,6 +43,9 @@ comments, and what follows the secret is ignored. A secret is one of
 - `md5` and the 32 hexadecimal digits of PostgreSQL's md5 hash,
 - a SCRAM verifier, `SCRAM-SHA-256$4096:salt$stored_key:server_key`, as in `pg_authid`.
 
+A user with an empty secret exists, which is all that `auth_type = trust` asks for, and has no password
+that could be right.
+
 Secrets let clients log in here, and log the pooler in to PostgreSQL for them: a password always, an md5 hash
 where PostgreSQL asks for md5, a verifier where PostgreSQL stores the same one and the client logged in by SCRAM.
 ";
