@@ -72,12 +72,13 @@ fn section(page: &mut String, title: &str, text: Option<&str>, table: &[Setting]
     }
     for setting in table {
         writeln!(page, "### {}\n", setting.name)?;
+        // Facts first: a list in the doc would run into theirs otherwise.
+        facts(page, setting)?;
         for line in setting.doc.lines() {
             // Doc comments keep the space after their slashes.
             writeln!(page, "{}", line.strip_prefix(' ').unwrap_or(line))?;
         }
         writeln!(page)?;
-        facts(page, setting)?;
     }
     Ok(())
 }
