@@ -235,7 +235,13 @@ impl EventLoop {
                     self.resume_client(key);
                 }
             }
-            (Setup::Parameters, Some(key)) => self.resume_client(key),
+            (Setup::Parameters, Some(key)) => {
+                let interner = &self.shared.interner;
+                self.clients[key]
+                    .session
+                    .adopt_parameters(interner, &server.session);
+                self.resume_client(key);
+            }
             // The client left meanwhile, or the query was there to make the
             // server as new.
             (Setup::Check | Setup::Parameters | Setup::Reset, _) => self.server_free(server_key),
