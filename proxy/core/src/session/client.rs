@@ -62,7 +62,12 @@ impl ClientSession {
     pub fn unlinked(&mut self, input: &[u8]) -> Result<Unlinked, ClientFault> {
         let mut at = skip_rest(&mut self.rest, input.len());
         let mut ready = 0;
-        while let Some(head) = header(&input[at..])? {
+        loop {
+            let head = match header(&input[at..]) {
+                Ok(Some(head)) => head,
+                Err(error) if at == 0 => return Err(error.into()),
+                _ => break,
+            };
             match head.kind {
                 frontend::TERMINATE if at == 0 => return Ok(Unlinked::Terminated),
                 frontend::COPY_DATA
