@@ -7,6 +7,8 @@
 //! client and says when it needs a server and when it gives it back, [`pool`]
 //! lends servers, [`balance`] picks a target, [`health`] judges observations.
 
+pub mod balance;
 pub mod config;
+pub mod health;
 pub mod status;
 pub mod wire;
