@@ -98,6 +98,10 @@ pub async fn run(
         .map(|http| http::bind(http.bind))
         .transpose()?;
     let (shared, loops) = start_loops(config, listener)?;
+    if let Some(listener) = &web {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "serving HTTP");
+    }
     let (end, ended) = oneshot::channel();
     let web = web.map(|listener| {
         let router = web::router(&shared);
@@ -141,7 +145,7 @@ fn start_loops(
         .into_iter()
         .unzip();
     let boot_id = boot_id()?;
-    let shared = Arc::new(Shared::new(config, boot_id, handles));
+    let shared = Arc::new(Shared::new(config, boot_id, address, handles));
     let mut listener = Some(listener);
     let mut loops = Vec::new();
     for (index, prepared) in prepared.into_iter().enumerate() {

@@ -24,7 +24,8 @@ use super::{
     target::{Judged, Target, elapsed},
 };
 
-/// Column names in order, without the `# ` before the first.
+/// The 113 column names in order, without the `# ` before the first, and the
+/// `-` that ends them.
 pub const COLUMNS: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,\
 econ,eresp,wretr,wredis,status,weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,\
 throttle,lbtot,tracked,type,rate,rate_lim,rate_max,check_status,check_code,check_duration,hrsp_1xx,\
@@ -51,19 +52,19 @@ macro_rules! put {
 pub fn page(shared: &Shared, now: Instant, today: Timestamp) -> String {
     let config = shared.config();
     let mut out = format!("# {COLUMNS},\n");
-    write_row(&mut out, frontend(shared, &config));
+    write_row(&mut out, &frontend(shared, &config));
     for (index, target) in shared.targets().iter().enumerate() {
         let judged = target.judged();
         write_row(
             &mut out,
-            server(shared, &config, target, &judged, index, now, today),
+            &server(shared, &config, target, &judged, index, now, today),
         );
     }
-    write_row(&mut out, backend(shared, &config, now, today));
+    write_row(&mut out, &backend(shared, &config, now, today));
     out
 }
 
-fn write_row(out: &mut String, row: Row) {
+fn write_row(out: &mut String, row: &Row) {
     debug_assert!(
         row.keys()
             .all(|key| COLUMNS.split(',').any(|column| column == *key)),
@@ -136,7 +137,7 @@ fn frontend(shared: &Shared, config: &BalancerConfig) -> Row {
         conn_tot: traffic.total.load(Relaxed),
         dcon: shared.refused_limit.load(Relaxed),
         dses: 0,
-        addr: config.frontends[0].bind,
+        addr: shared.listen,
     );
     row
 }
@@ -344,6 +345,7 @@ mod tests {
     #[test]
     fn there_are_113_columns_and_none_twice() {
         let mut columns: Vec<_> = COLUMNS.split(',').collect();
+        assert_eq!(columns.pop(), Some("-"));
         assert_eq!(columns.len(), 113);
         assert_eq!(columns[..3], ["pxname", "svname", "qcur"]);
         columns.sort_unstable();
@@ -356,7 +358,7 @@ mod tests {
         let mut row = Row::new();
         put!(row, pxname: "a", last_chk: "no, \"never\"");
         let mut out = String::new();
-        write_row(&mut out, row);
+        write_row(&mut out, &row);
         assert!(out.starts_with("a,,"), "{out}");
         assert!(out.contains(",\"no, \"\"never\"\"\","), "{out}");
         assert!(out.ends_with(",\n"), "{out}");

@@ -183,7 +183,7 @@ impl View<'_> {
             Phase::Serving => (Mood::Good, "OPEN"),
             Phase::Draining | Phase::Stopping => (Mood::Doubtful, "STOP"),
         };
-        let bind = self.config.frontends[0].bind.to_string();
+        let bind = shared.listen.to_string();
         out.push_str("<tr class=\"sum\">");
         name_cells(out, "FRONTEND", &bind, &pill(mood, word), "")?;
         self.traffic_cells(out, &shared.frontend, 0)?;
@@ -382,11 +382,7 @@ impl View<'_> {
             ("Revision", &e(config.revision.as_deref().unwrap_or("none"))),
             (
                 "Frontend",
-                &format_args!(
-                    "{} on {}",
-                    e(&config.frontends[0].name),
-                    config.frontends[0].bind
-                ),
+                &format_args!("{} on {}", e(&config.frontends[0].name), shared.listen),
             ),
             ("Algorithm", &self.algorithm()),
             (

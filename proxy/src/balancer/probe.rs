@@ -177,7 +177,7 @@ async fn ask(stream: &mut TcpStream, check: &Check) -> io::Result<CheckReply> {
 fn understood(reply: CheckReply) -> Result<(Outcome, Option<TargetReport>), Fault> {
     match reply {
         CheckReply::Serves => Ok((Outcome::Serves, None)),
-        CheckReply::Report(report) => Ok((Outcome::Serves, Some(shortened(report)))),
+        CheckReply::Report(report) => Ok((Outcome::Serves, Some(shortened(&report)))),
         CheckReply::Refused { code, text } => Err(Fault::new(
             Outcome::Refused,
             Failure::Answered,
@@ -226,11 +226,11 @@ fn shown(text: &str) -> String {
         .collect()
 }
 
-fn shortened(report: TargetReport) -> TargetReport {
+fn shortened(report: &TargetReport) -> TargetReport {
     TargetReport {
         boot_id: shown(&report.boot_id),
         config_revision: report.config_revision.as_deref().map(shown),
-        ..report
+        ..*report
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -64,6 +65,9 @@ pub struct Shared {
     pub started_at: Timestamp,
     /// Random, new at each start.
     pub boot_id: String,
+    /// Where clients connect: the configured address, with the port that the
+    /// kernel chose where that was 0.
+    pub listen: SocketAddr,
     /// Configuration in force.
     pub config: watch::Sender<Arc<BalancerConfig>>,
     /// What the process is doing.
@@ -139,12 +143,18 @@ pub enum Place {
 impl Shared {
     /// A process about to check its targets.
     #[must_use]
-    pub fn new(config: BalancerConfig, boot_id: String, loops: Vec<LoopHandle>) -> Self {
+    pub fn new(
+        config: BalancerConfig,
+        boot_id: String,
+        listen: SocketAddr,
+        loops: Vec<LoopHandle>,
+    ) -> Self {
         let count = loops.len();
         let shared = Self {
             begin: Instant::now(),
             started_at: Timestamp::now(),
             boot_id,
+            listen,
             config: watch::Sender::new(Arc::new(config)),
             phase: watch::Sender::new(Phase::Checking),
             connections_max: AtomicU32::new(0),
@@ -261,7 +271,7 @@ impl Shared {
             target.observe(None, probe.seen, policy, now);
             return;
         };
-        tracing::debug!(target = target.name, answer = text, "target checked");
+        tracing::trace!(target = target.name, answer = text, "target checked");
         let Some(change) = target.observe(Some(observation), probe.seen, policy, now) else {
             return;
         };
