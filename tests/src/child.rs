@@ -26,7 +26,7 @@ pub struct Child {
 
 /// As whom a child runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum As {
+pub enum As {
     /// As whoever we are.
     Ourselves,
     /// As `postgres` when we are root: PostgreSQL and PgBouncer refuse to be root.
@@ -36,7 +36,8 @@ pub(crate) enum As {
 /// A command that runs `program` as `user` and ends when we do.
 ///
 /// `setpriv` does both without any unsafe code of ours between fork and exec.
-pub(crate) fn command(program: &Path, user: As) -> Command {
+#[must_use]
+pub fn command(program: &Path, user: As) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if user == As::Postgres && rustix::process::geteuid().is_root() {
@@ -54,7 +55,10 @@ pub(crate) fn command(program: &Path, user: As) -> Command {
 
 impl Child {
     /// Starts a command made by [`command`], its output appended to `log`.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let output = File::options()
             .create(true)
             .append(true)
@@ -126,7 +130,10 @@ impl Child {
     }
 
     /// Fails, with the end of its log, if it has ended.
-    pub(crate) fn check_runs(&mut self, what: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Then.
+    pub fn check_runs(&mut self, what: &str) -> Result<()> {
         let Some(status) = self.exited() else {
             return Ok(());
         };

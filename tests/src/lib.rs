@@ -27,7 +27,7 @@ pub mod wait;
 
 pub use balancer::{Balancer, BalancerBuilder};
 pub use certificate::Certificate;
-pub use child::{Child, CpuTime, Memory, Signal, cpu_time, descriptors, memory};
+pub use child::{As, Child, CpuTime, Memory, Signal, command, cpu_time, descriptors, memory};
 pub use inbox::{Answer, Inbox, Message};
 pub use operator::{Operator, OperatorBuilder, Part};
 pub use pgbench::{Pgbench, Report};

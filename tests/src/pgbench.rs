@@ -22,7 +22,14 @@ pub struct Pgbench {
     arguments: Vec<String>,
     script: Option<String>,
     log: bool,
-    time: Duration,
+    length: Length,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    Time(Duration),
+    /// For each client.
+    Transactions(u32),
 }
 
 /// What a run reported.
@@ -112,7 +119,7 @@ impl Pgbench {
             arguments: vec!["-n".to_owned()],
             script: None,
             log: false,
-            time: Duration::from_secs(5),
+            length: Length::Time(Duration::from_secs(5)),
         }
     }
 
@@ -134,7 +141,14 @@ impl Pgbench {
     /// How long, in whole seconds.
     #[must_use]
     pub fn time(mut self, time: Duration) -> Self {
-        self.time = time;
+        self.length = Length::Time(time);
+        self
+    }
+
+    /// How many transactions each client does, however long that takes.
+    #[must_use]
+    pub fn transactions(mut self, each: u32) -> Self {
+        self.length = Length::Transactions(each);
         self
     }
 
@@ -150,7 +164,7 @@ impl Pgbench {
         self.argument("--select-only")
     }
 
-    /// A script of its own in place of the built-in ones.
+    /// A script of its own in place of the built-in ones; the last one counts.
     #[must_use]
     pub fn script(mut self, script: &str) -> Self {
         self.script = Some(script.to_owned());
@@ -189,7 +203,10 @@ impl Pgbench {
         let mut command = child::command(&binaries::postgresql("pgbench")?, As::Ourselves);
         command
             .args(&self.arguments)
-            .arg(format!("--time={}", self.time.as_secs().max(1)))
+            .arg(match self.length {
+                Length::Time(time) => format!("--time={}", time.as_secs().max(1)),
+                Length::Transactions(each) => format!("--transactions={each}"),
+            })
             .current_dir(dir.path());
         if let Some(script) = &self.script {
             command.arg("-f").arg(dir.write("script.sql", script)?);
@@ -201,7 +218,10 @@ impl Pgbench {
         let output = dir.path().join("output");
         Ok(Running {
             child: Child::start(command, &output)?,
-            limit: self.time + Duration::from_secs(30),
+            limit: match self.length {
+                Length::Time(time) => time + Duration::from_secs(30),
+                Length::Transactions(_) => Duration::from_secs(600),
+            },
             dir,
         })
     }
@@ -230,7 +250,8 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When it does not end half a minute after its time.
+    /// When it does not end half a minute after its time, or ten minutes
+    /// after the start where it has none.
     pub fn finish(mut self) -> Result<Report> {
         let status = self.child.wait(self.limit)?;
         let output = self.child.log();

@@ -14,7 +14,8 @@ use crate::{
     http, ports, psql, wait,
 };
 
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// Ample, because under valgrind everything takes fifty times as long.
+const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running pooler on 127.0.0.1.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ pub struct PoolerBuilder {
     userlist: Vec<String>,
     settings: Vec<(String, String)>,
     program: Option<PathBuf>,
+    wrapper: Vec<String>,
 }
 
 impl Pooler {
@@ -88,6 +90,7 @@ impl Pooler {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec(),
             program: None,
+            wrapper: Vec::new(),
         }
     }
 
@@ -187,7 +190,7 @@ impl Pooler {
     /// When it does not come up.
     pub fn start_again(&mut self) -> Result<()> {
         self.child.kill9();
-        self.child = spawn(&self.program, &self.dir)?;
+        self.child = spawn(&self.program, &self.builder.wrapper, &self.dir)?;
         self.wait_until_ready()
     }
 
@@ -270,6 +273,20 @@ impl PoolerBuilder {
         self
     }
 
+    /// Leaves a setting of `[pgbouncer]` at its default.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.settings.retain(|(key, _)| key != name);
+        self
+    }
+
+    /// Words put in front of the program: valgrind and its arguments.
+    #[must_use]
+    pub fn wrapped_in(mut self, words: &[String]) -> Self {
+        self.wrapper = words.to_vec();
+        self
+    }
+
     /// TLS for clients.
     #[must_use]
     pub fn tls(self, mode: &str, certificate: &Certificate) -> Self {
@@ -294,7 +311,7 @@ impl PoolerBuilder {
     /// Starts it and waits until it is ready.
     ///
     /// # Errors
-    /// When it ends, or is not ready after ten seconds.
+    /// When it ends, or is not ready after twenty seconds.
     pub fn start(self) -> Result<Pooler> {
         let dir = Scratch::new()?;
         let program = match &self.program {
@@ -304,7 +321,7 @@ impl PoolerBuilder {
         let ports = (ports::free()?, ports::free()?);
         self.write(&dir, ports, program.original)?;
         let mut pooler = Pooler {
-            child: spawn(&program, &dir)?,
+            child: spawn(&program, &self.wrapper, &dir)?,
             program,
             builder: self,
             address: SocketAddr::from(([127, 0, 0, 1], ports.0)),
@@ -342,13 +359,20 @@ impl PoolerBuilder {
     }
 }
 
-fn spawn(program: &Program, dir: &Scratch) -> Result<Child> {
+fn spawn(program: &Program, wrapper: &[String], dir: &Scratch) -> Result<Child> {
     let user = if program.original {
         As::Postgres
     } else {
         As::Ourselves
     };
-    let mut command = child::command(&program.path, user);
+    let mut command = match wrapper.split_first() {
+        None => child::command(&program.path, user),
+        Some((first, rest)) => {
+            let mut command = child::command(Path::new(first), user);
+            command.args(rest).arg(&program.path);
+            command
+        }
+    };
     command.arg(dir.path().join("pooler.ini"));
     Child::start(command, &dir.path().join("pooler.log"))
 }

@@ -1,5 +1,6 @@
 //! The commands that people and CI both run: `cargo xtask test` and its siblings.
 
+mod bench;
 mod generate;
 mod links;
 mod packages;
@@ -24,6 +25,8 @@ struct Flags {
 enum Command {
     /// Run every check: formatting, lints, tests, documentation, licences.
     Test(test::Flags),
+    /// Compare the pooler with PgBouncer and the balancer with HAProxy, side by side.
+    Bench(bench::Flags),
     /// Write everything that is generated: golden files, reference pages, the CRD.
     Generate,
 }
@@ -31,6 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
         Command::Test(flags) => test::run(&flags),
+        Command::Bench(flags) => bench::run(&flags),
         Command::Generate => generate::run(),
     };
     match result {
