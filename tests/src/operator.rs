@@ -227,7 +227,7 @@ impl OperatorBuilder {
     pub fn secrets(mut self, inbox: &Inbox) -> Self {
         self.secrets = format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: shop-users}}\n\
-             stringData:\n  userlist.txt: |\n    \"app\" \"secret\"\n\
+             stringData:\n  userlist.txt: |\n    \"app\" \"secret\"\n    \"admin\" \"secret\"\n\
              ---\n\
              apiVersion: v1\nkind: Secret\nmetadata: {{name: slack}}\n\
              stringData: {{url: \"{}\"}}\n",

@@ -376,6 +376,7 @@ fn template() -> Result<PathBuf> {
     );
     let half = above.join(format!("postgresql-{version}.half"));
     if half.exists() {
+        // Left by one that was killed here.
         fs::remove_dir_all(&half)?;
     }
     copy(&data, &half)?;
@@ -383,11 +384,12 @@ fn template() -> Result<PathBuf> {
     Ok(template)
 }
 
-/// Copies a cluster, owner and modes included.
+/// Copies a cluster, owner and modes included, to a directory that is new or empty.
 fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
     let output = Command::new("cp")
         .args(["-a", "--reflink=auto"])
-        .arg(from)
+        .arg(from.join("."))
         .arg(to)
         .stdin(Stdio::null())
         .output()?;

@@ -1,6 +1,7 @@
 //! Waiting for a condition, with a deadline: the one place that pauses.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -8,6 +9,26 @@ use std::{
 use anyhow::{Result, bail};
 
 const PAUSE: Duration = Duration::from_millis(5);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every wait, now and later, with an error: what a command does when it
+/// is told to stop, so that it unwinds and cleans up.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Waits wait again: for the clean-up after an interruption that was the wanted end.
+pub fn resume() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
+
+fn check_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
 
 /// Asks `probe` until it gives a value, and returns it.
 ///
@@ -20,6 +41,7 @@ pub fn until<T>(
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
+        check_interrupted()?;
         match probe() {
             Ok(value) => return Ok(value),
             Err(missing) if Instant::now() >= deadline => {
@@ -55,8 +77,9 @@ pub fn until_true(
 /// # Errors
 /// As soon as it is false.
 pub fn holds_for(what: &str, period: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + period;
-    while Instant::now() < deadline {
+    let started = Instant::now();
+    while started.elapsed() < period {
+        check_interrupted()?;
         if !holds() {
             bail!("{what} stopped being true");
         }

@@ -1,6 +1,7 @@
 //! The commands that people and CI both run: `cargo xtask test` and its siblings.
 
 mod bench;
+mod demo;
 mod generate;
 mod links;
 mod packages;
@@ -25,6 +26,8 @@ struct Flags {
 enum Command {
     /// Run every check: formatting, lints, tests, documentation, licences.
     Test(test::Flags),
+    /// See the whole tier on this machine: under load, and when a pooler dies.
+    Demo(demo::Flags),
     /// Compare the pooler with PgBouncer and the balancer with HAProxy, side by side.
     Bench(bench::Flags),
     /// Write everything that is generated: golden files, reference pages, the CRD.
@@ -34,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
         Command::Test(flags) => test::run(&flags),
+        Command::Demo(flags) => demo::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Generate => generate::run(),
     };

@@ -1,6 +1,6 @@
 //! Memory of clients that do nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tests::wait;
@@ -51,17 +51,19 @@ pub(crate) fn weigh(bench: &Bench, column: Column, row: Row) -> Result<Sample> {
     })
 }
 
-/// Private memory once it no longer changes: the last clients still run their query.
+/// Private memory once it has not changed for three seconds, which is longer than
+/// the clients take to ask one after the other.
 fn settled(pid: u32) -> Result<u64> {
     let mut last = 0;
-    let mut same = 0;
+    let mut since = Instant::now();
     wait::until("memory to settle", Duration::from_secs(30), || {
         let now = tests::memory(pid)
             .map_err(|error| error.to_string())?
             .private_dirty;
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        if same > 100 {
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        if since.elapsed() > Duration::from_secs(3) {
             Ok(now)
         } else {
             Err(format!("{now} bytes"))
