@@ -3,4 +3,5 @@
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod pooler;
 pub mod telemetry;

@@ -485,12 +485,12 @@ impl EventLoop {
     /// Takes one of max_client_conn places.
     fn count_client(&mut self, key: ClientKey) -> bool {
         let max = self.live.config.global.max_client_conn;
-        let counted = self
-            .shared
-            .clients
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
-                (count < max).then_some(count + 1)
-            });
+        let counted =
+            self.shared
+                .clients
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+                    (count < max).then_some(count + 1)
+                });
         if counted.is_err() {
             self.refuse_client(
                 key,
@@ -618,7 +618,11 @@ impl EventLoop {
         let known = match secret {
             Some(Secret::Plain(password)) => shared.secrets.verifier(&user, password),
             Some(_) => None,
-            None => Some(Arc::new(Verifier::mock(&shared.mock_secret, &user, iterations))),
+            None => Some(Arc::new(Verifier::mock(
+                &shared.mock_secret,
+                &user,
+                iterations,
+            ))),
         };
         let verifier = derived.or(known.as_deref());
         match proving.proof.answer(answer, &user, secret, verifier) {
@@ -814,7 +818,9 @@ fn startup_options(text: &str) -> Option<Vec<(String, String)>> {
         let pair = if word == "-c" {
             words.next()?
         } else {
-            let pair = word.strip_prefix("--").or_else(|| word.strip_prefix("-c"))?;
+            let pair = word
+                .strip_prefix("--")
+                .or_else(|| word.strip_prefix("-c"))?;
             pair.to_owned()
         };
         let (name, value) = pair.split_once('=')?;
@@ -824,7 +830,10 @@ fn startup_options(text: &str) -> Option<Vec<(String, String)>> {
 }
 
 fn is_true(value: &str) -> bool {
-    !matches!(value.to_ascii_lowercase().as_str(), "" | "false" | "off" | "no" | "0")
+    !matches!(
+        value.to_ascii_lowercase().as_str(),
+        "" | "false" | "off" | "no" | "0"
+    )
 }
 
 #[cfg(test)]

@@ -10,12 +10,7 @@ use proxy_core::{
     wire::{self, SqlState, cstr, frontend},
 };
 
-use super::{
-    client::Phase,
-    control::Command,
-    event_loop::EventLoop,
-    shared::ClientRef,
-};
+use super::{client::Phase, control::Command, event_loop::EventLoop, shared::ClientRef};
 
 /// Longest message taken: a command is short.
 const MESSAGE_LENGTH_MAX: usize = 16 * 1024;

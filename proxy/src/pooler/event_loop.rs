@@ -186,7 +186,9 @@ impl EventLoop {
                 _ => {}
             }
             self.now = self.shared.now();
-            self.shared.mailboxes[self.thread].heart.beat(Instant::now());
+            self.shared.mailboxes[self.thread]
+                .heart
+                .beat(Instant::now());
             let mut mail = false;
             for event in &events {
                 if event.token() == WAKER {
@@ -212,7 +214,11 @@ impl EventLoop {
         if !self.turns.is_empty() {
             return Duration::ZERO;
         }
-        let steps = self.pools.iter().flatten().filter_map(|local| local.step_at);
+        let steps = self
+            .pools
+            .iter()
+            .flatten()
+            .filter_map(|local| local.step_at);
         let next = steps
             .chain(self.accept_at)
             .chain([self.janitor_at])

@@ -8,9 +8,7 @@ use proxy_core::{
     wire::SqlState,
 };
 
-use super::{
-    client::Phase, event_loop::EventLoop, link::is_at_boundary, pools::Settings,
-};
+use super::{client::Phase, event_loop::EventLoop, link::is_at_boundary, pools::Settings};
 
 /// A drain under way: sessions are closed at their boundaries between `from`
 /// and `end`, each at a moment of its own, so that they do not all reconnect
@@ -218,9 +216,7 @@ impl EventLoop {
         let due: Vec<(ClientKey, bool)> = self
             .clients
             .iter()
-            .filter(|(_, client)| {
-                !matches!(client.phase, Phase::Ending { .. } | Phase::Requester)
-            })
+            .filter(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester))
             .filter(|(_, client)| over || drain.due(client.id) <= self.now)
             .map(|(key, client)| {
                 let boundary = is_at_boundary(client, &self.servers) || !client.is_session();
@@ -268,10 +264,11 @@ impl EventLoop {
     /// Closes idle servers of the pools that `chosen` picks.
     pub(super) fn close_idle_servers(&mut self, chosen: impl Fn(usize) -> bool) {
         for id in 0..self.pools.len() {
-            while chosen(id)
-                && let Some(local) = &self.pools[id]
-                && let Some((key, _)) = local.pool.idle().next()
-            {
+            let Some(local) = self.pools[id].as_ref().filter(|_| chosen(id)) else {
+                continue;
+            };
+            let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
+            for key in idle {
                 self.close_server(key, "pool closed");
             }
         }

@@ -92,7 +92,9 @@ impl EventLoop {
     ) -> Option<usize> {
         let client = &mut self.clients[key];
         let server = &mut self.servers[server_key];
-        let local = self.pools[client.pool].as_mut().expect("a client has a pool");
+        let local = self.pools[client.pool]
+            .as_mut()
+            .expect("a client has a pool");
         let rules = Self::rules(&self.shared, local);
         outputs.to_server.clear();
         outputs.to_client.clear();
@@ -176,7 +178,9 @@ impl EventLoop {
         server.client = Some(key);
         server.linked_at = self.now;
         server.query_at = self.now;
-        let local = self.pools[client.pool].as_mut().expect("a client has a pool");
+        let local = self.pools[client.pool]
+            .as_mut()
+            .expect("a client has a pool");
         let waited = self.now.since(client.request_at);
         local.counters.assignments += 1;
         local.counters.wait_us += u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
@@ -272,13 +276,21 @@ impl EventLoop {
         outputs: &mut Outputs,
     ) {
         let server = &mut self.servers[server_key];
-        let local = self.pools[server.pool].as_mut().expect("a server has a pool");
+        let local = self.pools[server.pool]
+            .as_mut()
+            .expect("a server has a pool");
         let rules = Self::rules(&self.shared, local);
         let client_key = server.client.filter(|_| server.setup.is_none());
         let mut client = client_key.map(|key| &mut self.clients[key]);
         outputs.to_client.clear();
         let session = client.as_deref_mut().map(|client| &mut client.session);
-        let done = from_server(rules, session, &mut server.session, input, &mut outputs.to_client);
+        let done = from_server(
+            rules,
+            session,
+            &mut server.session,
+            input,
+            &mut outputs.to_client,
+        );
         local.counters.sent_bytes += input.len() as u64;
         let done = match done {
             Ok(done) => done,
@@ -355,7 +367,8 @@ impl EventLoop {
             Some(key) => {
                 let client = &self.clients[key];
                 let leaving = !client.is_session();
-                if (mode != PoolMode::Session || leaving) && server.session.released(&client.session)
+                if (mode != PoolMode::Session || leaving)
+                    && server.session.released(&client.session)
                 {
                     self.release(server_key);
                 }
@@ -378,7 +391,9 @@ impl EventLoop {
         server.orphaned = false;
         server.used_at = now;
         server.session.end_checkout();
-        let local = self.pools[server.pool].as_mut().expect("a server has a pool");
+        let local = self.pools[server.pool]
+            .as_mut()
+            .expect("a server has a pool");
         let took = now.since(server.linked_at);
         local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let settings = local.settings.clone();

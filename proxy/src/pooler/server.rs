@@ -122,7 +122,11 @@ impl EventLoop {
                         ttl: self.live.config.global.dns_max_ttl,
                     };
                     if !self.shared.work(job) {
-                        self.not_opened(id, "too many name look-ups at once", OpenFailure::Unreachable);
+                        self.not_opened(
+                            id,
+                            "too many name look-ups at once",
+                            OpenFailure::Unreachable,
+                        );
                     }
                 }
             },
@@ -165,7 +169,13 @@ impl EventLoop {
             match net::connect(address) {
                 Ok(stream) => {
                     let stream = Stream::Tcp(stream);
-                    return self.add_server(id, server_id, stream, Address::Tcp(address), addresses);
+                    return self.add_server(
+                        id,
+                        server_id,
+                        stream,
+                        Address::Tcp(address),
+                        addresses,
+                    );
                 }
                 Err(error) => reason = format!("cannot connect to {address}: {error}"),
             }
@@ -453,7 +463,9 @@ impl EventLoop {
             }
         }
         let server = &mut self.servers[key];
-        let local = self.pools[server.pool].as_ref().expect("a server has a pool");
+        let local = self.pools[server.pool]
+            .as_ref()
+            .expect("a server has a pool");
         let settings = local.settings.clone();
         server.cancel_key = welcome.cancel_key.take();
         server.process_id = welcome.process_id;
@@ -503,7 +515,8 @@ impl EventLoop {
                 Some(LoginError::Refused { code, .. }) => static_code(code),
                 _ => SqlState::CONNECTION_FAILURE,
             };
-            while let Some(client) = self.pool(id).pool.expired(None, self.now) {
+            let now = self.now;
+            while let Some(client) = self.pool(id).pool.expired(None, now) {
                 self.clients[client].waiting = false;
                 let text = format!("cannot log in to PostgreSQL: {reason}");
                 self.refuse_client(client, code, &text, "");

@@ -23,6 +23,7 @@ use proxy_core::{
 use rustls::ServerConfig;
 
 use super::{
+    control::Command,
     io::{Address, Stream},
     pools::Pools,
     server::Moved,
@@ -66,7 +67,10 @@ pub(super) enum Mail {
     /// Another loop would like an idle server of that pool.
     Ask { pool: usize, from: Thread },
     /// The verifier that a client's login waits for.
-    Verifier { client: ClientRef, verifier: Arc<Verifier> },
+    Verifier {
+        client: ClientRef,
+        verifier: Arc<Verifier>,
+    },
     /// The keys that a login to PostgreSQL waits for.
     Keys { server: ServerRef, keys: Keys },
     /// Addresses of a server's host, or why there are none.
@@ -75,7 +79,10 @@ pub(super) enum Mail {
         addresses: Result<Vec<std::net::SocketAddr>, String>,
     },
     /// Cancel what this client's server is doing; tell the requester when done.
-    Cancel { client: ClientRef, requester: ClientRef },
+    Cancel {
+        client: ClientRef,
+        requester: ClientRef,
+    },
     /// The cancel request has been delivered, or there was nothing to cancel.
     CancelDone { requester: ClientRef },
     /// Describe yourself; `detail` asks for every client and server.
@@ -84,10 +91,7 @@ pub(super) enum Mail {
         reply: tokio::sync::oneshot::Sender<LoopSnapshot>,
     },
     /// What a console client's command printed.
-    Console {
-        client: ClientRef,
-        bytes: Vec<u8>,
-    },
+    Console { client: ClientRef, bytes: Vec<u8> },
     /// The configuration has changed.
     Reconfigured,
     /// Pools were paused or resumed; close idle servers of paused ones.
@@ -210,12 +214,18 @@ impl Secrets {
 
     pub(super) fn add_revealed(&self, user: &str, verifier: &Verifier, keys: Keys) {
         let mut revealed = lock(&self.revealed);
-        let known = revealed.get(user).is_some_and(|(known, _)| known == verifier);
+        let known = revealed
+            .get(user)
+            .is_some_and(|(known, _)| known == verifier);
         if !known {
             revealed.insert(user.to_owned(), (verifier.clone(), keys));
         }
     }
 }
+
+/// More console commands are waiting than are worth keeping.
+#[derive(Debug)]
+pub(super) struct Overload;
 
 /// Everything shared.
 #[derive(Debug)]
@@ -231,7 +241,8 @@ pub(super) struct Shared {
     pub(super) secrets: Secrets,
     /// Makes up verifiers for users who do not exist.
     pub(super) mock_secret: [u8; 32],
-    pub(super) jobs: Mutex<mpsc::SyncSender<Job>>,
+    jobs: Mutex<mpsc::SyncSender<Job>>,
+    commands: tokio::sync::mpsc::Sender<Command>,
     cancel_keys: Mutex<HashMap<[u8; 8], ClientRef>>,
     ids: AtomicU64,
     /// Clients counted against max_client_conn.
@@ -250,10 +261,15 @@ impl Shared {
         tls: Option<Arc<ServerConfig>>,
         mailboxes: Vec<Mailbox>,
         jobs: mpsc::SyncSender<Job>,
+        commands: tokio::sync::mpsc::Sender<Command>,
         listen: String,
     ) -> Self {
         let tracked = Tracked::new(
-            config.global.track_extra_parameters.iter().map(String::as_str),
+            config
+                .global
+                .track_extra_parameters
+                .iter()
+                .map(String::as_str),
         );
         let boot_id: [u8; 8] = random();
         Self {
@@ -272,6 +288,7 @@ impl Shared {
             secrets: Secrets::default(),
             mock_secret: random(),
             jobs: Mutex::new(jobs),
+            commands,
             cancel_keys: Mutex::new(HashMap::new()),
             ids: AtomicU64::new(1),
             clients: AtomicU32::new(0),
@@ -331,6 +348,11 @@ impl Shared {
     /// Hands slow work to the workers; false if they have more than enough.
     pub(super) fn work(&self, job: Job) -> bool {
         lock(&self.jobs).try_send(job).is_ok()
+    }
+
+    /// Hands a console command to the control task.
+    pub(super) fn command(&self, command: Command) -> Result<(), Overload> {
+        self.commands.try_send(command).map_err(|_| Overload)
     }
 
     /// A new cancel key for `client`, in PgBouncer's layout: bytes 1 and 2 hold

@@ -47,7 +47,7 @@ pub enum TlsConfigError {
 ///
 /// # Errors
 /// See [`TlsConfigError`].
-pub fn server_config(global: &Global) -> Result<Option<Arc<ServerConfig>>, TlsConfigError> {
+pub(super) fn server_config(global: &Global) -> Result<Option<Arc<ServerConfig>>, TlsConfigError> {
     if global.client_tls_sslmode == SslMode::Disable {
         return Ok(None);
     }
@@ -101,7 +101,7 @@ pub fn server_config(global: &Global) -> Result<Option<Arc<ServerConfig>>, TlsCo
 }
 
 /// One TLS session with a client.
-pub struct Tls {
+pub(super) struct Tls {
     connection: UnbufferedServerConnection,
     /// The start of a record whose end has not come.
     pending: Vec<u8>,
@@ -126,7 +126,7 @@ impl Tls {
     ///
     /// # Errors
     /// The configuration cannot serve anybody.
-    pub fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config).map_err(invalid)?,
             pending: Vec::new(),
@@ -136,17 +136,17 @@ impl Tls {
     }
 
     /// Bytes kept of a record that is not whole yet.
-    pub fn pending_len(&self) -> usize {
+    pub(super) fn pending_len(&self) -> usize {
         self.pending.len()
     }
 
     /// Whether the client said that it sends no more.
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// `TLSv1.3` and the like; empty before the handshake is done.
-    pub fn protocol(&self) -> &'static str {
+    pub(super) fn protocol(&self) -> &'static str {
         match self.connection.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -156,7 +156,7 @@ impl Tls {
 
     /// Moves the kept start of a record to the front of `cipher`, where what is
     /// read next is to follow it. Returns its length.
-    pub fn take_pending(&mut self, cipher: &mut [u8]) -> usize {
+    pub(super) fn take_pending(&mut self, cipher: &mut [u8]) -> usize {
         let length = self.pending.len();
         cipher[..length].copy_from_slice(&self.pending);
         self.pending = Vec::new();
@@ -164,7 +164,7 @@ impl Tls {
     }
 
     /// Keeps the start of a record again: nothing came after it.
-    pub fn put_back(&mut self, cipher: &[u8]) {
+    pub(super) fn put_back(&mut self, cipher: &[u8]) {
         self.pending = cipher.to_vec();
     }
 
@@ -174,7 +174,7 @@ impl Tls {
     ///
     /// # Errors
     /// The client broke the protocol; `out` holds the alert to send.
-    pub fn receive(
+    pub(super) fn receive(
         &mut self,
         cipher: &mut [u8],
         plain: &mut Vec<u8>,
@@ -242,9 +242,9 @@ impl Tls {
     ///
     /// # Errors
     /// The session cannot send any more.
-    pub fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         for chunk in plain.chunks(RECORD_PLAIN_MAX) {
-            self.write_traffic(out, |traffic, out| {
+            self.write_traffic(out, |mut traffic, out| {
                 let from = out.len();
                 // 256 bytes more than any cipher suite adds to a record.
                 out.resize(from + chunk.len() + 256, 0);
@@ -253,7 +253,6 @@ impl Tls {
                         out.truncate(from + length);
                         Ok(())
                     }
-                    Err(error @ EncryptError::InsufficientSize(_)) => Err(invalid(error)),
                     Err(error) => Err(invalid(error)),
                 }
             })?;
@@ -262,7 +261,7 @@ impl Tls {
     }
 
     /// Says that no more will be sent.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
         // Best effort: the connection is closed in any case.
         let _ = self.write_traffic(out, |mut traffic, out| {
             encode_close(out, |room| traffic.queue_close_notify(room))

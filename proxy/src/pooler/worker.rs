@@ -92,13 +92,16 @@ fn run(job: Job, names: &Mutex<Names>, shared: &Shared) {
             iterations,
         } => {
             // Hundreds of clients of one user may log in at once.
-            let verifier = shared.secrets.verifier(&user, &password).unwrap_or_else(|| {
-                let salt: [u8; SALT_LENGTH] = random();
-                let verifier = Arc::new(Verifier::derive(&password, &salt, iterations));
-                let secrets = &shared.secrets;
-                secrets.add_verifier(&user, &password, verifier.clone());
-                verifier
-            });
+            let verifier = shared
+                .secrets
+                .verifier(&user, &password)
+                .unwrap_or_else(|| {
+                    let salt: [u8; SALT_LENGTH] = random();
+                    let verifier = Arc::new(Verifier::derive(&password, &salt, iterations));
+                    let secrets = &shared.secrets;
+                    secrets.add_verifier(&user, &password, verifier.clone());
+                    verifier
+                });
             shared.tell(client.thread, Mail::Verifier { client, verifier });
         }
         Job::Keys {
