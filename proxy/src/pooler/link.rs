@@ -3,8 +3,8 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server},
-    wire::{self, SqlState},
+    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server, request_length},
+    wire::{self, Severity, SqlState, error_response},
 };
 
 use super::{
@@ -474,6 +474,32 @@ impl EventLoop {
         server.client = None;
         server.orphaned = true;
         self.release_if_free(server_key);
+    }
+
+    /// Cancels the request that a client waits with, as PostgreSQL would have
+    /// had it begun.
+    pub(super) fn cancel_waiting(&mut self, key: ClientKey) {
+        let client = &mut self.clients[key];
+        if !client.is_session() {
+            return;
+        }
+        let (code, text) = (
+            SqlState::QUERY_CANCELED,
+            "canceling statement due to user request",
+        );
+        let kept = client.io.take_kept();
+        let Some(length) = request_length(&kept) else {
+            return self.refuse_client(key, code, text, "");
+        };
+        client.io.keep(&kept[length..], 0);
+        client.waiting = false;
+        let id = client.pool;
+        self.pool(id).pool.forget(key);
+        let mut bytes = error_response(Severity::Error, code, text, "");
+        bytes.extend(wire::ready_for_query(b'I'));
+        if self.tell_client(key, &bytes) {
+            self.resume_client(key);
+        }
     }
 
     /// Moves an idle server to the loop of a waiter.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules, ServerSession, Transaction,
-    WHOLE_MESSAGE_MAX,
+    AWAITED_WHOLE_MAX, CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules,
+    ServerSession, Transaction, WHOLE_MESSAGE_MAX,
     due::{Due, Naming},
     output::Output,
 };
@@ -77,6 +77,9 @@ impl ClientSession {
                 }
                 _ if at == 0 => {
                     check_kind(head.kind)?;
+                    if head.total <= AWAITED_WHOLE_MAX && input.len() < head.total {
+                        break;
+                    }
                     return Ok(Unlinked::NeedsServer);
                 }
                 // Deal with what came before it first.
@@ -88,6 +91,23 @@ impl ClientSession {
             ready,
         })
     }
+}
+
+/// Length of the request at the start of what a client sent: a Query, or a
+/// batch up to its Sync. `None` if it has not come as a whole.
+#[must_use]
+pub fn request_length(input: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for frame in wire::messages(input) {
+        length += frame.body.len() + 5;
+        if matches!(
+            frame.kind,
+            frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL
+        ) {
+            return Some(length);
+        }
+    }
+    None
 }
 
 fn rest_of(length: usize) -> u32 {
