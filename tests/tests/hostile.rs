@@ -22,6 +22,7 @@ fn tier() -> Result<Tier> {
     let pooler = Pooler::in_front_of(&postgres)
         .set("client_login_timeout", "2")
         .set("auth_type", "trust")
+        .set("default_pool_size", "80")
         .start()?;
     Ok(Tier {
         _postgres: postgres,

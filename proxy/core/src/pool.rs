@@ -406,6 +406,7 @@ impl Pool {
 
     /// A client whose server turned out to be broken needs another one, as if
     /// it had never stopped waiting since `since`.
+    #[must_use]
     pub fn requeue(&mut self, client: ClientKey, since: Moment) -> Request {
         if let Some(server) = self.take_for_newcomer() {
             return Request::Granted(server);

@@ -95,6 +95,13 @@ impl ClientSession {
         &self.parameters
     }
 
+    /// Takes note that `server` accepted this client's parameters: what it made
+    /// of a value (`UTC` of `utc`) is what the client wants from then on, or
+    /// every checkout would set it again.
+    pub fn adopt_parameters(&mut self, interner: &Interner, server: &ServerSession) {
+        self.parameters = interner.as_reported(&self.parameters, &server.parameters);
+    }
+
     /// Number of named statements.
     #[must_use]
     pub fn statements_len(&self) -> usize {
@@ -170,8 +177,6 @@ pub struct ServerSession {
     unnamed: bool,
     /// The query of ours failed (SET, check).
     ours_failed: bool,
-    /// The query of ours sets the parameters that the client wants.
-    adapting: bool,
     /// Cancel requests on their way to this server.
     cancels_in_flight: u32,
     parameters: Parameters,
@@ -193,7 +198,6 @@ impl ServerSession {
             readies_in_doubt: 0,
             unnamed: false,
             ours_failed: false,
-            adapting: false,
             cancels_in_flight: 0,
             parameters,
             statements: ServerStatements::new(capacity),
@@ -270,18 +274,6 @@ impl ServerSession {
         self.unnamed = false;
     }
 
-    /// Starts to give the server the parameters that `client` wants; `None` if
-    /// it has them. Returns the bytes to send; see [`Self::ours_succeeded`].
-    /// The answer must be read with the client at hand: what the server makes
-    /// of a value (`UTC` of `utc`) is what the client wants from then on.
-    #[must_use]
-    pub fn adapt(&mut self, interner: &Interner, client: &ClientSession) -> Option<Vec<u8>> {
-        let sql = interner.set_statements(&client.parameters, &self.parameters)?;
-        let bytes = self.ours(&sql);
-        self.adapting = true;
-        Some(bytes)
-    }
-
     /// Starts a query of ours; its answer is swallowed. Returns the bytes to send.
     /// The server must be clean.
     #[must_use]
@@ -291,7 +283,6 @@ impl ServerSession {
             "a query of ours would land in a client's work"
         );
         self.ours_failed = false;
-        self.adapting = false;
         self.due.push(Due::Ours);
         wire::query(sql)
     }

@@ -614,9 +614,9 @@ impl EventLoop {
             if in_setup {
                 // Nothing of the client's has reached the server: it waits on.
                 let since = self.clients[client].request_at;
-                match self.pool(id).pool.requeue(client, since) {
-                    Request::Granted(server) => self.serve(client, server),
-                    Request::Queued => self.clients[client].waiting = true,
+                self.clients[client].waiting = true;
+                if let Request::Granted(server) = self.pool(id).pool.requeue(client, since) {
+                    self.serve(client, server);
                 }
             } else {
                 self.refuse_client(

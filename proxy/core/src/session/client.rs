@@ -197,10 +197,7 @@ impl<'a> Reader<'a> {
                 return Ok(());
             };
             if self.server.due.len() >= DUE_MAX {
-                // Without a Sync PostgreSQL may keep its answers, and we would
-                // wait for each other.
-                self.to_server.own(&wire::message(frontend::FLUSH, |_| {}));
-                self.done.paused = true;
+                self.pause();
                 return Ok(());
             }
             if let Next::Stop = self.message(head)? {
@@ -258,8 +255,10 @@ impl<'a> Reader<'a> {
         Next::Stop
     }
 
-    /// Stops until answers have come.
+    /// Stops until answers have come. Without a Sync PostgreSQL may keep them,
+    /// and all would wait for each other: hence the Flush.
     fn pause(&mut self) -> Next {
+        self.to_server.own(&wire::message(frontend::FLUSH, |_| {}));
         self.done.paused = true;
         Next::Stop
     }
