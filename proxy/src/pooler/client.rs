@@ -537,7 +537,7 @@ impl EventLoop {
         let config = &live.config;
         let auth_type = config.global.auth_type;
         let secret = config.userlist.secret(&asked.user);
-        if auth_type == AuthType::Trust && secret.is_none() && !config.userlist.is_empty() {
+        if auth_type == AuthType::Trust && !config.userlist.contains(&asked.user) {
             let user = asked.user;
             return self.refuse_client(
                 key,
@@ -617,8 +617,9 @@ impl EventLoop {
         let iterations = live.config.global.scram_iterations;
         let known = match secret {
             Some(Secret::Plain(password)) => shared.secrets.verifier(&user, password),
-            Some(_) => None,
-            None => Some(Arc::new(Verifier::mock(
+            Some(Secret::Scram(_)) => None,
+            // Fails at the end of the exchange, as a wrong password does.
+            Some(Secret::Md5(_)) | None => Some(Arc::new(Verifier::mock(
                 &shared.mock_secret,
                 &user,
                 iterations,

@@ -282,9 +282,12 @@ impl EventLoop {
             };
             if local.info.shared.is_paused() {
                 self.close_idle_servers(|other| other == id);
-            } else {
-                self.step_pool(id);
+                continue;
             }
+            while let Some((server, client)) = self.pool(id).pool.resume() {
+                self.serve(client, server);
+            }
+            self.step_pool(id);
         }
     }
 

@@ -32,6 +32,9 @@ impl EventLoop {
                 return;
             };
             let rest = &input[at..];
+            if !client.is_session() {
+                return;
+            }
             if client.waiting || client.paused {
                 return client.io.keep(rest, 0);
             }
@@ -65,14 +68,8 @@ impl EventLoop {
                     }
                 }
                 Ok(Unlinked::Terminated) => return self.client_gone(key, "client said goodbye"),
-                Ok(Unlinked::NeedsServer) => {
-                    if self.request_server(key) == Linked::Later {
-                        if let Some(client) = self.clients.get_mut(key) {
-                            client.io.keep(&input[at..], 0);
-                        }
-                        return;
-                    }
-                }
+                // It has one now, or what is left is kept.
+                Ok(Unlinked::NeedsServer) => self.request_server(key),
                 Err(fault) => {
                     let text = fault.to_string();
                     return self.refuse_client(key, fault.code(), &text, "");
@@ -153,17 +150,18 @@ impl EventLoop {
     }
 
     /// The client needs a server.
-    fn request_server(&mut self, key: ClientKey) -> Linked {
+    fn request_server(&mut self, key: ClientKey) {
         let now = self.now;
         let client = &mut self.clients[key];
         client.request_at = now;
         let id = client.pool;
         match self.pool(id).pool.request(key, now) {
-            Request::Granted(server) => self.link(key, server),
+            Request::Granted(server) => {
+                self.link(key, server);
+            }
             Request::Queued => {
                 self.clients[key].waiting = true;
                 self.step_pool(id);
-                Linked::Later
             }
         }
     }
@@ -197,24 +195,23 @@ impl EventLoop {
 
     /// Gives the server the client's parameters, if they differ.
     fn set_parameters(&mut self, server_key: ServerKey) -> Linked {
-        let server = &self.servers[server_key];
+        let server = &mut self.servers[server_key];
         let client = &self.clients[server.client.expect("it is lent")];
-        let wants = client.session.parameters();
-        match self
-            .shared
-            .interner
-            .set_statements(wants, server.session.parameters())
-        {
+        match server.session.adapt(&self.shared.interner, &client.session) {
             None => Linked::Now,
-            Some(sql) => self.set_up(server_key, Setup::Parameters, &sql),
+            Some(bytes) => self.begin_set_up(server_key, Setup::Parameters, &bytes),
         }
     }
 
     fn set_up(&mut self, server_key: ServerKey, setup: Setup, sql: &str) -> Linked {
+        let bytes = self.servers[server_key].session.ours(sql);
+        self.begin_set_up(server_key, setup, &bytes)
+    }
+
+    fn begin_set_up(&mut self, server_key: ServerKey, setup: Setup, bytes: &[u8]) -> Linked {
         let server = &mut self.servers[server_key];
-        let bytes = server.session.ours(sql);
         server.setup = Some(setup);
-        if let Err(error) = server.io.send_bytes(&bytes) {
+        if let Err(error) = server.io.send_bytes(bytes) {
             self.server_lost(server_key, &format!("cannot send: {error}"));
         }
         Linked::Later
@@ -280,7 +277,10 @@ impl EventLoop {
             .as_mut()
             .expect("a server has a pool");
         let rules = Self::rules(&self.shared, local);
-        let client_key = server.client.filter(|_| server.setup.is_none());
+        // What a client wanted and what the server made of it meet here; of
+        // other queries of ours it hears nothing.
+        let shown = matches!(server.setup, None | Some(Setup::Parameters));
+        let client_key = server.client.filter(|_| shown);
         let mut client = client_key.map(|key| &mut self.clients[key]);
         outputs.to_client.clear();
         let session = client.as_deref_mut().map(|client| &mut client.session);

@@ -11,7 +11,7 @@ use proxy_core::{
     auth::scram::Keys,
     config::Secret,
     login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
-    pool::{ClientKey, Moment, OpenFailure, Returned, ServerKey},
+    pool::{ClientKey, Moment, OpenFailure, Request, Returned, ServerKey},
     session::ServerSession,
     wire::{self, CancelKey, SqlState, header},
 };
@@ -575,8 +575,10 @@ impl EventLoop {
             if in_setup {
                 // Nothing of the client's has reached the server: it waits on.
                 let since = self.clients[client].request_at;
-                self.clients[client].waiting = true;
-                self.pool(id).pool.requeue(client, since);
+                match self.pool(id).pool.requeue(client, since) {
+                    Request::Granted(server) => self.serve(client, server),
+                    Request::Queued => self.clients[client].waiting = true,
+                }
             } else {
                 self.refuse_client(
                     client,
