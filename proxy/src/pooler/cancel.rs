@@ -15,9 +15,11 @@ use proxy_core::{
 };
 
 use super::{
+    client::{Client, Phase},
     event_loop::EventLoop,
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
     shared::{ClientRef, Mail},
+    unix,
 };
 use crate::net;
 
@@ -31,6 +33,13 @@ pub(super) struct CancelRequest {
     server: Option<ServerKey>,
     requester: ClientRef,
     began_at: Moment,
+}
+
+impl CancelRequest {
+    /// The server it is for.
+    pub(super) fn server(&self) -> Option<ServerKey> {
+        self.server
+    }
 }
 
 impl EventLoop {
@@ -68,6 +77,13 @@ impl EventLoop {
 
     /// Cancels what a client of this loop is doing.
     pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
+        if let Some(Client {
+            phase: Phase::Console(console),
+            ..
+        }) = self.client_of(client)
+        {
+            console.interrupt();
+        }
         let server_key = self.client_of(client).and_then(|client| client.server);
         let Some(server_key) = server_key else {
             return self
@@ -130,9 +146,7 @@ impl EventLoop {
     fn connect_like(&self, server: Option<ServerKey>) -> io::Result<Stream> {
         let pool = server.and_then(|key| self.pools.get(self.servers[key].pool)?.as_ref());
         let settings = &pool.ok_or(io::ErrorKind::NotFound)?.settings;
-        let directory = settings.host.as_deref().unwrap_or("/var/run/postgresql");
-        let path = std::path::Path::new(directory).join(format!(".s.PGSQL.{}", settings.port));
-        mio::net::UnixStream::connect(path).map(Stream::Unix)
+        unix::connect(&settings.host, settings.port).map(Stream::Unix)
     }
 
     /// Something happened on a cancel request's connection.
