@@ -151,11 +151,12 @@ pub fn judge(
         boot_id: next.boot_id.clone(),
         cut_sessions,
     };
+    // A restart changes neither since when it is up nor why.
     if to != state.health {
         next.since = now;
+        next.reason = reason;
     }
     next.health = to;
-    next.reason = reason;
     next.drained = match to {
         Health::Up => false,
         Health::Draining => true,

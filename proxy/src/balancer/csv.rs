@@ -170,6 +170,7 @@ fn behind(config: &BalancerConfig, traffic: &Traffic, now_ms: u64) -> Row {
         ctime_max: traffic.connect_ms.max(),
         rtime_max: 0,
         ttime_max: traffic.session_ms.max(),
+        wrew: 0,
         connect: traffic.picked.load(Relaxed),
         reuse: 0,
     );
@@ -206,7 +207,6 @@ fn server(
         check_rise: config.check.rise,
         check_fall: config.check.fall,
         check_health: health(judged, config),
-        hanafail: 0,
         addr: target.address,
         srv_icur: 0,
         idle_conn_cur: 0,

@@ -147,7 +147,8 @@ impl View<'_> {
         out.push_str("<section class=\"tiles\">");
         write!(
             out,
-            "<div class=\"tile {}\"><h2>Targets up</h2><p><b>{up}</b> of {total}</p></div>\
+            "<div class=\"tile wide {}\"><h2>Targets up</h2><p><b>{up}</b> of {total}</p>\
+             <p class=\"fine\">{}</p></div>\
              <div class=\"tile\"><h2>Connections</h2><p><b>{}</b> of {}</p>\
              <meter max=\"100\" value=\"{percent}\">{percent} %</meter><p class=\"fine\">peak {}</p></div>\
              <div class=\"tile\"><h2>New per second</h2><p><b>{}</b></p>\
@@ -156,6 +157,7 @@ impl View<'_> {
              <div class=\"tile{refused_mood}\"><h2>Refused</h2><p><b>{}</b></p>\
              <p class=\"fine\">{} no target, {} limit</p></div>",
             mood.class(),
+            shared.states(),
             count(now.into()),
             count(limit.into()),
             count(peak.into()),
@@ -175,7 +177,7 @@ impl View<'_> {
     fn table(&self, out: &mut String, targets: &[std::sync::Arc<Target>]) -> Written {
         out.push_str(
             "<section><table><thead><tr><th>Name<th>State<th>Connections<th>Per second\
-             <th>Relayed<th>Trouble<th>Checks<th>Says of itself</tr></thead><tbody>",
+             <th>Relayed<th>Errors<th>Checks<th>Says of itself</tr></thead><tbody>",
         );
         let shared = self.shared;
         let (mood, word) = match shared.phase() {
@@ -188,11 +190,11 @@ impl View<'_> {
         name_cells(out, "FRONTEND", &bind, &pill(mood, word), "")?;
         self.traffic_cells(out, &shared.frontend, 0)?;
         relayed_cell(out, &shared.backend)?;
-        write!(
+        errors_cell(
             out,
-            "<td data-label=\"Trouble\">{} refused<td class=\"none\"><td class=\"none\"></tr>",
-            count(shared.refused_limit.load(Relaxed))
+            &[("refused at the limit", shared.refused_limit.load(Relaxed))],
         )?;
+        out.push_str("<td class=\"none\"><td class=\"none\"></tr>");
         let busiest = targets
             .iter()
             .map(|target| target.traffic.connections.now())
@@ -212,10 +214,15 @@ impl View<'_> {
         name_cells(out, "BACKEND", self.algorithm(), &state, &since)?;
         self.traffic_cells(out, &shared.backend, 0)?;
         relayed_cell(out, &shared.backend)?;
-        trouble_cell(out, &shared.backend)?;
+        let mut errors = session_errors(&shared.backend).to_vec();
+        errors.push((
+            "refused without a target",
+            shared.refused_no_target.load(Relaxed),
+        ));
+        errors_cell(out, &errors)?;
         write!(
             out,
-            "<td data-label=\"Checks\">{} without any<td class=\"none\"></tr></tbody></table></section>",
+            "<td data-label=\"Checks\">{} down altogether<td class=\"none\"></tr></tbody></table></section>",
             times(availability.downs)
         )
     }
@@ -239,7 +246,7 @@ impl View<'_> {
         )?;
         self.traffic_cells(out, &target.traffic, busiest)?;
         relayed_cell(out, &target.traffic)?;
-        trouble_cell(out, &target.traffic)?;
+        errors_cell(out, &session_errors(&target.traffic))?;
         self.checks_cell(out, &judged)?;
         match &judged.report {
             None => out.push_str("<td class=\"none\">"),
@@ -256,7 +263,7 @@ impl View<'_> {
                     count(report.waiting.into())
                 )?;
                 if let Some(revision) = &report.config_revision {
-                    write!(out, "revision {} · ", e(revision))?;
+                    write!(out, "revision {}<br>", e(revision))?;
                 }
                 write!(out, "boot {}</div>", e(&report.boot_id))?;
             }
@@ -283,6 +290,7 @@ impl View<'_> {
         let last_ms = traffic.last_session_ms.load(Relaxed);
         let last = match last_ms {
             0 => String::new(),
+            _ if now > 0 => String::new(),
             last_ms => {
                 let ago_ms = self.shared.ms(self.now).saturating_sub(last_ms - 1);
                 format!(" · last {} ago", span(Duration::from_millis(ago_ms)))
@@ -305,13 +313,17 @@ impl View<'_> {
             None => out.push_str("none yet"),
             Some(seen) => write!(out, "{} in {}", e(&seen.text), milliseconds(seen.duration))?,
         }
-        write!(
-            out,
-            "<div class=\"fine\">{} failed · down {}, {} in all</div>",
-            count(judged.checks_failed),
-            times(judged.changes.down),
-            span(judged.down_time(self.today)),
-        )
+        let failed = match judged.checks_failed {
+            0 => "never failed".to_owned(),
+            number => format!("{} failed", count(number)),
+        };
+        write!(out, "<div class=\"fine\">{failed}")?;
+        if judged.changes.down > 0 {
+            let (downs, down_time) = (judged.changes.down, judged.down_time(self.today));
+            write!(out, "<br>down {}, {} in all", times(downs), span(down_time))?;
+        }
+        out.push_str("</div>");
+        Ok(())
     }
 
     fn transitions(&self, out: &mut String) -> Written {
@@ -456,16 +468,31 @@ fn relayed_cell(out: &mut String, traffic: &Traffic) -> Written {
     )
 }
 
-fn trouble_cell(out: &mut String, traffic: &Traffic) -> Written {
-    write!(
-        out,
-        "<td data-label=\"Trouble\">{} not connected<div class=\"fine\">{} tried elsewhere · \
-         broken by client {}, by target {}</div>",
-        count(traffic.connect_failures.load(Relaxed)),
-        count(traffic.redispatched.load(Relaxed)),
-        count(traffic.client_aborts.load(Relaxed)),
-        count(traffic.server_aborts.load(Relaxed)),
-    )
+/// What went wrong with sessions to a target, or to all.
+fn session_errors(traffic: &Traffic) -> [(&'static str, u64); 4] {
+    [
+        ("not connected", traffic.connect_failures.load(Relaxed)),
+        ("tried elsewhere", traffic.redispatched.load(Relaxed)),
+        ("broken by the client", traffic.client_aborts.load(Relaxed)),
+        ("broken by the target", traffic.server_aborts.load(Relaxed)),
+    ]
+}
+
+/// Only what there is: a page of zeros hides the one that is not.
+fn errors_cell(out: &mut String, errors: &[(&str, u64)]) -> Written {
+    if errors.iter().all(|(_, number)| *number == 0) {
+        out.push_str("<td class=\"none\">");
+        return Ok(());
+    }
+    out.push_str("<td data-label=\"Errors\">");
+    for (words, number) in errors.iter().filter(|(_, number)| *number > 0) {
+        write!(
+            out,
+            "<div>{} <span class=\"fine\">{words}</span></div>",
+            count(*number)
+        )?;
+    }
+    Ok(())
 }
 
 fn footer(out: &mut String) {

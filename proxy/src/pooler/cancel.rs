@@ -77,12 +77,13 @@ impl EventLoop {
 
     /// Cancels what a client of this loop is doing.
     pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
-        if let Some(Client {
-            phase: Phase::Console(console),
-            ..
-        }) = self.client_of(client)
-        {
-            console.interrupt();
+        match self.client_of(client) {
+            Some(found) if found.waiting => self.cancel_waiting(client.key),
+            Some(Client {
+                phase: Phase::Console(console),
+                ..
+            }) => console.interrupt(),
+            _ => {}
         }
         let server_key = self.client_of(client).and_then(|client| client.server);
         let Some(server_key) = server_key else {

@@ -18,7 +18,7 @@ use mio::{
     net::{TcpListener, UnixListener},
 };
 use proxy_core::{
-    pool::{ClientKey, Moment, Pool, ServerKey, Step, Thread},
+    pool::{ClientKey, LOOK_AGAIN, Moment, Pool, ServerKey, Step, Thread},
     session::{Output, Rules},
 };
 use slab::Slab;
@@ -460,7 +460,7 @@ impl EventLoop {
                 }
                 Step::Evict => {
                     if !self.evict_idle(id) {
-                        self.pool(id).step_at = Some(now + TICK);
+                        self.pool(id).step_at = Some(now + LOOK_AGAIN);
                         return;
                     }
                 }

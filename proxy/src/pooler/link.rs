@@ -3,8 +3,8 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server},
-    wire::{self, SqlState},
+    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server, request_length},
+    wire::{self, Severity, SqlState, error_response},
 };
 
 use super::{
@@ -32,6 +32,9 @@ impl EventLoop {
                 return;
             };
             let rest = &input[at..];
+            if !client.is_session() {
+                return;
+            }
             if client.waiting || client.paused {
                 return client.io.keep(rest, 0);
             }
@@ -65,14 +68,8 @@ impl EventLoop {
                     }
                 }
                 Ok(Unlinked::Terminated) => return self.client_gone(key, "client said goodbye"),
-                Ok(Unlinked::NeedsServer) => {
-                    if self.request_server(key) == Linked::Later {
-                        if let Some(client) = self.clients.get_mut(key) {
-                            client.io.keep(&input[at..], 0);
-                        }
-                        return;
-                    }
-                }
+                // It has one now, or what is left is kept.
+                Ok(Unlinked::NeedsServer) => self.request_server(key),
                 Err(fault) => {
                     let text = fault.to_string();
                     return self.refuse_client(key, fault.code(), &text, "");
@@ -153,17 +150,18 @@ impl EventLoop {
     }
 
     /// The client needs a server.
-    fn request_server(&mut self, key: ClientKey) -> Linked {
+    fn request_server(&mut self, key: ClientKey) {
         let now = self.now;
         let client = &mut self.clients[key];
         client.request_at = now;
         let id = client.pool;
         match self.pool(id).pool.request(key, now) {
-            Request::Granted(server) => self.link(key, server),
+            Request::Granted(server) => {
+                self.link(key, server);
+            }
             Request::Queued => {
                 self.clients[key].waiting = true;
                 self.step_pool(id);
-                Linked::Later
             }
         }
     }
@@ -199,11 +197,8 @@ impl EventLoop {
         let server = &self.servers[server_key];
         let client = &self.clients[server.client.expect("it is lent")];
         let wants = client.session.parameters();
-        match self
-            .shared
-            .interner
-            .set_statements(wants, server.session.parameters())
-        {
+        let has = server.session.parameters();
+        match self.shared.interner.set_statements(wants, has) {
             None => Linked::Now,
             Some(sql) => self.set_up(server_key, Setup::Parameters, &sql),
         }
@@ -234,7 +229,13 @@ impl EventLoop {
                     self.resume_client(key);
                 }
             }
-            (Setup::Parameters, Some(key)) => self.resume_client(key),
+            (Setup::Parameters, Some(key)) => {
+                let interner = &self.shared.interner;
+                self.clients[key]
+                    .session
+                    .adopt_parameters(interner, &server.session);
+                self.resume_client(key);
+            }
             // The client left meanwhile, or the query was there to make the
             // server as new.
             (Setup::Check | Setup::Parameters | Setup::Reset, _) => self.server_free(server_key),
@@ -279,6 +280,7 @@ impl EventLoop {
             .as_mut()
             .expect("a server has a pool");
         let rules = Self::rules(&self.shared, local);
+        // Of a query of ours the client hears nothing.
         let client_key = server.client.filter(|_| server.setup.is_none());
         let mut client = client_key.map(|key| &mut self.clients[key]);
         outputs.to_client.clear();
@@ -473,6 +475,32 @@ impl EventLoop {
         server.client = None;
         server.orphaned = true;
         self.release_if_free(server_key);
+    }
+
+    /// Cancels the request that a client waits with, as PostgreSQL would have
+    /// had it begun.
+    pub(super) fn cancel_waiting(&mut self, key: ClientKey) {
+        let client = &mut self.clients[key];
+        if !client.is_session() {
+            return;
+        }
+        let (code, text) = (
+            SqlState::QUERY_CANCELED,
+            "canceling statement due to user request",
+        );
+        let kept = client.io.take_kept();
+        let Some(length) = request_length(&kept) else {
+            return self.refuse_client(key, code, text, "");
+        };
+        client.io.keep(&kept[length..], 0);
+        client.waiting = false;
+        let id = client.pool;
+        self.pool(id).pool.forget(key);
+        let mut bytes = error_response(Severity::Error, code, text, "");
+        bytes.extend(wire::ready_for_query(b'I'));
+        if self.tell_client(key, &bytes) {
+            self.resume_client(key);
+        }
     }
 
     /// Moves an idle server to the loop of a waiter.

@@ -15,7 +15,7 @@ use proxy_core::{
 
 use crate::support::{
     Client, PATIENCE, http,
-    process::{Balancer, Config},
+    process::{Balancer, Config, QUICK},
     target::Target,
     wait_for,
 };
@@ -69,7 +69,7 @@ fn two_targets() -> [Target; 2] {
 #[test]
 fn the_first_success_is_a_transition_from_unknown() {
     let target = Target::start("pooler-0");
-    let balancer = Balancer::serving(&Config::over([&target]));
+    let balancer = Balancer::serving(&Config::over([&target]).check(QUICK));
     let status = balancer.status();
     assert_eq!(status.newest, 1);
     let first = &status.transitions[0];
@@ -86,7 +86,7 @@ fn the_first_success_is_a_transition_from_unknown() {
 #[test]
 fn a_killed_target_goes_down_and_its_successor_comes_up_as_a_restart() {
     let mut targets = two_targets();
-    let balancer = Balancer::serving(&Config::over(&targets));
+    let balancer = Balancer::serving(&Config::over(&targets).check(QUICK));
     let mut follower = Follower::new(&balancer);
     targets[0].kill();
     let down = follower.expect(Health::Up, Health::Down, "connection refused");
@@ -108,7 +108,7 @@ fn a_killed_target_goes_down_and_its_successor_comes_up_as_a_restart() {
 #[test]
 fn a_new_process_between_two_checks_is_told_as_a_restart() {
     let targets = two_targets();
-    let balancer = Balancer::serving(&Config::over(&targets));
+    let balancer = Balancer::serving(&Config::over(&targets).check(QUICK));
     let mut follower = Follower::new(&balancer);
     targets[1].report(|report| report.boot_id = "successor".into());
     let reason = "answers as a new process, without having drained";
@@ -120,7 +120,7 @@ fn a_new_process_between_two_checks_is_told_as_a_restart() {
 #[test]
 fn a_draining_target_keeps_its_sessions_and_ends_without_drama() {
     let mut targets = two_targets();
-    let balancer = Balancer::serving(&Config::over(&targets));
+    let balancer = Balancer::serving(&Config::over(&targets).check(QUICK));
     let mut clients: Vec<Client> = (0..4).map(|_| balancer.client()).collect();
     let mut follower = Follower::new(&balancer);
 
@@ -155,11 +155,11 @@ fn a_draining_target_keeps_its_sessions_and_ends_without_drama() {
 #[test]
 fn a_frozen_target_goes_down_and_its_clients_are_let_go() {
     let targets = two_targets();
-    let balancer = Balancer::serving(&Config::over(&targets));
+    let balancer = Balancer::serving(&Config::over(&targets).check(QUICK));
     let mut clients: Vec<Client> = (0..4).map(|_| balancer.client()).collect();
     let mut follower = Follower::new(&balancer);
     targets[0].freeze(true);
-    let reason = "timeout after 100ms waiting for an answer";
+    let reason = "timeout after 250ms waiting for an answer";
     follower.expect(Health::Up, Health::Down, reason);
     for client in &mut clients {
         if client.target == "pooler-0" {
@@ -191,7 +191,7 @@ fn a_target_that_answers_errors_goes_down_in_its_own_words() {
             stream.write_all(&error).unwrap();
         }
     });
-    let mut config = Config::over([]);
+    let mut config = Config::over([]).check(QUICK);
     config.targets.push(("postgres".into(), address));
     let balancer = Balancer::serving(&config);
     let mut follower = Follower {
@@ -208,8 +208,7 @@ fn a_target_that_answers_errors_goes_down_in_its_own_words() {
 #[test]
 fn a_long_poll_is_answered_at_once_when_something_happens() {
     let targets = two_targets();
-    let check = "{interval: 100ms, timeout: 100ms, rise: 1, fall: 1}";
-    let balancer = Balancer::serving(&Config::over(&targets).check(check));
+    let balancer = Balancer::serving(&Config::over(&targets).check(QUICK));
     let mut follower = Follower::new(&balancer);
     let web = balancer.web;
     let query = format!("?since={}:{}&wait=20s", follower.boot_id, follower.number);
@@ -234,7 +233,7 @@ fn a_long_poll_is_answered_at_once_when_something_happens() {
 #[test]
 fn a_reader_is_told_when_it_missed_something() {
     let target = Target::start("pooler-0");
-    let balancer = Balancer::serving(&Config::over([&target]));
+    let balancer = Balancer::serving(&Config::over([&target]).check(QUICK));
     let begin = Instant::now();
     let boot_id = balancer.status().boot_id;
     let ask = |query: &str| http::status(balancer.web, query);
@@ -294,6 +293,6 @@ fn nobody_is_accepted_before_the_first_round_of_checks() {
 #[test]
 fn a_client_that_comes_with_the_start_is_served() {
     let target = Target::start("pooler-0");
-    let balancer = Balancer::start(&Config::over([&target]));
+    let balancer = Balancer::start(&Config::over([&target]).check(QUICK));
     assert_eq!(balancer.client().target, "pooler-0");
 }

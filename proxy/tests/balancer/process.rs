@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     http,
-    process::{Balancer, Config, command},
+    process::{Balancer, Config, QUICK, command},
     target::Target,
     wait_for,
 };
@@ -141,7 +141,11 @@ fn sigint_ends_at_once_and_holds_no_long_poll() {
 #[test]
 fn sighup_takes_new_targets_and_refuses_a_bad_file() {
     let targets = ["pooler-0", "pooler-1"].map(Target::start);
-    let balancer = Balancer::serving(&Config::over(&targets[..1]).with("revision: r1"));
+    let balancer = Balancer::serving(
+        &Config::over(&targets[..1])
+            .check(QUICK)
+            .with("revision: r1"),
+    );
     let mut client = balancer.client();
 
     std::fs::write(&balancer.file, "targets: 7\n").unwrap();
@@ -155,6 +159,7 @@ fn sighup_takes_new_targets_and_refuses_a_bad_file() {
     assert_eq!(balancer.status().config_revision.as_deref(), Some("r1"));
 
     let next = Config::over(&targets)
+        .check(QUICK)
         .with("revision: r2")
         .with("max_connections: 9");
     std::fs::write(&balancer.file, next.yaml()).unwrap();
@@ -169,7 +174,7 @@ fn sighup_takes_new_targets_and_refuses_a_bad_file() {
     assert_eq!(balancer.client().target, "pooler-1");
 
     // A target that is no longer named keeps its sessions and gets no new ones.
-    let last = Config::over(&targets[1..]);
+    let last = Config::over(&targets[1..]).check(QUICK);
     std::fs::write(&balancer.file, last.yaml()).unwrap();
     balancer.signal(Signal::HUP);
     wait_for("the target to leave", || {
@@ -199,7 +204,7 @@ fn quiet_logs_nothing_and_version_is_printed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("balancer.yaml");
     let target = Target::start("pooler-0");
-    std::fs::write(&file, Config::over([&target]).yaml()).unwrap();
+    std::fs::write(&file, Config::over([&target]).check(QUICK).yaml()).unwrap();
     let mut child = command()
         .arg("-q")
         .arg(&file)

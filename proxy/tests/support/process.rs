@@ -15,7 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Client, http, target::Target, wait_for};
 
-/// The configuration of a balancer; quick checks unless told otherwise.
+/// Checks that no busy machine fails.
+pub const STEADY: &str = "{interval: 2s, timeout: 2s, rise: 2, fall: 3}";
+/// Checks that see a change soon.
+pub const QUICK: &str = "{interval: 250ms, timeout: 250ms, rise: 2, fall: 3}";
+
+/// The configuration of a balancer, checking by [`STEADY`] unless told otherwise.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub targets: Vec<(String, SocketAddr)>,
@@ -31,7 +36,7 @@ impl Config {
                 .into_iter()
                 .map(|target| (target.name.clone(), target.address))
                 .collect(),
-            check: "{interval: 100ms, timeout: 100ms, rise: 2, fall: 3}".to_owned(),
+            check: STEADY.to_owned(),
             more: String::new(),
         }
     }

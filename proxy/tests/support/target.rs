@@ -82,6 +82,11 @@ impl Target {
             // Ends its wait for a connection.
             let _ = TcpStream::connect(self.address);
             acceptor.join().unwrap();
+            // A process that another test is starting holds a copy of the
+            // listening socket until its exec.
+            super::wait_for("the port to close", || {
+                TcpStream::connect(self.address).err()
+            });
         }
     }
 

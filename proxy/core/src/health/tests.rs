@@ -216,6 +216,15 @@ fn since_is_when_the_state_began() {
         state = judge(&state, observation, POLICY, at(index + 1)).0;
         let since = if state.health == Health::Up { 1 } else { 6 };
         assert_eq!(state.since, at(since), "check {}", index + 1);
+        let reason = if state.health == Health::Up {
+            "check passed"
+        } else {
+            "timeout"
+        };
+        assert_eq!(
+            state.reason, reason,
+            "a restart is no reason for what was before"
+        );
     }
     assert_eq!(state.health, Health::Down);
 }
