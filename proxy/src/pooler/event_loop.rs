@@ -26,12 +26,12 @@ use slab::Slab;
 use super::{
     cancel::CancelRequest,
     client::Client,
+    counters::{LoopCounters, PoolCounters},
     io::{Address, Scratch, Stream},
     janitor::Drain,
     pools::{PoolInfo, Settings},
     server::Server,
     shared::{Live, Mail, Shared},
-    snapshot::PoolCounters,
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -129,7 +129,8 @@ pub(super) struct EventLoop {
     pub(super) cancels: Slab<CancelRequest>,
     pub(super) pools: Vec<Option<LocalPool>>,
     turns: VecDeque<Turn>,
-    spare_buffers: Vec<Box<Buffers>>,
+    pub(super) spare_buffers: Vec<Box<Buffers>>,
+    pub(super) counters: LoopCounters,
     /// Reading of the clock at the beginning of this turn.
     pub(super) now: Moment,
     janitor_at: Moment,
@@ -174,6 +175,7 @@ impl EventLoop {
             pools: Vec::new(),
             turns: VecDeque::new(),
             spare_buffers: Vec::new(),
+            counters: LoopCounters::default(),
             drain: None,
             stopped: false,
         })
@@ -330,6 +332,7 @@ impl EventLoop {
             return;
         }
         mailbox.clients.fetch_add(1, Ordering::Relaxed);
+        self.counters.accepted += 1;
         if thread == self.thread {
             self.accepted(stream, address);
         } else {
@@ -408,10 +411,14 @@ impl EventLoop {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.snapshot(detail));
             }
-            Mail::Console { client, bytes } => self.console_printed(client, &bytes),
+            Mail::Console { client, reply } => self.console_printed(client, reply),
+            Mail::Kill { id, reply } => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.kill_client(id));
+            }
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
-            Mail::Reconnect => self.reconnect(),
+            Mail::Reconnect { database } => self.reconnect(database.as_deref()),
             Mail::Drain { from, end } => self.begin_drain(from, end),
             Mail::Stop => self.stopped = true,
         }
