@@ -1,0 +1,5 @@
+//! The operator.
+
+pub mod api;
+#[cfg(test)]
+mod golden;
