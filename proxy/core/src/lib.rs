@@ -7,6 +7,12 @@
 //! client and says when it needs a server and when it gives it back, [`pool`]
 //! lends servers, [`balance`] picks a target, [`health`] judges observations.
 
+pub mod auth;
 pub mod config;
+pub mod parameters;
+pub mod pool;
+mod sabotage;
+pub mod session;
+pub mod statement;
 pub mod status;
 pub mod wire;

@@ -66,7 +66,7 @@ pub fn cancel_request(key: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn authentication_ok() -> Vec<u8> {
     message(backend::AUTHENTICATION, |out| {
-        out.extend(0_u32.to_be_bytes())
+        out.extend(0_u32.to_be_bytes());
     })
 }
 
@@ -74,7 +74,7 @@ pub fn authentication_ok() -> Vec<u8> {
 #[must_use]
 pub fn authentication_cleartext() -> Vec<u8> {
     message(backend::AUTHENTICATION, |out| {
-        out.extend(3_u32.to_be_bytes())
+        out.extend(3_u32.to_be_bytes());
     })
 }
 
@@ -216,7 +216,7 @@ pub fn close_statement(name: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn command_complete(tag: &str) -> Vec<u8> {
     message(backend::COMMAND_COMPLETE, |out| {
-        put_cstr(out, tag.as_bytes())
+        put_cstr(out, tag.as_bytes());
     })
 }
 

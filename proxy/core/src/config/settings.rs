@@ -1,0 +1,280 @@
+//! Every setting: its name, type, unit, default, range and meaning, once.
+//!
+//! A table (macro `settings!`) lists the keys of one section of pgbouncer.ini. From it
+//! come the typed struct, the checks, SHOW CONFIG and the reference page
+//! docs/settings.md. To honour one more key, change its last word in the table.
+
+mod global;
+mod markdown;
+mod per_entry;
+mod value;
+
+pub use global::{Global, SETTINGS};
+pub use markdown::markdown;
+pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
+pub use value::{
+    AuthType, FileMode, LoadBalanceHosts, LogFormat, Milliseconds, PoolMode, Sensitive, SslMode,
+    TlsProtocols,
+};
+
+use value::{Kind, Value};
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key as written in the file.
+    pub name: &'static str,
+    /// What it means, in Markdown.
+    pub doc: &'static str,
+    /// The default as it would be written; `None` where the key is unset.
+    pub default: Option<&'static str>,
+    /// Smallest and largest value in the key's own unit, both included.
+    pub range: Option<(u64, u64)>,
+    /// Whether RELOAD applies a new value; otherwise a restart does.
+    pub changeable: bool,
+    /// What we do with it.
+    pub support: Support,
+    kind: Kind,
+    check: fn(&Setting, &str) -> Result<(), String>,
+}
+
+/// What we do with a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// Every accepted value has its effect.
+    Honoured,
+    /// Every valid value is accepted and changes nothing, for the reason given.
+    NoEffect(&'static str),
+    /// Only these values are accepted yet, besides the default.
+    Only(&'static [&'static str], &'static str),
+    /// Only the default is accepted yet.
+    NotSupported(&'static str),
+}
+
+impl Setting {
+    /// Checks a value as it would be written in the file.
+    ///
+    /// # Errors
+    /// A message that names the key, the value and what would be right.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        (self.check)(self, value)
+    }
+
+    fn read<T: Value>(&self, text: &str) -> Result<T, String> {
+        let value = T::parse(text).map_err(|detail| self.refuse(text, detail.as_deref()))?;
+        if let (Some((low, high)), Some(measure)) = (self.range, value.measure())
+            && !(low as f64..=high as f64).contains(&measure)
+        {
+            return Err(self.refuse(text, None));
+        }
+        let is_default = match self.default {
+            Some(default) => T::parse(default).is_ok_and(|default| default == value),
+            None => value == T::unset(),
+        };
+        if is_default {
+            return Ok(value);
+        }
+        match self.support {
+            Support::Honoured | Support::NoEffect(_) => Ok(value),
+            Support::Only(values, _)
+                if values
+                    .iter()
+                    .any(|accepted| accepted.eq_ignore_ascii_case(text)) =>
+            {
+                Ok(value)
+            }
+            Support::Only(values, reason) => Err(format!(
+                "{} is not supported yet: {reason}; accepted are {}",
+                self.shown(text),
+                values.join(", ")
+            )),
+            Support::NotSupported(reason) => Err(format!(
+                "{} is not supported yet: {reason}; accepted is {}",
+                self.shown(text),
+                match self.default {
+                    Some("") | None => "only to leave it unset".to_owned(),
+                    Some(default) => format!("only the default, {default}"),
+                }
+            )),
+        }
+    }
+
+    fn refuse(&self, text: &str, detail: Option<&str>) -> String {
+        let expected = self.expected();
+        match detail {
+            Some(detail) => format!(
+                "{} is invalid ({detail}), expected {expected}",
+                self.shown(text)
+            ),
+            None => format!("{} is invalid, expected {expected}", self.shown(text)),
+        }
+    }
+
+    /// `key = value`, without the value where it may hold a secret.
+    fn shown(&self, text: &str) -> String {
+        if self.kind.sensitive {
+            format!("{} (value not shown)", self.name)
+        } else if text.is_empty() {
+            format!("empty {}", self.name)
+        } else {
+            format!("{} = {}", self.name, super::excerpt(text))
+        }
+    }
+
+    /// What is accepted, in words: `a whole number from 1 to 64`.
+    #[must_use]
+    pub fn expected(&self) -> String {
+        let kind = self.kind.expected;
+        match self.range {
+            Some((low, high)) => format!("{kind} from {low} to {high}"),
+            None => kind.to_owned(),
+        }
+    }
+}
+
+/// A line of SHOW CONFIG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigRow {
+    /// The key.
+    pub key: &'static str,
+    /// The value in force, empty where unset. Never a secret.
+    pub value: String,
+    /// The default as it would be written; `None` where the key is unset.
+    pub default: Option<&'static str>,
+    /// Whether RELOAD applies a new value.
+    pub changeable: bool,
+}
+
+/// The key of a table that `name` is most likely a misspelling of.
+pub(super) fn nearest(table: &'static [Setting], name: &str) -> Option<&'static str> {
+    table
+        .iter()
+        .map(|setting| (distance(setting.name, name), setting.name))
+        .filter(|(distance, known)| *distance <= 1 + known.len().min(name.len()) / 4)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Edits (insert, delete, replace, swap neighbours) between two names.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().take(64).collect();
+    let left: Vec<char> = left.chars().collect();
+    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
+    for (i, a) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in right.iter().enumerate() {
+            let mut best = (rows[i][j] + usize::from(a != b))
+                .min(rows[i][j + 1] + 1)
+                .min(row[j] + 1);
+            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
+                best = best.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[left.len()][right.len()]
+}
+
+/// Makes the struct, the table and what lies between from one list of keys.
+///
+/// Each line: doc comment, `name: Type = default, [smallest, largest], when, support;`
+/// where default is a literal or `unset`, the range may be empty, and when is
+/// `reload` or `restart`.
+macro_rules! settings {
+    (
+        $(#[$struct_doc:meta])* $struct:ident
+        $(#[$table_doc:meta])* $table:ident
+        $(
+            $(#[doc = $doc:literal])+
+            $name:ident : $type:ty = $default:tt, [$($low:literal, $high:literal)?], $when:ident, $support:expr;
+        )+
+    ) => {
+        $(#[$struct_doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $struct {
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+        }
+
+        $(#[$table_doc])*
+        pub static $table: &[Setting] = &[$(
+            Setting {
+                name: stringify!($name),
+                doc: concat!($($doc, "\n"),+),
+                default: settings!(@default $default),
+                range: settings!(@range $($low, $high)?),
+                changeable: settings!(@when $when),
+                support: $support,
+                kind: <$type as Value>::KIND,
+                check: |setting, text| setting.read::<$type>(text).map(drop),
+            },
+        )+];
+
+        impl Default for $struct {
+            fn default() -> Self {
+                Self {$(
+                    $name: match settings!(@default $default) {
+                        Some(text) => <$type as Value>::parse(text)
+                            .expect("a default of the table is a value of its type"),
+                        None => <$type as Value>::unset(),
+                    },
+                )+}
+            }
+        }
+
+        impl $struct {
+            /// Sets one key from its text.
+            ///
+            /// # Errors
+            /// A message that names the key, the value and what would be right.
+            pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+                let Some(setting) = $table.iter().find(|setting| setting.name == key) else {
+                    let key = crate::config::excerpt(key);
+                    return Err(match nearest($table, &key) {
+                        Some(known) => format!("unknown key {key}, did you mean {known}?"),
+                        None => format!("unknown key {key}"),
+                    });
+                };
+                match key {
+                    $( stringify!($name) => self.$name = setting.read(value)?, )+
+                    _ => unreachable!("the table and this match are made of one list"),
+                }
+                Ok(())
+            }
+
+            /// Key, value, default and whether RELOAD applies it, in table order.
+            #[must_use]
+            pub fn rows(&self) -> Vec<ConfigRow> {
+                let values = [$( self.$name.format() ),+];
+                $table
+                    .iter()
+                    .zip(values)
+                    .map(|(setting, value)| ConfigRow {
+                        key: setting.name,
+                        value,
+                        default: setting.default,
+                        changeable: setting.changeable,
+                    })
+                    .collect()
+            }
+
+            /// Keys whose values differ.
+            #[must_use]
+            pub fn changes(&self, newer: &Self) -> Vec<&'static Setting> {
+                let same = [$( self.$name == newer.$name ),+];
+                $table
+                    .iter()
+                    .zip(same)
+                    .filter_map(|(setting, same)| (!same).then_some(setting))
+                    .collect()
+            }
+        }
+    };
+    (@default unset) => { None };
+    (@default $text:literal) => { Some($text) };
+    (@range) => { None };
+    (@range $low:literal, $high:literal) => { Some(($low, $high)) };
+    (@when reload) => { true };
+    (@when restart) => { false };
+}
+use settings;

@@ -1,0 +1,133 @@
+use super::*;
+
+const LIMITS: Limits = Limits {
+    size: 2,
+    size_min: 0,
+    reserve: 0,
+    reserve_after: Duration::from_secs(5),
+    login_retry: Duration::from_secs(15),
+};
+
+fn pool(limits: Limits) -> Pool {
+    Pool::new(0, Shared::new(1, limits, Vec::new()), false)
+}
+
+fn open(pool: &mut Pool, server: ServerKey, now: Moment) -> Returned {
+    assert_eq!(pool.next_step(now), Step::Open);
+    pool.opened(server, now)
+}
+
+#[test]
+fn waiters_are_served_in_order_and_no_more_servers_open_than_allowed() {
+    let mut pool = pool(LIMITS);
+    let now = Moment(1);
+    for client in 0..4 {
+        assert_eq!(pool.request(client, now), Request::Queued);
+    }
+    assert_eq!(open(&mut pool, 10, now), Returned::Serve(0));
+    assert_eq!(open(&mut pool, 11, now), Returned::Serve(1));
+    assert_eq!(pool.next_step(now), Step::Wait);
+    assert_eq!(pool.returned(10, now), Returned::Serve(2));
+    assert_eq!(pool.returned(11, now), Returned::Serve(3));
+    assert_eq!(pool.returned(10, now), Returned::Kept);
+    assert_eq!(pool.request(5, now), Request::Granted(10));
+}
+
+#[test]
+fn the_reserve_opens_after_its_wait() {
+    let mut pool = pool(Limits {
+        size: 1,
+        reserve: 1,
+        ..LIMITS
+    });
+    pool.request(0, Moment(0));
+    assert_eq!(open(&mut pool, 10, Moment(0)), Returned::Serve(0));
+    pool.request(1, Moment(0));
+    assert_eq!(
+        pool.next_step(Moment(0)),
+        Step::WaitUntil(Moment(5_000_000))
+    );
+    assert_eq!(pool.next_step(Moment(5_000_000)), Step::Open);
+}
+
+#[test]
+fn failures_are_retried_soon_while_unreachable_and_late_when_rejected() {
+    let mut pool = pool(LIMITS);
+    pool.request(0, Moment(0));
+    let mut now = Moment(0);
+    for _ in 0..20 {
+        assert_eq!(pool.next_step(now), Step::Open);
+        pool.open_failed(OpenFailure::Unreachable, now);
+        let Step::WaitUntil(next) = pool.next_step(now) else {
+            panic!("no pause after a failure");
+        };
+        assert!(next.since(now) <= RETRY_UNREACHABLE_MAX);
+        now = next;
+    }
+    assert_eq!(pool.next_step(now), Step::Open);
+    pool.open_failed(OpenFailure::Rejected, now);
+    let Step::WaitUntil(next) = pool.next_step(now) else {
+        panic!("no pause after a failure");
+    };
+    assert_eq!(next.since(now), LIMITS.login_retry);
+}
+
+#[test]
+fn a_budget_holds_across_pools() {
+    let budget = Arc::new(Budget::new(1));
+    let [mut a, mut b] =
+        [0, 1].map(|_| Pool::new(0, Shared::new(1, LIMITS, vec![budget.clone()]), false));
+    a.request(0, Moment(0));
+    assert_eq!(open(&mut a, 10, Moment(0)), Returned::Serve(0));
+    b.request(0, Moment(0));
+    assert_eq!(b.next_step(Moment(0)), Step::Evict);
+    assert_eq!(a.returned(10, Moment(0)), Returned::Kept);
+    a.closed(10);
+    assert_eq!(b.next_step(Moment(0)), Step::Open);
+    assert_eq!(budget.used(), 1);
+}
+
+#[test]
+fn a_server_moves_to_the_loop_whose_waiter_is_older() {
+    let shared = Shared::new(2, LIMITS, Vec::new());
+    let [mut a, mut b] = [0, 1].map(|thread| Pool::new(thread, shared.clone(), false));
+    a.request(0, Moment(0));
+    assert_eq!(open(&mut a, 10, Moment(0)), Returned::Serve(0));
+    a.request(1, Moment(10_000));
+    b.request(0, Moment(9_000));
+    assert_eq!(
+        a.returned(10, Moment(20_000)),
+        Returned::Serve(1),
+        "within the margin"
+    );
+    a.request(2, Moment(20_000));
+    assert_eq!(a.returned(10, Moment(20_000)), Returned::Move(1));
+    assert_eq!(b.returned(3, Moment(20_000)), Returned::Serve(0));
+}
+
+#[test]
+fn an_idle_server_elsewhere_is_asked_for() {
+    let shared = Shared::new(2, LIMITS, Vec::new());
+    let [mut a, mut b] = [0, 1].map(|thread| Pool::new(thread, shared.clone(), false));
+    a.request(0, Moment(0));
+    assert_eq!(open(&mut a, 10, Moment(0)), Returned::Serve(0));
+    assert_eq!(a.returned(10, Moment(0)), Returned::Kept);
+    assert_eq!(b.request(7, Moment(0)), Request::Queued);
+    assert_eq!(b.next_step(Moment(0)), Step::Ask(0));
+    assert_eq!(a.asked(), Some(10));
+    assert_eq!(b.returned(0, Moment(0)), Returned::Serve(7));
+}
+
+#[test]
+fn a_paused_pool_grants_nothing() {
+    let mut pool = pool(LIMITS);
+    pool.request(0, Moment(0));
+    assert_eq!(open(&mut pool, 10, Moment(0)), Returned::Serve(0));
+    pool.shared().set_paused(true);
+    pool.request(1, Moment(0));
+    assert_eq!(pool.next_step(Moment(0)), Step::Wait);
+    assert_eq!(pool.returned(10, Moment(0)), Returned::Close);
+    pool.closed(10);
+    pool.shared().set_paused(false);
+    assert_eq!(pool.next_step(Moment(0)), Step::Open);
+}

@@ -1,0 +1,636 @@
+//! From a client to its server.
+
+use std::sync::Arc;
+
+use super::{
+    CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules, ServerSession,
+    WHOLE_MESSAGE_MAX,
+    due::{Due, Naming},
+    output::Output,
+};
+use crate::{
+    statement::Statement,
+    wire::{self, Header, Severity, SqlState, cstr, error_response, frontend, header},
+};
+
+/// What became of bytes read from a linked client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FromClient {
+    /// Bytes dealt with; the others must be kept and come first next time.
+    pub consumed: usize,
+    /// If not zero: bytes needed, counted from `consumed`, before the message
+    /// there can be dealt with.
+    pub needed: usize,
+    /// The client said goodbye.
+    pub terminated: bool,
+    /// Too much is due already: ask again when answers have come.
+    pub paused: bool,
+    /// Parse messages, of any statement.
+    pub parses: u32,
+    /// Parse messages sent to the server, ours included.
+    pub parses_server: u32,
+    /// Bind messages.
+    pub binds: u32,
+}
+
+/// What the first message of an unlinked client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlinked {
+    /// A server. Nothing has been consumed.
+    NeedsServer,
+    /// Nothing: it has been dealt with.
+    Handled {
+        /// Bytes dealt with.
+        consumed: usize,
+        /// ReadyForQuery messages to send, one for each Sync.
+        ready: u32,
+    },
+    /// The client said goodbye.
+    Terminated,
+}
+
+impl ClientSession {
+    /// Looks at what an unlinked client sent.
+    ///
+    /// A Sync alone is answered by us, late CopyData (the server reported an
+    /// error while the client was still sending) is dropped as a server would.
+    ///
+    /// # Errors
+    /// See [`ClientFault`].
+    pub fn unlinked(&mut self, input: &[u8]) -> Result<Unlinked, ClientFault> {
+        let mut at = skip_rest(&mut self.rest, input.len());
+        let mut ready = 0;
+        while let Some(head) = header(&input[at..])? {
+            match head.kind {
+                frontend::TERMINATE if at == 0 => return Ok(Unlinked::Terminated),
+                frontend::COPY_DATA
+                | frontend::COPY_DONE
+                | frontend::COPY_FAIL
+                | frontend::FLUSH
+                | frontend::SYNC => {
+                    ready += u32::from(head.kind == frontend::SYNC);
+                    let end = (at + head.total).min(input.len());
+                    self.rest = rest_of(at + head.total - end);
+                    self.rest_dropped = true;
+                    at = end;
+                }
+                _ if at == 0 => {
+                    check_kind(head.kind)?;
+                    return Ok(Unlinked::NeedsServer);
+                }
+                // Deal with what came before it first.
+                _ => break,
+            }
+        }
+        Ok(Unlinked::Handled {
+            consumed: at,
+            ready,
+        })
+    }
+}
+
+fn rest_of(length: usize) -> u32 {
+    u32::try_from(length).expect("a message's length fits in 32 bits")
+}
+
+/// Counts off the rest of a message that was cut; returns how far that reaches.
+fn skip_rest(rest: &mut u32, available: usize) -> usize {
+    let taken = (*rest as usize).min(available);
+    *rest -= rest_of(taken);
+    taken
+}
+
+fn check_kind(kind: u8) -> Result<(), ClientFault> {
+    match kind {
+        frontend::BIND
+        | frontend::CLOSE
+        | frontend::COPY_DATA
+        | frontend::COPY_DONE
+        | frontend::COPY_FAIL
+        | frontend::DESCRIBE
+        | frontend::EXECUTE
+        | frontend::FLUSH
+        | frontend::FUNCTION_CALL
+        | frontend::PARSE
+        | frontend::QUERY
+        | frontend::SYNC
+        | frontend::TERMINATE => Ok(()),
+        kind => Err(ClientFault::Kind(kind)),
+    }
+}
+
+/// Turns what was read from a linked client into what its server gets
+/// (`to_server`) and what the client is answered at once (`to_client`).
+///
+/// # Errors
+/// See [`ClientFault`]. The server must then be closed unless nothing was sent to it.
+pub fn from_client(
+    rules: Rules<'_>,
+    client: &mut ClientSession,
+    server: &mut ServerSession,
+    input: &[u8],
+    to_server: &mut Output,
+    to_client: &mut Output,
+) -> Result<FromClient, ClientFault> {
+    let begun = skip_rest(&mut client.rest, input.len());
+    if !client.rest_dropped {
+        to_server.span(0..begun);
+    }
+    let mut reader = Reader {
+        rules,
+        client,
+        server,
+        input,
+        to_server,
+        to_client,
+        done: FromClient {
+            consumed: begun,
+            ..FromClient::default()
+        },
+    };
+    reader.run()?;
+    Ok(reader.done)
+}
+
+struct Reader<'a> {
+    rules: Rules<'a>,
+    client: &'a mut ClientSession,
+    server: &'a mut ServerSession,
+    input: &'a [u8],
+    to_server: &'a mut Output,
+    to_client: &'a mut Output,
+    done: FromClient,
+}
+
+/// Whether to go on with the next message.
+enum Next {
+    Go,
+    Stop,
+}
+
+impl<'a> Reader<'a> {
+    fn run(&mut self) -> Result<(), ClientFault> {
+        while self.done.consumed < self.input.len() {
+            let Some(head) = header(&self.input[self.done.consumed..])? else {
+                self.done.needed = 5;
+                return Ok(());
+            };
+            if self.server.due.len() >= DUE_MAX {
+                self.done.paused = true;
+                return Ok(());
+            }
+            if let Next::Stop = self.message(head)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, head: Header) -> Result<Next, ClientFault> {
+        match head.kind {
+            frontend::QUERY => return self.query(head),
+            frontend::SYNC => self.sync(head),
+            frontend::TERMINATE => {
+                self.done.consumed += head.total.min(self.rest_len());
+                self.done.terminated = true;
+                return Ok(Next::Stop);
+            }
+            frontend::COPY_DATA | frontend::FLUSH => self.forward(head),
+            frontend::COPY_DONE | frontend::COPY_FAIL => {
+                self.server.copying_in = false;
+                if !self.server.due.is_empty() {
+                    self.server.due.push(Due::CopyEnd);
+                }
+                self.forward(head);
+            }
+            // The server ignores all others until the batch's Sync.
+            _ if self.server.skipping => {
+                check_kind(head.kind)?;
+                self.forward(head);
+            }
+            frontend::EXECUTE => self.batch(Due::Execute, head),
+            frontend::BIND => return self.bind(head),
+            frontend::PARSE => return self.parse(head),
+            frontend::DESCRIBE => return self.describe(head),
+            frontend::CLOSE => return self.close(head),
+            frontend::FUNCTION_CALL => {
+                self.server.due.push(Due::FunctionCall);
+                self.server.unsynced = false;
+                self.forward(head);
+            }
+            kind => return Err(ClientFault::Kind(kind)),
+        }
+        Ok(Next::Go)
+    }
+
+    fn rest_len(&self) -> usize {
+        self.input.len() - self.done.consumed
+    }
+
+    /// Passes a message on as it is, or as much of it as has been read.
+    fn forward(&mut self, head: Header) {
+        let from = self.done.consumed;
+        let end = (from + head.total).min(self.input.len());
+        self.to_server.span(from..end);
+        self.consume(head, end);
+    }
+
+    fn consume(&mut self, head: Header, end: usize) {
+        self.client.rest = rest_of(self.done.consumed + head.total - end);
+        self.client.rest_dropped = false;
+        self.done.consumed = end;
+    }
+
+    fn batch(&mut self, due: Due, head: Header) {
+        self.server.due.push(due);
+        self.server.unsynced = true;
+        self.forward(head);
+    }
+
+    /// The whole message, or `None` after noting what is needed.
+    fn whole(&mut self, head: Header) -> Result<Option<&'a [u8]>, ClientFault> {
+        if head.total > WHOLE_MESSAGE_MAX {
+            return Err(ClientFault::TooLong {
+                length: head.total,
+                max: WHOLE_MESSAGE_MAX,
+            });
+        }
+        let from = self.done.consumed;
+        let message = self.input.get(from..from + head.total);
+        if message.is_none() {
+            self.done.needed = head.total;
+        }
+        Ok(message)
+    }
+
+    /// The names at the start of a message's body; `None` after noting that
+    /// more bytes are needed.
+    fn prefix(
+        &mut self,
+        head: Header,
+        what: &'static str,
+    ) -> Result<Option<&'a [u8]>, ClientFault> {
+        let from = self.done.consumed;
+        let end = (from + head.total).min(self.input.len());
+        let seen = &self.input[from + 5..end];
+        let whole = end == from + head.total;
+        let ended = match head.kind {
+            frontend::BIND => cstr(seen).and_then(|(_, rest)| cstr(rest)).is_some(),
+            _ => seen.get(1..).and_then(cstr).is_some(),
+        };
+        match (ended, whole) {
+            (true, _) => Ok(Some(seen)),
+            (false, true) => Err(ClientFault::Malformed(what)),
+            (false, false) => {
+                self.done.needed = head.total.min(NAMES_MAX);
+                if end - from >= NAMES_MAX {
+                    return Err(ClientFault::TooLong {
+                        length: head.total,
+                        max: NAMES_MAX,
+                    });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn sync(&mut self, head: Header) {
+        if !self.server.copying_in {
+            self.server.due.push(Due::Sync);
+            self.server.unsynced = false;
+            self.server.skipping = false;
+        }
+        self.forward(head);
+    }
+
+    fn query(&mut self, head: Header) -> Result<Next, ClientFault> {
+        if self.server.skipping {
+            self.forward(head);
+            return Ok(Next::Go);
+        }
+        if self.client.statements.is_some() {
+            match self.deallocated_name(head) {
+                Deallocates::No => {}
+                Deallocates::Unseen => {
+                    self.done.needed = head.total;
+                    return Ok(Next::Stop);
+                }
+                Deallocates::Name(name, statement) => {
+                    // A server that never had it is asked to do nothing, as
+                    // cheaply as its transaction's state still shows.
+                    let sql = if self.server.statements.touch(&statement) {
+                        let name = statement.server_name();
+                        format!("DEALLOCATE {}", String::from_utf8_lossy(name.as_bytes()))
+                    } else {
+                        "UNLISTEN poolkeeper_nothing".to_owned()
+                    };
+                    self.server.due.push(Due::Deallocate { name });
+                    self.server.unsynced = false;
+                    self.to_server.own(&wire::query(&sql));
+                    self.consume(head, self.done.consumed + head.total);
+                    return Ok(Next::Go);
+                }
+            }
+        }
+        self.server.due.push(Due::Query);
+        self.server.unsynced = false;
+        self.forward(head);
+        Ok(Next::Go)
+    }
+
+    /// Whether a Query is `DEALLOCATE name` of a statement that this client
+    /// named through the protocol: on the server it goes by another name.
+    fn deallocated_name(&self, head: Header) -> Deallocates {
+        const WORD: &[u8] = b"deallocate";
+        const LENGTH_MAX: usize = 256;
+        let from = self.done.consumed;
+        let end = (from + head.total).min(self.input.len());
+        let text = &self.input[from + 5..end];
+        let seen = text.len().min(WORD.len());
+        if !text[..seen].eq_ignore_ascii_case(&WORD[..seen]) || head.total > LENGTH_MAX {
+            return Deallocates::No;
+        }
+        if end < from + head.total {
+            return Deallocates::Unseen;
+        }
+        let found = std::str::from_utf8(text)
+            .ok()
+            .and_then(|sql| deallocate_target(sql.trim_end_matches('\0')))
+            .and_then(|name| {
+                let statement = self.client.statement(name.as_bytes())?.clone();
+                Some((name.into_bytes().into_boxed_slice(), statement))
+            });
+        found.map_or(Deallocates::No, |(name, statement)| {
+            Deallocates::Name(name, statement)
+        })
+    }
+
+    fn parse(&mut self, head: Header) -> Result<Next, ClientFault> {
+        self.done.parses += 1;
+        let unnamed = self.input.get(self.done.consumed + 5) == Some(&0);
+        if unnamed || !self.rules.follow_statements {
+            self.done.parses_server += 1;
+            self.batch(Due::Parse(None), head);
+            return Ok(Next::Go);
+        }
+        let Some(message) = self.whole(head)? else {
+            self.done.parses -= 1;
+            return Ok(Next::Stop);
+        };
+        let (name, definition) = cstr(&message[5..]).ok_or(ClientFault::Malformed("Parse"))?;
+        // A definition without its zeros would be malformed on the server too,
+        // but under a name that others share.
+        let types = cstr(definition).map(|(_, types)| types);
+        if types.is_none_or(|types| types.len() < 2) {
+            return Err(ClientFault::Malformed("Parse"));
+        }
+        self.server.unsynced = true;
+        if self.client.statement(name).is_some() {
+            let text = String::from_utf8_lossy(name);
+            self.refuse(
+                SqlState::DUPLICATE_STATEMENT,
+                &format!("prepared statement \"{text}\" already exists"),
+            );
+        } else if self.client.statements_len() >= CLIENT_STATEMENTS_MAX {
+            self.refuse(
+                SqlState::LIMIT_EXCEEDED,
+                &format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already"),
+            );
+        } else {
+            let statement = self.rules.registry.intern(self.rules.scope, definition);
+            self.client.name_statement(name.into(), statement.clone());
+            let naming = Box::new(Naming {
+                name: name.into(),
+                statement: statement.clone(),
+            });
+            if self.server.statements.touch(&statement) {
+                self.answer(Due::ParseAnswered(naming));
+            } else {
+                self.make_room(&statement);
+                self.server.due.push(Due::Parse(Some(naming)));
+                self.to_server
+                    .own(&wire::parse(statement.server_name().as_bytes(), definition));
+                self.done.parses_server += 1;
+            }
+        }
+        self.consume(head, self.done.consumed + head.total);
+        Ok(Next::Go)
+    }
+
+    fn bind(&mut self, head: Header) -> Result<Next, ClientFault> {
+        self.done.binds += 1;
+        if !self.rules.follow_statements {
+            self.batch(Due::Bind, head);
+            return Ok(Next::Go);
+        }
+        let Some(seen) = self.prefix(head, "Bind")? else {
+            self.done.binds -= 1;
+            return Ok(Next::Stop);
+        };
+        let (portal, after) = cstr(seen).ok_or(ClientFault::Malformed("Bind"))?;
+        let (name, _) = cstr(after).ok_or(ClientFault::Malformed("Bind"))?;
+        if name.is_empty() {
+            self.batch(Due::Bind, head);
+        } else {
+            self.renamed(head, Due::Bind, portal.len() + 1, name);
+        }
+        Ok(Next::Go)
+    }
+
+    fn describe(&mut self, head: Header) -> Result<Next, ClientFault> {
+        match self.statement_name(head, "Describe")? {
+            Named::Cut => return Ok(Next::Stop),
+            Named::Other => self.batch(Due::Describe, head),
+            Named::Statement(name) => self.renamed(head, Due::Describe, 1, name),
+        }
+        Ok(Next::Go)
+    }
+
+    fn close(&mut self, head: Header) -> Result<Next, ClientFault> {
+        match self.statement_name(head, "Close")? {
+            Named::Cut => return Ok(Next::Stop),
+            Named::Other => self.batch(Due::Close, head),
+            Named::Statement(name) => {
+                self.server.unsynced = true;
+                let naming = self
+                    .client
+                    .forget_statement(name)
+                    .map(|(name, statement)| Box::new(Naming { name, statement }));
+                self.answer(Due::CloseAnswered(naming));
+                self.consume(head, self.done.consumed + head.total);
+            }
+        }
+        Ok(Next::Go)
+    }
+
+    /// The named statement that a Describe or Close is about, if it is one that
+    /// follows the client.
+    fn statement_name(
+        &mut self,
+        head: Header,
+        what: &'static str,
+    ) -> Result<Named<'a>, ClientFault> {
+        if !self.rules.follow_statements {
+            return Ok(Named::Other);
+        }
+        let Some(message) = self.whole(head)? else {
+            return Ok(Named::Cut);
+        };
+        let body = &message[5..];
+        let (&target, name) = body.split_first().ok_or(ClientFault::Malformed(what))?;
+        let (name, rest) = cstr(name).ok_or(ClientFault::Malformed(what))?;
+        if !rest.is_empty() {
+            return Err(ClientFault::Malformed(what));
+        }
+        Ok(match target {
+            b'S' if !name.is_empty() => Named::Statement(name),
+            _ => Named::Other,
+        })
+    }
+
+    /// Passes on a message that names a statement, with the server's name for
+    /// it; teaches the server the statement first if it must. `skip` is the
+    /// number of bytes of the body before the name.
+    fn renamed(&mut self, head: Header, due: Due, skip: usize, name: &[u8]) {
+        let from = self.done.consumed;
+        self.server.unsynced = true;
+        let Some(statement) = self.client.statement(name).cloned() else {
+            let text = String::from_utf8_lossy(name);
+            self.refuse(
+                SqlState::INVALID_STATEMENT_NAME,
+                &format!("prepared statement \"{text}\" does not exist"),
+            );
+            self.drop_message(head);
+            return;
+        };
+        self.teach(&statement);
+        self.server.due.push(due);
+        let server_name = statement.server_name();
+        let server_name = server_name.as_bytes();
+        let length = head.total - 1 - name.len() + server_name.len();
+        self.to_server.own(&[head.kind]);
+        self.to_server.own(&rest_of(length).to_be_bytes());
+        self.to_server.own(&self.input[from + 5..from + 5 + skip]);
+        self.to_server.own(server_name);
+        let end = (from + head.total).min(self.input.len());
+        self.to_server.span(from + 5 + skip + name.len()..end);
+        self.consume(head, end);
+    }
+
+    /// Drops a message instead of passing it on, the part still to come included.
+    fn drop_message(&mut self, head: Header) {
+        let end = (self.done.consumed + head.total).min(self.input.len());
+        self.consume(head, end);
+        self.client.rest_dropped = true;
+    }
+
+    /// Makes sure that the server has `statement` by the time it reads what
+    /// is sent next.
+    fn teach(&mut self, statement: &Arc<Statement>) {
+        if self.server.statements.touch(statement) {
+            return;
+        }
+        self.make_room(statement);
+        self.server.due.push(Due::ParseOurs(statement.clone()));
+        self.to_server.own(&wire::parse(
+            statement.server_name().as_bytes(),
+            statement.definition(),
+        ));
+        self.done.parses_server += 1;
+    }
+
+    /// Counts `statement` as held by the server and closes another one if that
+    /// is one too many.
+    fn make_room(&mut self, statement: &Arc<Statement>) {
+        if let Some(evicted) = self.server.statements.insert(statement.clone()) {
+            self.to_server
+                .own(&wire::close_statement(evicted.server_name().as_bytes()));
+            self.server.due.push(Due::CloseOurs(evicted));
+        }
+    }
+
+    /// Answers in the server's stead, now if nothing is due before it.
+    fn answer(&mut self, due: Due) {
+        if self.server.due.is_empty() {
+            self.to_client.own(super::server::answer_of(&due));
+        } else {
+            self.server.due.push(due);
+        }
+    }
+
+    /// Makes the server fail (its transaction must know of the error, too) and
+    /// gives the client a message of ours in place of the server's.
+    fn refuse(&mut self, code: SqlState, text: &str) {
+        let error = error_response(Severity::Error, code, text, "");
+        self.server.due.push(Due::Refuse(error.into_boxed_slice()));
+        self.to_server.own(&wire::message(frontend::EXECUTE, |out| {
+            out.extend_from_slice(b"poolkeeper_refusal\0");
+            out.extend(0_u32.to_be_bytes());
+        }));
+    }
+}
+
+/// Longest prefix of a Bind in which both names must end.
+const NAMES_MAX: usize = 16 * 1024;
+
+enum Named<'a> {
+    /// More bytes are needed.
+    Cut,
+    /// A portal, the unnamed statement, or names are not followed.
+    Other,
+    Statement(&'a [u8]),
+}
+
+enum Deallocates {
+    No,
+    /// It might; the message is not whole yet.
+    Unseen,
+    Name(Box<[u8]>, Arc<Statement>),
+}
+
+/// The name in `DEALLOCATE [PREPARE] name [;]`, unquoted and case-folded as
+/// PostgreSQL would; `None` for ALL and for anything else.
+fn deallocate_target(sql: &str) -> Option<String> {
+    let rest = strip_word(sql.trim(), "deallocate")?;
+    let rest = strip_word(rest, "prepare").unwrap_or(rest);
+    let name = rest.trim_end_matches(|c: char| c == ';' || c.is_ascii_whitespace());
+    if let Some(quoted) = name.strip_prefix('"') {
+        let quoted = quoted.strip_suffix('"')?;
+        let unquoted = quoted.replace("\"\"", "\u{0}");
+        return (!unquoted.contains('"')).then(|| unquoted.replace('\u{0}', "\""));
+    }
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80);
+    (plain && !name.is_empty() && !name.eq_ignore_ascii_case("all"))
+        .then(|| name.to_ascii_lowercase())
+}
+
+fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let head = text.get(..word.len())?;
+    let rest = &text[word.len()..];
+    (head.eq_ignore_ascii_case(word)
+        && rest.starts_with(|c: char| c.is_ascii_whitespace() || c == '"'))
+    .then(|| rest.trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::deallocate_target;
+
+    #[test]
+    fn deallocate_names_are_read_as_postgresql_reads_them() {
+        for (sql, name) in [
+            ("DEALLOCATE s1", Some("s1")),
+            ("deallocate prepare S1;", Some("s1")),
+            ("DEALLOCATE \"S 1\" ;", Some("S 1")),
+            ("DEALLOCATE \"a\"\"b\"", Some("a\"b")),
+            ("DEALLOCATE ALL", None),
+            ("DEALLOCATE", None),
+            ("DEALLOCATE a; SELECT 1", None),
+            ("SELECT 1", None),
+        ] {
+            assert_eq!(deallocate_target(sql).as_deref(), name, "{sql}");
+        }
+    }
+}

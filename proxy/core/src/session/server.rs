@@ -1,0 +1,396 @@
+//! From a server to its client.
+
+use super::{
+    ClientSession, Rules, ServerFault, ServerSession, Transaction,
+    due::{Due, Naming},
+    output::Output,
+};
+use crate::{
+    config::PoolMode,
+    sabotage::{Sabotage, sabotaged},
+    wire::{self, Header, backend, cstr, header},
+};
+
+/// What became of bytes read from a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FromServer {
+    /// Bytes dealt with; the others must be kept and come first next time.
+    pub consumed: usize,
+    /// If not zero: bytes needed, counted from `consumed`, before the message
+    /// there can be dealt with.
+    pub needed: usize,
+    /// Requests completed: ReadyForQuery messages that answer the client.
+    pub queries: u32,
+    /// Transactions completed: those of them that said idle.
+    pub transactions: u32,
+}
+
+/// Longest ParameterStatus or CommandComplete looked into; longer ones pass unread.
+const LOOK_MAX: usize = 16 * 1024;
+
+/// Turns what was read from a server into what its client gets.
+///
+/// `client` is `None` while the server is not lent: what it says then is
+/// noted and goes to nobody.
+///
+/// # Errors
+/// See [`ServerFault`]: the server must be closed.
+pub fn from_server(
+    rules: Rules<'_>,
+    client: Option<&mut ClientSession>,
+    server: &mut ServerSession,
+    input: &[u8],
+    to_client: &mut Output,
+) -> Result<FromServer, ServerFault> {
+    let begun = (server.rest as usize).min(input.len());
+    server.rest -= u32::try_from(begun).expect("no more than the rest, which fits");
+    if !server.rest_dropped {
+        to_client.span(0..begun);
+    }
+    let mut reader = Reader {
+        rules,
+        client,
+        server,
+        input,
+        to_client,
+        done: FromServer {
+            consumed: begun,
+            ..FromServer::default()
+        },
+    };
+    reader.run()?;
+    Ok(reader.done)
+}
+
+/// The message with which a request is answered in the server's stead.
+pub(super) fn answer_of(due: &Due) -> &'static [u8] {
+    match due {
+        Due::ParseAnswered(_) => &[backend::PARSE_COMPLETE, 0, 0, 0, 4],
+        Due::CloseAnswered(_) => &[backend::CLOSE_COMPLETE, 0, 0, 0, 4],
+        _ => &[],
+    }
+}
+
+struct Reader<'a> {
+    rules: Rules<'a>,
+    client: Option<&'a mut ClientSession>,
+    server: &'a mut ServerSession,
+    input: &'a [u8],
+    to_client: &'a mut Output,
+    done: FromServer,
+}
+
+impl<'a> Reader<'a> {
+    fn run(&mut self) -> Result<(), ServerFault> {
+        while self.done.consumed < self.input.len() {
+            let from = self.done.consumed;
+            let Some(head) = header(&self.input[from..])? else {
+                self.done.needed = 5;
+                return Ok(());
+            };
+            let looked_into = matches!(
+                head.kind,
+                backend::READY_FOR_QUERY | backend::COMMAND_COMPLETE | backend::PARAMETER_STATUS
+            );
+            if looked_into && from + head.total > self.input.len() && head.total <= LOOK_MAX {
+                self.done.needed = head.total;
+                return Ok(());
+            }
+            // Nearly all messages of a large result: nothing to decide.
+            if head.kind == backend::DATA_ROW && !self.is_ours() {
+                self.forward(head);
+                continue;
+            }
+            self.message(head)?;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, head: Header) -> Result<(), ServerFault> {
+        match head.kind {
+            backend::DATA_ROW
+            | backend::ROW_DESCRIPTION
+            | backend::NO_DATA
+            | backend::COPY_DATA
+            | backend::COPY_DONE
+            | backend::COPY_OUT_RESPONSE
+            | backend::PARAMETER_DESCRIPTION
+            | backend::FUNCTION_CALL_RESPONSE => self.pass_described(head),
+            backend::READY_FOR_QUERY => self.ready(head)?,
+            backend::COMMAND_COMPLETE => self.command_complete(head)?,
+            backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => {
+                self.executed(head);
+            }
+            backend::BIND_COMPLETE => {
+                self.expect(head, |due| matches!(due, Due::Bind))?;
+                self.forward(head);
+            }
+            backend::PARSE_COMPLETE => self.parsed(head)?,
+            backend::CLOSE_COMPLETE => self.closed(head)?,
+            backend::ERROR_RESPONSE => self.error(head),
+            backend::PARAMETER_STATUS => self.parameter(head)?,
+            backend::COPY_IN_RESPONSE => {
+                let end_sent = self.server.due.begin_copy_in();
+                self.server.copying_in = !end_sent;
+                if !end_sent && matches!(self.server.due.front(), Some(Due::Execute)) {
+                    self.server.unsynced = true;
+                }
+                self.forward(head);
+            }
+            // Asynchronous: nobody's answer.
+            backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {
+                if self.client.is_some() && !self.is_ours() {
+                    self.forward(head);
+                } else {
+                    self.swallow(head);
+                }
+                return Ok(());
+            }
+            kind => return Err(ServerFault::Unexpected(kind)),
+        }
+        self.answer_front();
+        Ok(())
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self.server.due.front(), Some(Due::Ours))
+    }
+
+    fn forward(&mut self, head: Header) {
+        let from = self.done.consumed;
+        let end = (from + head.total).min(self.input.len());
+        self.to_client.span(from..end);
+        self.consume(head, end, false);
+    }
+
+    fn swallow(&mut self, head: Header) {
+        let end = (self.done.consumed + head.total).min(self.input.len());
+        self.consume(head, end, true);
+    }
+
+    fn consume(&mut self, head: Header, end: usize, dropped: bool) {
+        let rest = self.done.consumed + head.total - end;
+        self.server.rest = u32::try_from(rest).expect("a message's length fits in 32 bits");
+        self.server.rest_dropped = dropped;
+        self.done.consumed = end;
+    }
+
+    fn body(&self, head: Header) -> &'a [u8] {
+        let from = self.done.consumed;
+        &self.input[from + 5..(from + head.total).min(self.input.len())]
+    }
+
+    fn expect(
+        &mut self,
+        head: Header,
+        accepts: impl FnOnce(&Due) -> bool,
+    ) -> Result<Due, ServerFault> {
+        match self.server.due.front() {
+            Some(due) if accepts(due) => Ok(self.server.due.pop().expect("it has a front")),
+            _ => Err(ServerFault::Unexpected(head.kind)),
+        }
+    }
+
+    /// Rows and descriptions, ours swallowed. RowDescription or NoData ends a Describe.
+    #[inline]
+    fn pass_described(&mut self, head: Header) {
+        match self.server.due.front() {
+            Some(Due::Ours) => return self.swallow(head),
+            Some(Due::Describe)
+                if matches!(head.kind, backend::ROW_DESCRIPTION | backend::NO_DATA) =>
+            {
+                self.server.due.pop();
+            }
+            _ => {}
+        }
+        self.forward(head);
+    }
+
+    fn executed(&mut self, head: Header) {
+        match self.server.due.front() {
+            Some(Due::Ours) => return self.swallow(head),
+            Some(Due::Execute) => {
+                self.server.due.pop();
+                self.server.copying_in = false;
+            }
+            _ => {}
+        }
+        self.forward(head);
+    }
+
+    fn command_complete(&mut self, head: Header) -> Result<(), ServerFault> {
+        let tag = cstr(self.body(head)).map(|(tag, _)| tag);
+        match tag {
+            Some(b"DEALLOCATE ALL" | b"DISCARD ALL") => {
+                self.server.statements.clear();
+                if !self.is_ours()
+                    && let Some(client) = &mut self.client
+                {
+                    client.statements = None;
+                }
+            }
+            Some(b"DEALLOCATE") => self.deallocated(),
+            // The server never had the statement: see `Due::Deallocate`.
+            Some(b"UNLISTEN")
+                if matches!(self.server.due.front(), Some(Due::Deallocate { .. })) =>
+            {
+                self.deallocated();
+                self.to_client.own(&wire::command_complete("DEALLOCATE"));
+                self.swallow(head);
+                return Ok(());
+            }
+            Some(_) => {}
+            None if head.total > LOOK_MAX => {}
+            None => return Err(ServerFault::Malformed(head.kind)),
+        }
+        self.executed(head);
+        Ok(())
+    }
+
+    fn deallocated(&mut self) {
+        if let Some(Due::Deallocate { name }) = self.server.due.front()
+            && let Some(client) = &mut self.client
+            && let Some((_, statement)) = client.forget_statement(name)
+        {
+            self.server.statements.remove(&statement);
+        }
+    }
+
+    fn parsed(&mut self, head: Header) -> Result<(), ServerFault> {
+        match self.expect(head, |due| matches!(due, Due::Parse(_) | Due::ParseOurs(_)))? {
+            Due::ParseOurs(_) => self.swallow(head),
+            _ => self.forward(head),
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, head: Header) -> Result<(), ServerFault> {
+        match self.expect(head, |due| matches!(due, Due::Close | Due::CloseOurs(_)))? {
+            Due::CloseOurs(_) => self.swallow(head),
+            _ => self.forward(head),
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, head: Header) {
+        self.server.copying_in = false;
+        if self.is_ours() {
+            self.server.ours_failed = true;
+            return self.swallow(head);
+        }
+        if !self.server.due.front_is_batch() {
+            return self.forward(head);
+        }
+        if let Some(Due::Refuse(message)) = self.server.due.front() {
+            self.to_client.own(message);
+            self.swallow(head);
+        } else {
+            self.forward(head);
+        }
+        let mut skipped = Vec::new();
+        let synced = self.server.due.skip_batch(|due| skipped.push(due));
+        // The newest first: a name may have changed hands twice in one batch.
+        for due in skipped.into_iter().rev() {
+            self.undo(due);
+        }
+        self.server.skipping = !synced;
+    }
+
+    /// A request that the server skipped changed nothing after all.
+    fn undo(&mut self, due: Due) {
+        match due {
+            Due::Parse(Some(naming)) => {
+                if !sabotaged(Sabotage::NoParseRollback) {
+                    self.server.statements.remove(&naming.statement);
+                }
+                self.unname(&naming);
+            }
+            Due::ParseAnswered(naming) => self.unname(&naming),
+            Due::ParseOurs(statement) if !sabotaged(Sabotage::NoParseRollback) => {
+                self.server.statements.remove(&statement);
+            }
+            Due::CloseOurs(statement) => self.server.statements.restore(statement),
+            Due::CloseAnswered(Some(naming)) => {
+                if let Some(client) = &mut self.client {
+                    client.name_statement(naming.name, naming.statement);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn unname(&mut self, naming: &Naming) {
+        if let Some(client) = &mut self.client {
+            client.forget_statement(&naming.name);
+        }
+    }
+
+    fn ready(&mut self, head: Header) -> Result<(), ServerFault> {
+        let [status] = *self.body(head) else {
+            return Err(ServerFault::Malformed(head.kind));
+        };
+        let transaction = Transaction::read(status).ok_or(ServerFault::Malformed(head.kind))?;
+        let answered = self.server.due.pop_ready(|_| {});
+        let Some(answered) = answered else {
+            return Err(ServerFault::Unexpected(head.kind));
+        };
+        self.server.transaction = transaction;
+        self.server.copying_in = false;
+        if transaction == Transaction::Idle && self.rules.mode != PoolMode::Session {
+            self.server.statements.end_transaction();
+        }
+        if matches!(answered, Due::Ours) {
+            self.swallow(head);
+            return Ok(());
+        }
+        self.done.queries += 1;
+        if transaction == Transaction::Idle {
+            self.done.transactions += 1;
+        } else if self.rules.mode == PoolMode::Statement {
+            return Err(ServerFault::TransactionBlock);
+        }
+        self.forward(head);
+        Ok(())
+    }
+
+    fn parameter(&mut self, head: Header) -> Result<(), ServerFault> {
+        let pair = cstr(self.body(head)).and_then(|(name, rest)| Some((name, cstr(rest)?.0)));
+        match pair {
+            Some((name, value)) => {
+                if let Some(index) = self.rules.interner.tracked().index(name)
+                    && let Ok(value) = std::str::from_utf8(value)
+                {
+                    let interner = self.rules.interner;
+                    self.server.parameters = interner.with(&self.server.parameters, index, value);
+                    if !matches!(self.server.due.front(), Some(Due::Ours))
+                        && let Some(client) = &mut self.client
+                    {
+                        client.parameters = interner.with(&client.parameters, index, value);
+                    }
+                }
+            }
+            None if head.total > LOOK_MAX => {}
+            None => return Err(ServerFault::Malformed(head.kind)),
+        }
+        if self.client.is_some() && !self.is_ours() {
+            self.forward(head);
+        } else {
+            self.swallow(head);
+        }
+        Ok(())
+    }
+
+    /// Answers what has come to the front of the queue and is ours to answer.
+    fn answer_front(&mut self) {
+        while let Some(due) = self.server.due.front() {
+            match due {
+                Due::ParseAnswered(_) | Due::CloseAnswered(_) => {
+                    self.to_client.own(answer_of(due));
+                }
+                Due::CopyEnd => {}
+                _ => return,
+            }
+            self.server.due.pop();
+        }
+    }
+}

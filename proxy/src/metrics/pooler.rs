@@ -1,0 +1,3 @@
+//! What the pooler exposes.
+
+series! {}

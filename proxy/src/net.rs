@@ -1,0 +1,239 @@
+//! Sockets as both proxies want them: non-blocking, closed on exec, with
+//! deadlines of the kernel's own for peers that vanish.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Why a listening socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct ListenError {
+    /// Address and port asked for.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl ListenError {
+    /// What to do about it: a sentence, empty where the cause speaks for itself.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "Another process listens there: stop it, or choose another port."
+            }
+            io::ErrorKind::AddrNotAvailable => "No interface of this host has that address.",
+            io::ErrorKind::PermissionDenied => {
+                "Ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port."
+            }
+            _ => "",
+        }
+    }
+}
+
+/// A listening socket on `address`; port 0 takes a free one.
+///
+/// With `reuse_port`, other processes of the same user may share the port
+/// (SO_REUSEPORT), and then nobody learns of a stranger on it: whoever starts
+/// several sharers makes sure beforehand that the port is free. `backlog` is
+/// cut by the kernel to net.core.somaxconn.
+///
+/// # Errors
+/// [`ListenError`], naming the address.
+pub fn listen(
+    address: SocketAddr,
+    reuse_port: bool,
+    backlog: i32,
+) -> Result<TcpListener, ListenError> {
+    let make = || -> io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        // Without it a restart would fail for a minute, as long as connections
+        // of the process before are in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        if reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(backlog)?;
+        Ok(socket.into())
+    };
+    make().map_err(|source| ListenError { address, source })
+}
+
+/// Starts a connection to `address`; it is made, or has failed, when the
+/// stream turns writable: ask [`established`] then.
+///
+/// # Errors
+/// What the kernel knows at once: no route, no descriptor, no free port.
+pub fn connect(address: SocketAddr) -> io::Result<mio::net::TcpStream> {
+    mio::net::TcpStream::connect(address)
+}
+
+/// Whether a connection begun with [`connect`] is made: false while it is
+/// still under way.
+///
+/// # Errors
+/// The connection failed.
+pub fn established(stream: &mio::net::TcpStream) -> io::Result<bool> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    match stream.peer_addr() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// When an idle connection's peer is probed. `None` leaves the kernel's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle time before the first probe, whole seconds.
+    pub idle: Option<Duration>,
+    /// Time between two probes, whole seconds.
+    pub interval: Option<Duration>,
+    /// Probes without an answer until the connection is dead.
+    pub probes: Option<u32>,
+}
+
+/// Options of a TCP connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Send at once instead of collecting small writes (TCP_NODELAY).
+    pub nodelay: bool,
+    /// Probe an idle peer (SO_KEEPALIVE).
+    pub keepalive: Option<Keepalive>,
+    /// How long sent bytes may stay unacknowledged until the connection is
+    /// dead (TCP_USER_TIMEOUT); it also ends a peer that opens no window.
+    /// `None` leaves the kernel's value, about 15 minutes.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Sets options of a connection, or of a listening socket: Linux hands them
+/// down to the connections accepted from it, which saves the calls on each.
+///
+/// # Errors
+/// The kernel refuses a value.
+pub fn tune(socket: &impl AsFd, tuning: &Tuning) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if tuning.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(keepalive) = tuning.keepalive {
+        let mut parameters = TcpKeepalive::new();
+        if let Some(idle) = keepalive.idle {
+            parameters = parameters.with_time(idle);
+        }
+        if let Some(interval) = keepalive.interval {
+            parameters = parameters.with_interval(interval);
+        }
+        if let Some(probes) = keepalive.probes {
+            parameters = parameters.with_retries(probes);
+        }
+        socket.set_tcp_keepalive(&parameters)?;
+    }
+    if tuning.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(tuning.user_timeout)?;
+    }
+    Ok(())
+}
+
+/// Makes the coming close of `socket` a reset (RST): the peer must not take an
+/// abort for a clean end. What the kernel had still to send is dropped.
+pub fn reset_on_close(socket: &impl AsFd) {
+    // It fails only on a descriptor that is no socket; the close then says so.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Raises the soft limit of open descriptors to the hard one; returns the limit
+/// then in force.
+pub fn raise_nofile_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum;
+    if limit.current != hard {
+        let raised = Rlimit {
+            current: hard,
+            maximum: hard,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "descriptor limit not raised");
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_advice() {
+        let first = listen(loopback(), false, 16).unwrap();
+        let address = first.local_addr().unwrap();
+        let error = listen(address, false, 16).unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        assert!(error.hint().contains("Another process"), "{}", error.hint());
+    }
+
+    #[test]
+    fn sharers_share_and_others_do_not() {
+        let first = listen(loopback(), true, 16).unwrap();
+        let address = first.local_addr().unwrap();
+        listen(address, true, 16).unwrap();
+        listen(address, false, 16).unwrap_err();
+    }
+
+    #[test]
+    fn accepted_connections_inherit_the_listeners_options() {
+        let listener = listen(loopback(), false, 16).unwrap();
+        let tuning = Tuning {
+            nodelay: true,
+            keepalive: Some(Keepalive {
+                idle: Some(Duration::from_secs(7)),
+                interval: Some(Duration::from_secs(3)),
+                probes: Some(2),
+            }),
+            user_timeout: Some(Duration::from_secs(9)),
+        };
+        tune(&listener, &tuning).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(3)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 2);
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(9))
+        );
+    }
+
+    #[test]
+    fn nofile_limit_ends_at_the_hard_one() {
+        let limit = raise_nofile_limit();
+        assert_eq!(Some(limit), getrlimit(Resource::Nofile).maximum);
+    }
+}
