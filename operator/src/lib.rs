@@ -1,5 +1,13 @@
-//! The operator.
+//! The operator: from `PgPoolCluster` objects to running connection tiers.
+//!
+//! Reading order: [`api`] is what users write, [`manifest`] reads it from
+//! files, [`controller`] turns it into a description of a tier.
 
 pub mod api;
+pub mod controller;
+pub mod endpoints;
+pub mod manifest;
+pub mod webhook;
+
 #[cfg(test)]
 mod golden;

@@ -68,7 +68,9 @@ impl Source {
         };
         let mut bytes = Vec::new();
         let read = if stdin {
-            io::stdin().take(FILE_LENGTH_MAX + 1).read_to_end(&mut bytes)
+            io::stdin()
+                .take(FILE_LENGTH_MAX + 1)
+                .read_to_end(&mut bytes)
         } else {
             std::fs::File::open(path)
                 .and_then(|file| file.take(FILE_LENGTH_MAX + 1).read_to_end(&mut bytes))
@@ -229,7 +231,8 @@ impl Reader {
         let line = document.root.line;
         if !matches!(document.root.value, Value::Map(_)) {
             let message = "is not a Kubernetes object: expected a map with apiVersion and kind";
-            self.problems.push(document.problem(line, message.to_owned()));
+            self.problems
+                .push(document.problem(line, message.to_owned()));
             return;
         }
         let Some(kind_name) = document.root.field("kind").and_then(Node::text) else {
@@ -292,13 +295,15 @@ impl Reader {
             if error.kind != ErrorKind::ValidationFailure {
                 continue;
             }
-            let line = document.root.line_of(&error.field_path);
-            // Messages of rules about the whole object name the field.
-            let message = if error.field_path.is_empty() {
-                error.message
-            } else {
-                format!("{}: {}", error.field_path.trim_start_matches('.'), error.message)
+            // The message of a rule about the whole object begins with the field.
+            let (path, message) = match error.field_path.trim_start_matches('.') {
+                "" => {
+                    let path = error.message.split(' ').next().unwrap_or_default();
+                    (path.to_owned(), error.message)
+                }
+                path => (path.to_owned(), format!("{path}: {}", error.message)),
             };
+            let line = document.root.line_of(&path);
             self.problems.push(document.problem(line, message));
         }
     }
@@ -348,9 +353,12 @@ impl Reader {
         let Some(document) = clusters.next() else {
             if self.problems.is_empty() {
                 self.problems.push(Problem {
-                    file: sources.last().map_or(String::new(), |source| source.name.clone()),
+                    file: sources
+                        .last()
+                        .map_or(String::new(), |source| source.name.clone()),
                     line: 1,
-                    message: "no PgPoolCluster in the files given, exactly one is needed".to_owned(),
+                    message: "no PgPoolCluster in the files given, exactly one is needed"
+                        .to_owned(),
                 });
             }
             return None;
@@ -384,7 +392,9 @@ impl Manifest {
     pub fn dereference(&self) -> Dereferenced {
         Dereferenced::new(&self.cluster, |name| {
             let key = (self.document.key().0, name.to_owned());
-            self.secrets.get(&key).map(|document| secret_data(&document.root))
+            self.secrets
+                .get(&key)
+                .map(|document| secret_data(&document.root))
         })
     }
 
@@ -394,7 +404,8 @@ impl Manifest {
         match &fault.place {
             Place::Field(path) => {
                 let line = self.document.root.line_of(path);
-                self.document.problem(line, format!("{path}: {}", fault.message))
+                self.document
+                    .problem(line, format!("{path}: {}", fault.message))
             }
             Place::Secret { name, key, line } => {
                 let message = format!("Secret {name}, key {key}: {}", fault.message);
@@ -433,12 +444,19 @@ fn secret_data(root: &Node) -> SecretData {
     };
     let mut data = SecretData::default();
     for entry in entries("data") {
-        let bytes = entry.node.text().and_then(decode_base64).unwrap_or_default();
+        let bytes = entry
+            .node
+            .text()
+            .and_then(decode_base64)
+            .unwrap_or_default();
         data.insert(entry.key.clone(), SecretValue::new(bytes));
     }
     for entry in entries("stringData") {
         let text = entry.node.text().unwrap_or_default();
-        data.insert(entry.key.clone(), SecretValue::new(text.as_bytes().to_vec()));
+        data.insert(
+            entry.key.clone(),
+            SecretValue::new(text.as_bytes().to_vec()),
+        );
     }
     data
 }

@@ -63,7 +63,11 @@ impl Webhook {
         let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
         let host = url.host_str().unwrap_or_default();
         match url.scheme() {
-            "https" if policy.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) => {}
+            "https"
+                if policy
+                    .hosts
+                    .iter()
+                    .any(|allowed| allowed.eq_ignore_ascii_case(host)) => {}
             "https" => {
                 return Err(format!(
                     "is of a host that is not allowed; allowed by --webhook-hosts: {}",

@@ -143,7 +143,10 @@ pub struct Upstream {
 #[serde(rename_all = "camelCase")]
 pub struct UpstreamAddress {
     /// A name or an IP address, at most 253 characters.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9:][A-Za-z0-9._:-]*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[A-Za-z0-9:][A-Za-z0-9._:-]*$")
+    )]
     pub host: String,
 
     /// TCP port, 1 to 65535. Default 5432.
@@ -182,9 +185,15 @@ pub struct CnpgClusterRef {
 #[serde(rename_all = "lowercase")]
 pub enum CnpgService {
     #[default]
-    #[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+    #[allow(
+        missing_docs,
+        reason = "a variant's doc turns the schema's enum into a oneOf"
+    )]
     Rw,
-    #[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+    #[allow(
+        missing_docs,
+        reason = "a variant's doc turns the schema's enum into a oneOf"
+    )]
     Ro,
 }
 
@@ -210,7 +219,10 @@ pub struct Auth {
 /// How a client is authenticated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum AuthType {
     #[default]
     #[serde(rename = "scram-sha-256")]
@@ -258,7 +270,10 @@ pub struct Database {
 
     /// Another host for this database. Default: the upstream's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9:][A-Za-z0-9._:-]*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[A-Za-z0-9:][A-Za-z0-9._:-]*$")
+    )]
     pub host: Option<String>,
 
     /// Another port for this database, 1 to 65535. Default: the upstream's.
@@ -387,7 +402,10 @@ impl Default for Pool {
 /// When a client gives its server connection back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum PoolMode {
     Session,
     #[default]
@@ -397,7 +415,10 @@ pub enum PoolMode {
 
 /// Whether the pools serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum PoolState {
     #[default]
     Running,
@@ -470,7 +491,10 @@ impl Default for Balancer {
 /// Which pooler gets a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum Algorithm {
     #[default]
     Leastconn,
@@ -564,7 +588,10 @@ pub struct ServerTls {
 /// How much encryption is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum TlsMode {
     #[default]
     Disable,
@@ -598,7 +625,10 @@ impl Default for Service {
 
 /// Type of a Kubernetes Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum ServiceType {
     #[default]
     ClusterIP,
@@ -631,7 +661,10 @@ impl Default for Monitoring {
 #[serde(rename_all = "camelCase")]
 pub struct Notification {
     /// Name, unique in the list, at most 40 characters of a to z, 0 to 9 and -.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 40),
+        regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    )]
     pub name: String,
 
     /// A Slack channel.

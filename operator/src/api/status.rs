@@ -101,7 +101,10 @@ pub struct EndpointStatus {
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum Component {
     Pooler,
     Balancer,
@@ -124,7 +127,10 @@ impl Component {
 /// What is true of an endpoint now. Unknown: not judged yet. Draining: about to
 /// end, keeps its connections, gets no new ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "a variant's doc turns the schema's enum into a oneOf")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
 pub enum EndpointState {
     Unknown,
     Up,

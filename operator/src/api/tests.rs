@@ -26,29 +26,39 @@ fn walk(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
 
 #[test]
 fn every_field_is_described() {
-    walk(&schema()["properties"]["spec"], "spec", &mut |path, schema| {
-        if !path.ends_with("[]") {
-            let described = schema["description"].as_str().is_some_and(|text| !text.is_empty());
-            assert!(described, "{path} has no description");
-        }
-    });
+    walk(
+        &schema()["properties"]["spec"],
+        "spec",
+        &mut |path, schema| {
+            if !path.ends_with("[]") {
+                let described = schema["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty());
+                assert!(described, "{path} has no description");
+            }
+        },
+    );
 }
 
 #[test]
 fn every_list_map_string_and_number_of_the_spec_is_bounded() {
-    walk(&schema()["properties"]["spec"], "spec", &mut |path, schema| {
-        let has = |key: &str| !schema[key].is_null();
-        let bounded = match schema["type"].as_str() {
-            Some("array") => has("maxItems") && has("x-kubernetes-list-type"),
-            Some("object") => has("properties") || has("maxProperties"),
-            Some("string") => has("maxLength") || has("enum"),
-            Some("integer") => has("minimum") && has("maximum"),
-            Some("boolean") => true,
-            Some(other) => panic!("{path} is of type {other}"),
-            None => has("maxLength"),
-        };
-        assert!(bounded, "{path} is not bounded: {schema}");
-    });
+    walk(
+        &schema()["properties"]["spec"],
+        "spec",
+        &mut |path, schema| {
+            let has = |key: &str| !schema[key].is_null();
+            let bounded = match schema["type"].as_str() {
+                Some("array") => has("maxItems") && has("x-kubernetes-list-type"),
+                Some("object") => has("properties") || has("maxProperties"),
+                Some("string") => has("maxLength") || has("enum"),
+                Some("integer") => has("minimum") && has("maximum"),
+                Some("boolean") => true,
+                Some(other) => panic!("{path} is of type {other}"),
+                None => has("maxLength"),
+            };
+            assert!(bounded, "{path} is not bounded: {schema}");
+        },
+    );
 }
 
 #[test]
@@ -57,8 +67,16 @@ fn rules_compile_and_cost_little() {
     let mut rules = 0;
     walk(&schema, "", &mut |path, schema| {
         let compiled = compile_schema(schema);
-        assert!(!compiled.has_errors(), "{path}: {:?}", compiled.compilation_errors());
-        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        assert!(
+            !compiled.has_errors(),
+            "{path}: {:?}",
+            compiled.compilation_errors()
+        );
+        for rule in schema["x-kubernetes-validations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             let rule = rule["rule"].as_str().unwrap();
             let warnings = analyze_rule(rule, &compiled, ScopeContext::CrdValidation);
             assert!(warnings.is_empty(), "{path}: {warnings:?}");

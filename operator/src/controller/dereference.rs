@@ -78,8 +78,25 @@ pub fn references(cluster: &PgPoolCluster) -> BTreeSet<String> {
     });
     let mut names: BTreeSet<String> = slack.flatten().map(|secret| secret.name.clone()).collect();
     names.insert(spec.auth.userlist_secret_ref.name.clone());
-    names.extend(spec.upstream.uri_secret_ref.iter().map(|secret| secret.name.clone()));
-    names.extend(spec.tls.client.cert_secret_ref.iter().map(|secret| secret.name.clone()));
-    names.extend(spec.tls.server.ca_secret_ref.iter().map(|secret| secret.name.clone()));
+    names.extend(
+        spec.upstream
+            .uri_secret_ref
+            .iter()
+            .map(|secret| secret.name.clone()),
+    );
+    names.extend(
+        spec.tls
+            .client
+            .cert_secret_ref
+            .iter()
+            .map(|secret| secret.name.clone()),
+    );
+    names.extend(
+        spec.tls
+            .server
+            .ca_secret_ref
+            .iter()
+            .map(|secret| secret.name.clone()),
+    );
     names
 }

@@ -16,6 +16,8 @@ use super::{
     Fault, Place, build,
     dereference::{Dereferenced, SecretData, SecretValue},
 };
+pub(crate) use settings::mode;
+
 use crate::{
     api::{self, PoolMode, PoolState, TlsMode},
     webhook::{Webhook, WebhookPolicy},
@@ -196,7 +198,10 @@ impl ValidatedCluster {
     /// can be reached from here. Returns the names that occur nowhere.
     pub fn resolve(&mut self, names: &BTreeMap<String, HostPort>) -> Vec<String> {
         let mut unused: Vec<String> = names.keys().cloned().collect();
-        let databases = self.databases.iter_mut().map(|database| &mut database.address);
+        let databases = self
+            .databases
+            .iter_mut()
+            .map(|database| &mut database.address);
         for address in std::iter::once(&mut self.upstream).chain(databases) {
             if let Some(replacement) = names.get(&address.host) {
                 unused.retain(|name| *name != address.host);
@@ -270,7 +275,10 @@ impl Validator<'_> {
             "only disable is",
         );
         refuse(
-            matches!(spec.tls.client.mode, TlsMode::VerifyCa | TlsMode::VerifyFull),
+            matches!(
+                spec.tls.client.mode,
+                TlsMode::VerifyCa | TlsMode::VerifyFull
+            ),
             "spec.tls.client.mode",
             "disable, prefer and require are",
         );
@@ -340,11 +348,19 @@ impl Validator<'_> {
                 );
             }
             let mut settings = settings::List::new(&path);
-            settings.add("pool_mode", "mode", database.mode.map(settings::mode));
+            settings.add("pool_mode", "mode", database.mode.map(mode));
             settings.add("pool_size", "poolSize", database.pool_size);
             settings.add("min_pool_size", "minPoolSize", database.min_pool_size);
-            settings.add("reserve_pool_size", "reservePoolSize", database.reserve_pool_size);
-            settings.add("max_db_connections", "maxConnections", database.max_connections);
+            settings.add(
+                "reserve_pool_size",
+                "reservePoolSize",
+                database.reserve_pool_size,
+            );
+            settings.add(
+                "max_db_connections",
+                "maxConnections",
+                database.max_connections,
+            );
             let own = settings::parameters(
                 &mut self.faults,
                 &format!("{path}.parameters"),
@@ -355,7 +371,10 @@ impl Validator<'_> {
                 name: database.name.clone(),
                 upstream_name: database.database.clone(),
                 address: HostPort {
-                    host: database.host.clone().unwrap_or_else(|| upstream.host.clone()),
+                    host: database
+                        .host
+                        .clone()
+                        .unwrap_or_else(|| upstream.host.clone()),
                     port: match database.port {
                         Some(port) => self.number(&format!("{path}.port"), port),
                         None => upstream.port,
@@ -372,9 +391,13 @@ impl Validator<'_> {
         for (index, user) in users.iter().enumerate() {
             let path = format!("spec.users[{index}]");
             let mut settings = settings::List::new(&path);
-            settings.add("pool_mode", "mode", user.mode.map(settings::mode));
+            settings.add("pool_mode", "mode", user.mode.map(mode));
             settings.add("pool_size", "poolSize", user.pool_size);
-            settings.add("max_user_connections", "maxConnections", user.max_connections);
+            settings.add(
+                "max_user_connections",
+                "maxConnections",
+                user.max_connections,
+            );
             settings.add(
                 "max_user_client_connections",
                 "maxClientConnections",

@@ -102,7 +102,9 @@ impl Node {
                 })
                 .max_by_key(|(entry, _)| entry.key.len())
                 .map_or(line, |(entry, rest)| {
-                    entry.node.line_below(rest.trim_start_matches('.'), entry.line)
+                    entry
+                        .node
+                        .line_below(rest.trim_start_matches('.'), entry.line)
                 }),
             Value::List(items) => path
                 .strip_prefix('[')
@@ -265,7 +267,10 @@ mod tests {
         let Err(error) = &documents[0] else {
             panic!("duplicate key was taken");
         };
-        assert_eq!((error.line, error.message.as_str()), (2, "duplicate mapping key: a"));
+        assert_eq!(
+            (error.line, error.message.as_str()),
+            (2, "duplicate mapping key: a")
+        );
         let Ok(node) = &documents[1] else {
             panic!("second document lost");
         };

@@ -64,7 +64,11 @@ impl Checker {
             && !types.matches(&node.value)
         {
             let got = self.describe(&node.value);
-            self.report(line, path, &format!("expected {}, got {got}", types.words()));
+            self.report(
+                line,
+                path,
+                &format!("expected {}, got {got}", types.words()),
+            );
             return;
         }
         match &node.value {
@@ -106,7 +110,13 @@ impl Checker {
                 self.report(line, &path.field(name), "is required");
             }
         }
-        self.count(path, line, entries.len(), "entries", &schema["maxProperties"]);
+        self.count(
+            path,
+            line,
+            entries.len(),
+            "entries",
+            &schema["maxProperties"],
+        );
     }
 
     fn list(&mut self, path: &Path, line: u32, items: &[Node], schema: &Json) {
@@ -171,14 +181,21 @@ impl Checker {
                 self.report(line, path, &format!("{shown} is not an RFC 3339 time"));
             }
             Some("byte") if super::decode_base64(text).is_none() => {
-                self.report(line, path, "is not base64; plain text goes under stringData");
+                self.report(
+                    line,
+                    path,
+                    "is not base64; plain text goes under stringData",
+                );
             }
             _ => {}
         }
     }
 
     fn integer(&mut self, path: &Path, line: u32, number: i64, schema: &Json) {
-        #[allow(clippy::cast_precision_loss, reason = "limits in our schemas are small")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "limits in our schemas are small"
+        )]
         let value = number as f64;
         let minimum = schema["minimum"].as_f64();
         let maximum = schema["maximum"].as_f64();
@@ -217,7 +234,10 @@ impl Checker {
     fn describe(&self, value: &Value) -> String {
         match value {
             Value::Null => "nothing".to_owned(),
-            Value::Bool(value) => format!("{} (quote it if it is meant as text)", self.show(&value.to_string())),
+            Value::Bool(value) => format!(
+                "{} (quote it if it is meant as text)",
+                self.show(&value.to_string())
+            ),
             Value::Integer(value) => format!("the number {}", self.show(&value.to_string())),
             Value::Float(value) => format!("the number {}", self.show(&value.to_string())),
             Value::Text(text) => format!("the text {}", self.show(&format!("{text:?}"))),
@@ -294,7 +314,11 @@ fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a String>) -> Option<&'
 /// Letters to change, add or drop, capitals aside (Levenshtein's distance).
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().take(64).flat_map(char::to_lowercase).collect();
-    let right: Vec<char> = right.chars().take(64).flat_map(char::to_lowercase).collect();
+    let right: Vec<char> = right
+        .chars()
+        .take(64)
+        .flat_map(char::to_lowercase)
+        .collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (i, l) in left.iter().enumerate() {
         let mut diagonal = row[0];
@@ -371,7 +395,8 @@ mod tests {
 
     #[test]
     fn secret_values_are_not_repeated() {
-        let schema = json!({"type": "object", "additionalProperties": {"type": "string", "pattern": "^x$"}});
+        let schema =
+            json!({"type": "object", "additionalProperties": {"type": "string", "pattern": "^x$"}});
         let documents = document::read("a: hunter2\nb: 4711\n");
         let Ok(node) = &documents[0] else {
             panic!("unreadable");

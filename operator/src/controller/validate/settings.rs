@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use proxy_core::config::{Problem, balancer, pooler};
+use proxy_core::config::{Problem, pooler};
 
 use super::{Setting, ValidatedCluster};
 use crate::{
     api::{ParameterValue, PoolMode},
-    controller::{
-        Fault, Place, build,
-        dereference::Dereferenced,
-    },
+    controller::{Fault, Place, build, dereference::Dereferenced},
 };
 
 /// Why a key is not taken among `parameters`.
@@ -35,8 +32,14 @@ pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
     ("auth_file", Field("spec.auth.userlistSecretRef")),
     ("drain_timeout", Field("spec.poolers.drainTimeout")),
     ("client_tls_sslmode", Field("spec.tls.client.mode")),
-    ("client_tls_cert_file", Field("spec.tls.client.certSecretRef")),
-    ("client_tls_key_file", Field("spec.tls.client.certSecretRef")),
+    (
+        "client_tls_cert_file",
+        Field("spec.tls.client.certSecretRef"),
+    ),
+    (
+        "client_tls_key_file",
+        Field("spec.tls.client.certSecretRef"),
+    ),
     ("client_tls_ca_file", Field("spec.tls.client")),
     ("server_tls_sslmode", Field("spec.tls.server.mode")),
     ("server_tls_ca_file", Field("spec.tls.server.caSecretRef")),
@@ -56,8 +59,14 @@ pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
     ("user", BY_OPERATOR),
     ("logfile", ONE_FILE),
     ("pidfile", ONE_FILE),
-    ("auth_hba_file", Because("is read with auth.type hba alone, which is not supported yet")),
-    ("auth_ident_file", Because("is read with auth.type hba alone, which is not supported yet")),
+    (
+        "auth_hba_file",
+        Because("is read with auth.type hba alone, which is not supported yet"),
+    ),
+    (
+        "auth_ident_file",
+        Because("is read with auth.type hba alone, which is not supported yet"),
+    ),
 ];
 
 /// Keys of a database that are not parameters.
@@ -71,7 +80,10 @@ pub(super) const DATABASE_FIELDS: &[(&str, Instead)] = &[
     ("reserve_pool_size", Field("reservePoolSize")),
     ("reserve_pool", Field("reservePoolSize")),
     ("max_db_connections", Field("maxConnections")),
-    ("password", Because("is a secret and belongs into the user list")),
+    (
+        "password",
+        Because("is a secret and belongs into the user list"),
+    ),
 ];
 
 /// Keys of a user that are not parameters.
@@ -139,7 +151,10 @@ pub(super) fn parameters(
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         match reserved {
             Some((_, Field(field))) => {
-                faults.push(Fault::field(origin, format!("has a field of its own: {field}")));
+                faults.push(Fault::field(
+                    origin,
+                    format!("has a field of its own: {field}"),
+                ));
             }
             Some((_, Because(reason))) => faults.push(Fault::field(origin, *reason)),
             None if !plain || key.is_empty() => faults.push(Fault::field(
@@ -197,20 +212,13 @@ pub(super) fn judged_by_the_proxies(
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
             .and_then(|file| {
                 let text = file.content.text();
-                text.map(str::to_owned).ok_or_else(|| io::Error::other("is not UTF-8"))
+                text.map(str::to_owned)
+                    .ok_or_else(|| io::Error::other("is not UTF-8"))
             })
     };
     match pooler::load(Path::new(INI), &mut read) {
         Ok(config) => warnings.extend(config.warnings.iter().map(translate)),
         Err(problems) => faults.extend(problems.iter().map(translate)),
-    }
-    let yaml = build::balancer_yaml(&tier, &example.balancer(0));
-    if let Err(problems) = balancer::parse("balancer.yaml", &yaml) {
-        faults.extend(
-            problems
-                .into_iter()
-                .map(|problem| Fault::field("spec.balancer", problem.message)),
-        );
     }
     (faults, warnings)
 }
