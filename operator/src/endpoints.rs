@@ -516,7 +516,8 @@ impl Endpoints {
     }
 }
 
-fn later(at: Timestamp, by: Duration) -> Timestamp {
+/// A time after another; the end of time if there is none.
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by)
         .ok()
         .and_then(|by| at.checked_add(by).ok())

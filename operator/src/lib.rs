@@ -7,6 +7,7 @@ pub mod api;
 pub mod controller;
 pub mod endpoints;
 pub mod manifest;
+pub mod notify;
 pub mod webhook;
 
 #[cfg(test)]
