@@ -20,6 +20,11 @@ impl Balance {
         Self { algorithm, turn: 0 }
     }
 
+    /// Goes on by another algorithm.
+    pub const fn set_algorithm(&mut self, algorithm: Algorithm) {
+        self.algorithm = algorithm;
+    }
+
     /// Index of the target for a new connection among `count`, or `None` if
     /// none may be chosen.
     ///

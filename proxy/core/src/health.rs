@@ -54,9 +54,10 @@ pub enum Observation {
 pub enum Failure {
     /// The host answered that nobody listens.
     Refused,
-    /// Nothing came: a timeout, no route, a connection cut before an answer.
+    /// Nothing came: a timeout, no route.
     Silent,
-    /// Something came that says the target does not serve: an error, garbage.
+    /// Something came that says the target does not serve: an error, garbage,
+    /// a close.
     Answered,
 }
 

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod balance;
 pub mod config;
 pub mod health;
+pub mod login;
 pub mod parameters;
 pub mod pool;
 mod sabotage;

@@ -8,6 +8,8 @@ mod client;
 mod keys;
 mod message;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Challenge, ClientExchange};
 pub use keys::{ITERATIONS_MAX, Keys, SALT_LENGTH, Verifier};

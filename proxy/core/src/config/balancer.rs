@@ -1,5 +1,11 @@
 //! The balancer's YAML file.
 
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use parse::parse;
+
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};

@@ -4,19 +4,19 @@
 //! come the typed struct, the checks, SHOW CONFIG and the reference page
 //! docs/settings.md. To honour one more key, change its last word in the table.
 
+mod choice;
 mod global;
 mod markdown;
 mod per_entry;
 mod value;
 
+pub use choice::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
 pub use global::{Global, SETTINGS};
 pub use markdown::markdown;
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
-pub use value::{
-    AuthType, FileMode, LoadBalanceHosts, LogFormat, Milliseconds, PoolMode, Sensitive, SslMode,
-    TlsProtocols,
-};
+pub use value::{FileMode, Milliseconds, Sensitive};
 
+use super::nearest;
 use value::{Kind, Value};
 
 /// One key of the configuration.
@@ -145,37 +145,6 @@ pub struct ConfigRow {
     pub changeable: bool,
 }
 
-/// The key of a table that `name` is most likely a misspelling of.
-pub(super) fn nearest(table: &'static [Setting], name: &str) -> Option<&'static str> {
-    table
-        .iter()
-        .map(|setting| (distance(setting.name, name), setting.name))
-        .filter(|(distance, known)| *distance <= 1 + known.len().min(name.len()) / 4)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Edits (insert, delete, replace, swap neighbours) between two names.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().take(64).collect();
-    let left: Vec<char> = left.chars().collect();
-    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
-    for (i, a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in right.iter().enumerate() {
-            let mut best = (rows[i][j] + usize::from(a != b))
-                .min(rows[i][j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
-                best = best.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[left.len()][right.len()]
-}
-
 /// Makes the struct, the table and what lies between from one list of keys.
 ///
 /// Each line: doc comment, `name: Type = default, [smallest, largest], when, support;`
@@ -230,7 +199,7 @@ macro_rules! settings {
             pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
                 let Some(setting) = $table.iter().find(|setting| setting.name == key) else {
                     let key = crate::config::excerpt(key);
-                    return Err(match nearest($table, &key) {
+                    return Err(match nearest($table.iter().map(|setting| setting.name), &key) {
                         Some(known) => format!("unknown key {key}, did you mean {known}?"),
                         None => format!("unknown key {key}"),
                     });
@@ -278,3 +247,89 @@ macro_rules! settings {
     (@when restart) => { false };
 }
 use settings;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        DATABASE_KEYS, Database, Global, PEER_KEYS, Peer, SETTINGS, Support, USER_KEYS, User,
+    };
+
+    #[test]
+    fn keys_are_in_alphabetical_order() {
+        for table in [SETTINGS, DATABASE_KEYS, USER_KEYS, PEER_KEYS] {
+            assert!(
+                table.is_sorted_by_key(|setting| setting.name),
+                "{:?}",
+                table.windows(2).find(|pair| pair[0].name > pair[1].name)
+            );
+        }
+    }
+
+    #[test]
+    fn defaults_are_values_of_their_own_settings() {
+        for setting in SETTINGS
+            .iter()
+            .chain(DATABASE_KEYS)
+            .chain(USER_KEYS)
+            .chain(PEER_KEYS)
+        {
+            let default = setting.default.unwrap_or_default();
+            if setting.default.is_some() {
+                assert_eq!(setting.check(default), Ok(()));
+            }
+            assert!(setting.doc.trim().ends_with('.'), "{}", setting.name);
+        }
+        let _ = (
+            Global::default(),
+            Database::default(),
+            User::default(),
+            Peer::default(),
+        );
+    }
+
+    #[test]
+    fn what_show_config_prints_can_be_written_in_the_file() {
+        let mut global = Global::default();
+        for (key, value) in [
+            ("client_tls_protocols", "tlsv1.3"),
+            ("unix_socket_mode", "0700"),
+            ("server_lifetime", "1234567.25"),
+            ("tcp_user_timeout", "100"),
+            ("listen_addr", "a, b"),
+            ("log_format", "JSON"),
+        ] {
+            global.set(key, value).unwrap();
+        }
+        let mut copy = Global::default();
+        for row in global.rows() {
+            copy.set(row.key, &row.value).unwrap();
+        }
+        assert_eq!(copy, global);
+        assert!(copy.rows().iter().any(|row| row.value == "1234567.25"));
+    }
+
+    #[test]
+    fn values_that_are_not_supported_are_in_the_range_of_their_type() {
+        for setting in SETTINGS {
+            if let Support::Only(values, _) = setting.support {
+                for value in values {
+                    assert_eq!(setting.check(value), Ok(()), "{}", setting.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unset_value_is_accepted_where_only_the_default_is() {
+        let mut global = Global::default();
+        for key in [
+            "auth_user",
+            "resolv_conf",
+            "auth_ldap_options",
+            "max_memory",
+        ] {
+            assert_eq!(global.set(key, ""), Ok(()), "{key}");
+        }
+        assert!(global.set("auth_user", "x").is_err());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::Problem;
+use super::{Problem, ini::unquote};
 use crate::auth::{md5, scram::Verifier};
 
 /// Longest user name, as in PgBouncer (`MAX_USERNAME` less the final zero).
@@ -51,23 +51,29 @@ impl fmt::Debug for Secret {
 /// The users of userlist.txt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Userlist {
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, Option<Secret>>,
 }
 
 impl Userlist {
-    /// The secret of a user; `None` for a user who is not listed.
-    ///
-    /// An empty plain password means that the user exists and no password fits.
+    /// Whether the user is listed: all that trust asks for.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// The secret of a user; `None` for a user who is not listed, and for one
+    /// whose secret is empty, who can prove nothing. So no empty password ever
+    /// counts as one.
     #[must_use]
     pub fn secret(&self, user: &str) -> Option<&Secret> {
-        self.users.get(user)
+        self.users.get(user)?.as_ref()
     }
 
     /// Users and secrets, by name.
-    pub fn users(&self) -> impl Iterator<Item = (&str, &Secret)> {
+    pub fn users(&self) -> impl Iterator<Item = (&str, Option<&Secret>)> {
         self.users
             .iter()
-            .map(|(user, secret)| (user.as_str(), secret))
+            .map(|(user, secret)| (user.as_str(), secret.as_ref()))
     }
 
     /// Number of users.
@@ -99,7 +105,8 @@ pub fn parse(file: &str, text: &str) -> Result<Userlist, Vec<Problem>> {
         }
         match entry(line) {
             Ok((user, secret)) => {
-                list.users.insert(user, Secret::read(&secret));
+                let secret = (!secret.is_empty()).then(|| Secret::read(&secret));
+                list.users.insert(user, secret);
             }
             Err(message) => problems.push(Problem {
                 file: file.to_owned(),
@@ -117,8 +124,7 @@ pub fn parse(file: &str, text: &str) -> Result<Userlist, Vec<Problem>> {
 
 fn entry(line: &str) -> Result<(String, String), &'static str> {
     let (user, rest) = quoted(line).ok_or("expected \"user\" \"secret\", both in double quotes")?;
-    let (secret, _) =
-        quoted(rest.trim_start()).ok_or("expected a secret in double quotes after the user")?;
+    let (secret, _) = quoted(rest).ok_or("expected a secret in double quotes after the user")?;
     if user.is_empty() {
         return Err("the user is empty");
     }
@@ -131,19 +137,99 @@ fn entry(line: &str) -> Result<(String, String), &'static str> {
     Ok((user, secret))
 }
 
-/// Takes a field in double quotes from the start; returns it and the rest.
+/// Takes a field in double quotes; returns it and the rest.
 fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.strip_prefix('"')?;
-    let mut field = String::new();
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        field.push_str(before);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return Some((field, after)),
+    unquote(text.trim_start().strip_prefix('"')?, '"')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_three_kinds_of_secret_are_told_apart() {
+        let verifier = Verifier::derive("pencil", b"salt", 2);
+        let text = format!(
+            "; comment\r\n\n\"ann\" \"pa\"\"ss\" rest is ignored\r\n  \"bob\"\t\"{}\"\n\"e\"\"ve\"\"{}\"\n\"none\" \"\"",
+            md5::hash("bob", "pencil"),
+            verifier.format()
+        );
+        // "e""ve""SCRAM…" without a space would be one field, as in PgBouncer.
+        assert!(parse("userlist.txt", &text).is_err());
+        let list = parse("userlist.txt", &text.replace("ve\"\"", "ve\" \"")).unwrap();
+        assert_eq!(list.len(), 4);
+        assert!(!list.is_empty());
+        assert_eq!(
+            list.secret("ann"),
+            Some(&Secret::Plain("pa\"ss".to_owned()))
+        );
+        assert!(matches!(list.secret("bob"), Some(Secret::Md5(_))));
+        assert_eq!(list.secret("e\"ve"), Some(&Secret::Scram(verifier)));
+        assert_eq!(list.secret("none"), None);
+        assert!(list.contains("none"));
+        assert_eq!(list.secret("mallory"), None);
+        assert!(!list.contains("mallory"));
+        let users: Vec<&str> = list.users().map(|(user, _)| user).collect();
+        assert_eq!(users, ["ann", "bob", "e\"ve", "none"]);
+    }
+
+    #[test]
+    fn the_last_of_two_lines_counts() {
+        let list = parse("u", "\"ann\" \"old\"\n\"ann\" \"new\"").unwrap();
+        assert_eq!(list.secret("ann"), Some(&Secret::Plain("new".to_owned())));
+    }
+
+    #[test]
+    fn every_bad_line_is_told_and_no_secret_with_it() {
+        let long = "x".repeat(128);
+        let text = format!(
+            "ann s3cret\n\"ann\" s3cret\n\"ann\"\n\"ann\" \"s3cret\n\"\" \"s3cret\"\n# s3cret\n\"{long}\" \"s3cret\"\n\"ann\" \"s3cret{}\"",
+            "x".repeat(2048)
+        );
+        let problems = parse("u.txt", &text).unwrap_err();
+        let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "u.txt:1: expected \"user\" \"secret\", both in double quotes",
+                "u.txt:2: expected a secret in double quotes after the user",
+                "u.txt:3: expected a secret in double quotes after the user",
+                "u.txt:4: expected a secret in double quotes after the user",
+                "u.txt:5: the user is empty",
+                "u.txt:6: expected \"user\" \"secret\", both in double quotes",
+                "u.txt:7: the user is longer than 127 bytes",
+                "u.txt:8: the secret is longer than 2047 bytes",
+            ]
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        for text in [
+            "s3cret".to_owned(),
+            md5::hash("ann", "s3cret"),
+            Verifier::derive("s3cret", b"salt", 2).format(),
+        ] {
+            let list = parse("u", &format!("\"ann\" \"{text}\"")).unwrap();
+            let shown = format!("{list:?}");
+            assert!(shown.contains("ann"), "{shown}");
+            assert!(!shown.contains(&text[4..]), "{shown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoting_keeps_every_name_and_secret(user in "[^\r\n\0]{1,30}", secret in "[^\r\n\0]{1,60}") {
+            let text = format!("\"{}\" \"{}\"", user.replace('"', "\"\""), secret.replace('"', "\"\""));
+            let list = parse("u", &text).unwrap();
+            prop_assert_eq!(list.secret(&user), Some(&Secret::read(&secret)));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "[\"a \n;]{0,60}") {
+            let _ = parse("u", &text);
         }
     }
 }

@@ -202,6 +202,34 @@ mod tests {
     }
 
     #[test]
+    fn verifiers_are_postgresql_s() {
+        // From pg_authid of PostgreSQL 15.
+        for (password, stored) in [
+            (
+                "pencil",
+                "SCRAM-SHA-256$4096:9Sez42Zqx+BFwc8Tbrk10Q==$hAbI7XpPNI6hf+mNQpql+fIK+Mjf7DEp6JqQltGPnSY=:6mEFrt4k6lwdaXL0YMRlIZdCFaOdxMLRf05NQKUk8FY=",
+            ),
+            // SASLprep maps these to "pasIX".
+            (
+                "p\u{aa}s\u{2168}\u{ad}",
+                "SCRAM-SHA-256$4096:5wnBueWleqkoHd4uklaqig==$QckxOKNxAo5y0TkCqUal+CwmeVUIh6fMkafORoRionM=:TeVGz8wbXKEEU90mqmuK5dbFj0uAhRNLYO6twnv5hPY=",
+            ),
+            // And refuses this one, which is then used as it is.
+            (
+                "a\u{7}b",
+                "SCRAM-SHA-256$4096:C4CsvXHwcnjI2dJOkfLKfw==$z226Gv4jFFWgCeGUf/GqbXdEeYGQmbpJhZ2wzpIOa9E=:gloAQ5Ijs/FhVhU+WJ315nsAd9Ye3JnBz1nPr894FeQ=",
+            ),
+        ] {
+            let verifier = Verifier::parse(stored).unwrap();
+            assert_eq!(
+                Verifier::derive(password, &verifier.salt, verifier.iterations),
+                verifier
+            );
+            assert_eq!(verifier.format(), stored);
+        }
+    }
+
+    #[test]
     fn what_is_no_verifier_is_told_apart() {
         let text = Verifier::derive("pencil", b"salt", 2).format();
         for cut in 0..text.len() {

@@ -1,163 +1,173 @@
 //! What no key shows by itself: settings that contradict each other.
 
-use super::{AuthType, Loader, needs_userlist, without_effect};
-use crate::config::{Global, Secret, SslMode, excerpt};
+use super::{
+    PoolerConfig,
+    load::{Findings, Places, Section},
+};
+use crate::config::{AuthType, Global, Secret, SslMode, excerpt, settings::Support};
 
-pub(super) fn check(loader: &mut Loader) {
-    if !loader.has_main_section {
-        let place = loader.start.clone();
-        loader.problem(&place, "section [pgbouncer] is missing".to_owned());
-        return;
-    }
-    effects(loader);
-    listening(loader);
-    authentication(loader);
-    tls(loader);
-    pools(loader);
+pub(super) fn check(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
+    effects(config, places, findings);
+    listening(config, places, findings);
+    authentication(config, places, findings);
+    tls(&config.global, places, findings);
+    pools(config, places, findings);
 }
 
 /// Warns of keys that are set and change nothing.
-fn effects(loader: &mut Loader) {
-    for setting in Global::default().changes(&loader.config.global) {
-        if let Some(reason) = without_effect(setting) {
-            let place = loader.place(setting.name);
-            loader.warn(&place, format!("{} has no effect: {reason}", setting.name));
-        }
-    }
-}
-
-fn listening(loader: &mut Loader) {
-    let global = &loader.config.global;
-    if global.listen_addr.is_empty() && global.unix_socket_dir.is_empty() {
-        let place = loader.place("listen_addr");
-        loader.problem(
-            &place,
-            "nowhere to listen: listen_addr and unix_socket_dir are both empty".to_owned(),
-        );
-    }
-    if loader.config.databases.is_empty() {
-        let place = loader.start.clone();
-        loader.warn(
-            &place,
-            "section [databases] is empty, only the console can be reached".to_owned(),
-        );
-    }
-    if loader.config.global.peer_id == 0 && !loader.config.peers.is_empty() {
-        let place = loader.place("peer_id");
-        loader.warn(
-            &place,
-            "peer_id is 0, so that [peers] is not used".to_owned(),
-        );
-    }
-}
-
-fn authentication(loader: &mut Loader) {
-    let auth_type = loader.config.global.auth_type;
-    let place = loader.place("auth_type");
-    if needs_userlist(auth_type) && loader.config.global.auth_file.is_none() {
-        loader.problem(
-            &place,
-            format!("auth_type = {auth_type} needs auth_file, without it nobody can log in"),
-        );
-    }
-    if auth_type == AuthType::Any {
-        let names: Vec<String> = loader
-            .config
-            .databases
-            .iter()
-            .filter(|(_, database)| database.user.is_none())
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in names {
-            let place = loader.entry_place(super::Section::Databases, &name);
-            loader.problem(
-                &place,
-                format!(
-                    "{}: auth_type = any needs user= in every database",
-                    excerpt(&name)
-                ),
-            );
-        }
-    }
-    if auth_type == AuthType::ScramSha256 {
-        let unusable = loader
-            .config
-            .userlist
-            .users()
-            .filter(|(_, secret)| matches!(secret, Secret::Md5(_)))
-            .count();
-        if unusable > 0 {
-            loader.warn(
-                &place,
-                format!(
-                    "auth_type = scram-sha-256 cannot use md5 secrets: {unusable} of {} users in auth_file cannot log in",
-                    loader.config.userlist.len()
-                ),
+fn effects(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
+    for setting in Global::default().changes(&config.global) {
+        if let Support::NoEffect(reason) = setting.support {
+            findings.warn(
+                places.key(setting.name),
+                format!("{} has no effect: {reason}", setting.name),
             );
         }
     }
 }
 
-fn tls(loader: &mut Loader) {
-    let global = &loader.config.global;
-    let mode = global.client_tls_sslmode;
-    if mode == SslMode::Disable {
+fn listening(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
+    let global = &config.global;
+    if places.right(&["listen_addr", "unix_socket_dir"])
+        && global.listen_addr.is_empty()
+        && global.unix_socket_dir.is_empty()
+    {
+        findings.problem(
+            places.key("listen_addr"),
+            "nowhere to listen: listen_addr and unix_socket_dir are both empty",
+        );
+    }
+    if config.databases.is_empty() {
+        findings.warn(
+            &places.start,
+            "section [databases] is empty, only the console can be reached",
+        );
+    }
+    if global.peer_id == 0 && !config.peers.is_empty() {
+        findings.warn(
+            places.key("peer_id"),
+            "peer_id is 0, so that [peers] is not used",
+        );
+    }
+}
+
+fn authentication(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
+    if !places.right(&["auth_type", "auth_file"]) {
         return;
     }
-    let missing: Vec<&str> = [
+    let auth_type = config.global.auth_type;
+    let place = places.key("auth_type");
+    match auth_type {
+        AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
+            if config.global.auth_file.is_none() {
+                findings.problem(
+                    place,
+                    format!(
+                        "auth_type = {auth_type} needs auth_file, without it nobody can log in"
+                    ),
+                );
+            }
+        }
+        AuthType::Any => {
+            for (name, database) in &config.databases {
+                if database.user.is_none() {
+                    findings.problem(
+                        places.entry(Section::Databases, name),
+                        format!(
+                            "{}: auth_type = any needs user= in every database",
+                            excerpt(name)
+                        ),
+                    );
+                }
+            }
+        }
+        AuthType::Cert | AuthType::Hba | AuthType::Pam | AuthType::Ldap => {}
+    }
+    if auth_type == AuthType::ScramSha256 {
+        let unusable = config
+            .userlist
+            .users()
+            .filter(|(_, secret)| matches!(secret, Some(Secret::Md5(_))))
+            .count();
+        if unusable > 0 {
+            findings.warn(
+                place,
+                format!(
+                    "auth_type = scram-sha-256 cannot use md5 secrets: {unusable} of {} users in auth_file cannot log in",
+                    config.userlist.len()
+                ),
+            );
+        }
+    }
+}
+
+fn tls(global: &Global, places: &Places, findings: &mut Findings) {
+    let mode = global.client_tls_sslmode;
+    if mode == SslMode::Disable || !places.right(&["client_tls_sslmode"]) {
+        return;
+    }
+    let files = [
         ("client_tls_key_file", &global.client_tls_key_file),
         ("client_tls_cert_file", &global.client_tls_cert_file),
-    ]
-    .into_iter()
-    .filter(|(_, file)| file.is_none())
-    .map(|(key, _)| key)
-    .collect();
+    ];
+    let missing: Vec<&str> = files
+        .into_iter()
+        .filter(|(_, file)| file.is_none())
+        .map(|(key, _)| key)
+        .collect();
     if !missing.is_empty() {
-        let place = loader.place("client_tls_sslmode");
-        loader.problem(
-            &place,
+        findings.problem(
+            places.key("client_tls_sslmode"),
             format!(
                 "client_tls_sslmode = {mode} needs {}",
                 missing.join(" and ")
             ),
         );
     }
+    if global.client_tls_protocols.older {
+        findings.warn(
+            places.key("client_tls_protocols"),
+            "client_tls_protocols names tlsv1.0 or tlsv1.1, which are never spoken",
+        );
+    }
 }
 
-fn pools(loader: &mut Loader) {
-    let global = loader.config.global.clone();
-    if global.min_pool_size > global.default_pool_size {
-        let message = format!(
-            "min_pool_size = {} is more than default_pool_size = {}, which limits it",
-            global.min_pool_size, global.default_pool_size
+fn pools(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
+    let global = &config.global;
+    let default_size = global.default_pool_size;
+    if global.min_pool_size > default_size {
+        findings.warn(
+            places.key("min_pool_size"),
+            format!(
+                "min_pool_size = {} is more than default_pool_size = {default_size}, which limits it",
+                global.min_pool_size
+            ),
         );
-        let place = loader.place("min_pool_size");
-        loader.warn(&place, message);
     }
-    let mut warnings = Vec::new();
-    for (name, database) in &loader.config.databases {
-        let size = database.pool_size.unwrap_or(global.default_pool_size);
+    for (name, database) in &config.databases {
+        let place = places.entry(Section::Databases, name);
+        let size = database.pool_size.unwrap_or(default_size);
         if let Some(min) = database.min_pool_size.filter(|min| *min > size) {
-            warnings.push((
-                name.clone(),
-                format!("min_pool_size = {min} is more than its pool size {size}, which limits it"),
-            ));
+            findings.warn(
+                place,
+                format!(
+                    "{}: min_pool_size = {min} is more than the pool size {size}, which limits it",
+                    excerpt(name)
+                ),
+            );
         }
         if let Some(user) = &database.user
             && database.password.is_none()
-            && matches!(loader.config.userlist.secret(user), Some(Secret::Scram(_)))
+            && matches!(config.userlist.secret(user), Some(Secret::Scram(_)))
         {
-            warnings.push((
-                name.clone(),
+            findings.warn(
+                place,
                 format!(
-                    "user {} has only a SCRAM verifier in auth_file, which cannot log in to PostgreSQL; add password=",
+                    "{}: user {} has only a SCRAM verifier in auth_file, which cannot log in to PostgreSQL; add password=",
+                    excerpt(name),
                     excerpt(user)
                 ),
-            ));
+            );
         }
-    }
-    for (name, message) in warnings {
-        let place = loader.entry_place(super::Section::Databases, &name);
-        loader.warn(&place, format!("{}: {message}", excerpt(&name)));
     }
 }

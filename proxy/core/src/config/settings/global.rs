@@ -140,7 +140,7 @@ settings! {
     http_addr: String = "127.0.0.1", [], restart, Honoured;
 
     /// *Ours.* The port for `/livez`, `/readyz`, `/metrics` and `/status`; 0 means none.
-    http_port: u16 = "0", [], restart, Honoured;
+    http_port: u16 = "0", [0, 65_535], restart, Honoured;
 
     /// How long a client may be idle inside a transaction; 0 means for ever.
     idle_transaction_timeout: Duration = "0", [], reload, Honoured;
@@ -156,10 +156,10 @@ settings! {
     listen_addr: Vec<String> = "", [], restart, Honoured;
 
     /// Connections that the kernel keeps until they are accepted.
-    listen_backlog: u32 = "128", [], restart, INTERNAL;
+    listen_backlog: u32 = "128", [0, 2_147_483_647], restart, INTERNAL;
 
     /// The port for TCP and in the name of the Unix socket; 0 takes a free one.
-    listen_port: u16 = "6432", [], restart, Honoured;
+    listen_port: u16 = "6432", [0, 65_535], restart, Honoured;
 
     /// Whether logins are logged.
     log_connections: bool = "1", [], reload, Honoured;
@@ -195,7 +195,7 @@ settings! {
     max_memory: Option<u64> = unset, [], reload, NotSupported("memory is not measured yet");
 
     /// Longest message that is let through, in bytes.
-    max_packet_size: u32 = "2147483647", [], reload, NoEffect("messages are passed on in parts, so that long ones cost no memory");
+    max_packet_size: u32 = "2147483647", [0, 2_147_483_647], reload, NoEffect("messages are passed on in parts, so that long ones cost no memory");
 
     /// Prepared statements kept on each server; 0 leaves prepared statements of clients alone, so that they
     /// work in session pooling only.
@@ -214,13 +214,13 @@ settings! {
     peer_discovery: Option<String> = unset, [], restart, NotSupported("list peers in [peers]");
 
     /// The number of this pooler among its peers, 0 when it has none. Cancel keys carry it.
-    peer_id: u16 = "0", [0, 16_383], restart, Honoured;
+    peer_id: u16 = "0", [0, 16_383], reload, Honoured;
 
     /// The file that holds the process id while the pooler runs.
     pidfile: Option<String> = "", [], restart, Honoured;
 
     /// Size of PgBouncer's buffers, in bytes.
-    pkt_buf: u32 = "4096", [], restart, INTERNAL;
+    pkt_buf: u32 = "4096", [0, 2_147_483_647], restart, INTERNAL;
 
     /// How long a pool without clients and servers is kept; 0 means for ever.
     pool_idle_timeout: Duration = "0", [], reload, Honoured;
@@ -254,7 +254,7 @@ settings! {
     resolv_conf: Option<String> = "", [], restart, NotSupported("names are resolved as the system does");
 
     /// How many buffers are processed for one connection in a turn.
-    sbuf_loopcnt: u32 = "5", [], reload, INTERNAL;
+    sbuf_loopcnt: u32 = "5", [0, 2_147_483_647], reload, INTERNAL;
 
     /// Iterations of the SCRAM verifiers that are made from plain passwords.
     scram_iterations: u32 = "4096", [1, 1_000_000], reload, Honoured;
@@ -358,7 +358,7 @@ settings! {
     tcp_keepintvl: Duration = "0", [0, 32_767], reload, Honoured;
 
     /// Size of the kernel's socket buffers, in bytes; 0 leaves the system's size.
-    tcp_socket_buffer: u32 = "0", [], reload, INTERNAL;
+    tcp_socket_buffer: u32 = "0", [0, 2_147_483_647], reload, INTERNAL;
 
     /// How long sent data may stay unacknowledged before the connection is dead, in milliseconds; 0 leaves
     /// the system's time.
@@ -388,5 +388,5 @@ settings! {
     user: Option<String> = unset, [], restart, Honoured;
 
     /// How much is logged; each `-v` adds one.
-    verbose: u32 = "0", [], reload, Honoured;
+    verbose: u32 = unset, [0, 2_147_483_647], reload, Honoured;
 }

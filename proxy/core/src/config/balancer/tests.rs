@@ -1,0 +1,220 @@
+use std::time::Duration;
+
+use super::{Algorithm, BalancerConfig, Check, CheckType, parse};
+
+const FULL: &str = r#"
+frontends: [{name: postgres, bind: "0.0.0.0:5432", reuse_port: true}]
+targets:
+  - {name: pooler-0, address: "10.0.0.5:6432"}
+  - name: pooler-1
+    address: "[::1]:6432"
+algorithm: roundrobin
+check: {type: tcp, interval: 500ms, rise: 1, fall: 100, timeout: 10ms}
+max_connections: 1000000
+http: {bind: "0.0.0.0:8404"}
+threads: 64
+revision: "7"
+"#;
+
+/// The problems as `LINE: message`.
+fn problems(text: &str) -> Vec<String> {
+    match parse("b.yaml", text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(problems) => problems
+            .iter()
+            .map(|problem| {
+                assert_eq!(problem.file, "b.yaml");
+                format!("{}: {}", problem.line, problem.message)
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse("b.yaml", FULL).unwrap();
+    assert!(config.frontends[0].reuse_port);
+    assert_eq!(config.frontends[0].name, "postgres");
+    assert_eq!(config.targets[1].name, "pooler-1");
+    assert_eq!(config.targets[1].address.to_string(), "[::1]:6432");
+    assert_eq!(config.algorithm, Algorithm::Roundrobin);
+    assert_eq!(
+        config.check,
+        Check {
+            r#type: CheckType::Tcp,
+            interval: Duration::from_millis(500),
+            rise: 1,
+            fall: 100,
+            timeout: Duration::from_millis(10),
+        }
+    );
+    assert_eq!(config.max_connections, 1_000_000);
+    assert_eq!(config.http.unwrap().bind.port(), 8404);
+    assert_eq!(config.threads, 64);
+    assert_eq!(config.revision.as_deref(), Some("7"));
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let config = parse(
+        "b.yaml",
+        "frontends: [{name: a, bind: \"127.0.0.1:0\"}]\ntargets: [{name: b, address: \"127.0.0.1:1\"}]",
+    )
+    .unwrap();
+    assert!(!config.frontends[0].reuse_port);
+    assert_eq!(config.algorithm, Algorithm::Leastconn);
+    assert_eq!(config.check, Check::default());
+    assert_eq!(config.max_connections, 12_000);
+    assert_eq!(config.http, None);
+    assert_eq!(config.threads, 1);
+    assert_eq!(config.revision, None);
+}
+
+#[test]
+fn what_is_written_from_a_configuration_reads_back() {
+    let config = parse("b.yaml", FULL).unwrap();
+    let text = serde_saphyr::to_string(&config).unwrap();
+    assert_eq!(parse("b.yaml", &text), Ok(config.clone()));
+    // Deserialize, for those who embed the types, agrees.
+    assert_eq!(
+        serde_saphyr::from_str::<BalancerConfig>(&text).unwrap(),
+        config
+    );
+}
+
+#[test]
+fn a_short_interval_shortens_the_default_timeout() {
+    let text = FULL.replace(", timeout: 10ms", "");
+    let check = parse("b.yaml", &text).unwrap().check;
+    assert_eq!(check.timeout, Duration::from_millis(500));
+}
+
+#[test]
+fn every_problem_is_told_with_its_line() {
+    assert_eq!(
+        problems(
+            r#"
+frontends:
+  - {name: "a b", bind: localhost:5432}
+  - {bind: "0.0.0.0:5432", reuseport: true}
+targets:
+  - {name: pooler-0, address: "10.0.0.5"}
+  - {name: pooler-0, address: "10.0.0.5:0"}
+  - pooler-2
+algorithm: random
+check: {interval: 99ms, rise: 0, fall: 101, timeout: 3s, type: http, every: 2s}
+max_connections: 0
+max_connection: 5
+http: {}
+threads: 1.5
+revision: 7
+"#
+        ),
+        [
+            "3: frontends[0].name is \"a b\", expected 1 to 100 letters, digits, dots, colons, _ and -",
+            "3: frontends[0].bind is \"localhost:5432\", expected a numeric address and a port, such as 10.0.0.5:6432 or [::1]:6432",
+            "4: frontends has 2 entries, expected exactly one",
+            "4: unknown key frontends[1].reuseport, did you mean reuse_port?",
+            "4: frontends[1].name is missing",
+            "6: targets[0].address is \"10.0.0.5\", expected a numeric address and a port, such as 10.0.0.5:6432 or [::1]:6432",
+            "7: targets[1].name is \"pooler-0\", as in line 6; names must differ",
+            "7: targets[1].address is 10.0.0.5:0, which nobody can connect to",
+            "8: targets[2] is \"pooler-2\", expected keys and values",
+            "9: algorithm is \"random\", expected leastconn or roundrobin",
+            "10: unknown key check.every, expected type, interval, rise, fall, timeout",
+            "10: check.type is \"http\", expected postgres or tcp",
+            "10: check.interval is \"99ms\", expected a time from 100ms to 1h, such as 500ms, 2s or 1m",
+            "10: check.rise is 0, expected a whole number from 1 to 100",
+            "10: check.fall is 101, expected a whole number from 1 to 100",
+            "10: check.timeout is \"3s\", expected a time from 10ms to 2s, such as 500ms, 2s or 1m",
+            "11: max_connections is 0, expected a whole number from 1 to 1000000",
+            "12: unknown key max_connection, did you mean max_connections?",
+            "13: http.bind is missing",
+            "14: threads is 1.5, expected a whole number from 1 to 64",
+            "15: revision is 7, expected text (put it in quotes)",
+        ]
+    );
+}
+
+#[test]
+fn missing_and_empty_lists_are_problems() {
+    assert_eq!(
+        problems("threads: 1"),
+        ["1: frontends is missing", "1: targets is missing"]
+    );
+    assert_eq!(
+        problems("frontends: []\ntargets: {}"),
+        [
+            "1: frontends is empty, expected at least one",
+            "2: targets is a mapping, expected a list"
+        ]
+    );
+    assert_eq!(
+        problems("- a"),
+        ["1: the file is a list, expected keys and values"]
+    );
+    assert_eq!(
+        problems(""),
+        ["1: the file is null, expected keys and values"]
+    );
+}
+
+#[test]
+fn repeated_keys_and_what_comes_later_are_problems() {
+    let twice = format!("{FULL}threads: 2\n");
+    assert_eq!(problems(&twice), ["13: threads is set twice"]);
+    let discovery = format!("{FULL}discovery: {{dns: pooler, port: 6432}}\n");
+    assert_eq!(
+        problems(&discovery),
+        ["13: discovery is not supported yet, list the targets"]
+    );
+}
+
+#[test]
+fn the_dashboard_cannot_have_the_port_of_a_frontend() {
+    let text = FULL.replace("8404", "5432");
+    assert_eq!(
+        problems(&text),
+        ["10: http.bind is 0.0.0.0:5432, which frontend postgres has taken"]
+    );
+}
+
+#[test]
+fn text_that_is_not_yaml_is_told_with_its_line() {
+    assert_eq!(
+        problems("frontends:\n  - {name: a\ntargets: [\n"),
+        ["3: not valid YAML: unclosed bracket '['"]
+    );
+    assert_eq!(
+        problems("a: *nothing\n"),
+        ["1: not valid YAML: alias references unknown anchor"]
+    );
+    assert_eq!(
+        problems("a: 1\n---\nb: 2\n"),
+        ["3: not valid YAML: multiple YAML documents detected"]
+    );
+}
+
+#[test]
+fn deep_nesting_is_refused_not_followed() {
+    let text = format!("a: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(problems(&text).len(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in ".{0,200}") {
+        let _ = parse("b.yaml", &text);
+    }
+
+    #[test]
+    fn damaged_files_never_panic(
+        place in proptest::prelude::any::<proptest::sample::Index>(),
+        with in "[\\[\\]{}:&*!|>'\"%@`, \n\t-]{0,3}",
+    ) {
+        let mut text = FULL.to_owned();
+        let place = place.index(text.len());
+        text.replace_range(place..=place, &with);
+        let _ = parse("b.yaml", &text);
+    }
+}
