@@ -8,6 +8,8 @@ pub mod controller;
 pub mod endpoints;
 pub mod manifest;
 pub mod notify;
+pub mod slack;
+pub mod watch;
 pub mod webhook;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use proxy_core::config::{Problem, pooler};
+use proxy_core::config::{Problem, balancer, pooler};
 
 use super::{Setting, ValidatedCluster};
 use crate::{
@@ -219,6 +219,11 @@ pub(super) fn judged_by_the_proxies(
     match pooler::load(Path::new(INI), &mut read) {
         Ok(config) => warnings.extend(config.warnings.iter().map(translate)),
         Err(problems) => faults.extend(problems.iter().map(translate)),
+    }
+    let yaml = build::balancer_yaml(&tier, &example.balancer(0));
+    if let Err(problems) = balancer::parse("balancer.yaml", &yaml) {
+        let problems = problems.into_iter();
+        faults.extend(problems.map(|problem| Fault::field("spec.balancer", problem.message)));
     }
     (faults, warnings)
 }
