@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod dereference;
+pub mod status;
 
 pub mod validate;
 

@@ -6,7 +6,9 @@
 pub mod api;
 pub mod controller;
 pub mod endpoints;
+pub mod local;
 pub mod manifest;
+pub mod metrics;
 pub mod notify;
 pub mod slack;
 pub mod watch;

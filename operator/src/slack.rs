@@ -138,7 +138,7 @@ fn story<'a>(post: &'a Post, context: &Context) -> Story<'a> {
             title: match times {
                 0 | 1 => format!("{who} is DOWN"),
                 _ => format!(
-                    "{who} is DOWN, for the {times}. time since {}",
+                    "{who} is DOWN, {times} times since {}",
                     incident
                         .began
                         .at
