@@ -4,4 +4,5 @@ pub mod balancer;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod pooler;
 pub mod telemetry;

@@ -10,6 +10,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::{self, Write as _},
     hash::{Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -152,6 +153,24 @@ impl Interner {
         ))
     }
 
+    /// `wanted` as a server that was asked for it reports it: the values of
+    /// `has` wherever `wanted` knows one.
+    #[must_use]
+    pub fn as_reported(&self, wanted: &Parameters, has: &Parameters) -> Parameters {
+        if wanted == has {
+            return wanted.clone();
+        }
+        let values = wanted.0.0.iter().zip(&has.0.0);
+        self.intern(Values(
+            values
+                .map(|(wanted, has)| {
+                    let known = wanted.is_some().then(|| has.clone()).flatten();
+                    known.or_else(|| wanted.clone())
+                })
+                .collect(),
+        ))
+    }
+
     fn intern(&self, values: Values) -> Parameters {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = known.sets.get(&values) {
@@ -181,19 +200,71 @@ impl Interner {
             if has.value(index) == Some(value) {
                 continue;
             }
-            sql.push_str("SET ");
-            sql.push_str(name);
-            sql.push_str("='");
-            sql.push_str(&value.replace('\'', "''"));
-            sql.push_str("';");
+            if is_name_list(name) {
+                // SET would take the whole list for one name.
+                let _ = write!(
+                    sql,
+                    "SELECT pg_catalog.set_config('{name}',{},false);",
+                    Literal(value)
+                );
+            } else {
+                let _ = write!(sql, "SET {name}={};", Literal(value));
+            }
         }
         (!sql.is_empty()).then_some(sql)
+    }
+}
+
+/// Whether the value of `name` is a list of names, reported with the quotes
+/// that they need (`GUC_LIST_QUOTE` in PostgreSQL).
+fn is_name_list(name: &str) -> bool {
+    ["search_path", "temp_tablespaces"]
+        .iter()
+        .any(|list| list.eq_ignore_ascii_case(name))
+}
+
+/// A string literal that means the same whatever
+/// `standard_conforming_strings` is, which another client may have changed.
+struct Literal<'a>(&'a str);
+
+impl fmt::Display for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doubled = self.0.replace('\'', "''");
+        if doubled.contains('\\') {
+            write!(f, " E'{}'", doubled.replace('\\', "\\\\"))
+        } else {
+            write!(f, "'{doubled}'")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backslash_cannot_end_a_literal() {
+        let interner = Interner::new(Tracked::new([]));
+        let wants = interner.with(&interner.empty(), 4, r"\'; drop table t; --");
+        assert_eq!(
+            interner
+                .set_statements(&wants, &interner.empty())
+                .as_deref(),
+            Some(r"SET application_name= E'\\''; drop table t; --';")
+        );
+    }
+
+    #[test]
+    fn a_list_of_names_is_set_as_a_list() {
+        let interner = Interner::new(Tracked::new(["Search_Path"]));
+        let wants = interner.with(&interner.empty(), 5, r#""$user", public"#);
+        assert_eq!(
+            interner
+                .set_statements(&wants, &interner.empty())
+                .as_deref(),
+            Some(r#"SELECT pg_catalog.set_config('Search_Path','"$user", public',false);"#)
+        );
+    }
 
     #[test]
     fn equal_sets_are_one() {

@@ -73,6 +73,11 @@ const FAIRNESS_MARGIN: Duration = Duration::from_millis(2);
 /// servers already open will have served in a moment must not fill the pool.
 const OPENING_MAX: u32 = 4;
 
+/// How soon a waiter that nothing can be done for looks again. A place may
+/// become free without this loop's being told: a server closed on another
+/// loop or in a pool that shares a budget, a limit raised.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 const NOBODY: u64 = u64::MAX;
 
 /// Limits of a pool; each can change while it runs.
@@ -156,7 +161,8 @@ impl Shared {
             .store(micros(limits.login_retry), Ordering::Relaxed);
     }
 
-    /// Stops (PAUSE) or resumes granting servers.
+    /// Stops (PAUSE) or resumes granting servers. To resume, tell every loop
+    /// to call [`Pool::resume`] until it has nothing more, then [`Pool::next_step`].
     pub fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);
     }
@@ -263,11 +269,12 @@ pub enum Step {
     /// Ask that loop for an idle server ([`Pool::asked`] there).
     Ask(Thread),
     /// The limit that stands in the way is a budget shared with other pools:
-    /// close an idle server of one of those.
+    /// close an idle server of one of those, or if there is none ask again
+    /// after [`LOOK_AGAIN`].
     Evict,
     /// Nothing before that moment.
     WaitUntil(Moment),
-    /// Nothing until a server returns.
+    /// Nothing until something changes here.
     Wait,
 }
 
@@ -389,10 +396,7 @@ impl Pool {
 
     /// A client needs a server.
     pub fn request(&mut self, client: ClientKey, now: Moment) -> Request {
-        if self.waiting.is_empty()
-            && !self.shared.is_paused()
-            && let Some(server) = self.take_idle()
-        {
+        if let Some(server) = self.take_for_newcomer() {
             return Request::Granted(server);
         }
         self.waiting.push_back(Waiter { client, since: now });
@@ -400,20 +404,30 @@ impl Pool {
         Request::Queued
     }
 
-    /// A client whose server turned out to be broken waits again, as if it had
-    /// never stopped waiting since `since`.
-    pub fn requeue(&mut self, client: ClientKey, since: Moment) {
+    /// A client whose server turned out to be broken needs another one, as if
+    /// it had never stopped waiting since `since`.
+    pub fn requeue(&mut self, client: ClientKey, since: Moment) -> Request {
+        if let Some(server) = self.take_for_newcomer() {
+            return Request::Granted(server);
+        }
         let at = self.waiting.partition_point(|waiter| waiter.since <= since);
         self.waiting.insert(at, Waiter { client, since });
         self.publish_waiting();
+        Request::Queued
+    }
+
+    /// An idle server, unless somebody waits already.
+    fn take_for_newcomer(&mut self) -> Option<ServerKey> {
+        if !self.waiting.is_empty() || self.shared.is_paused() {
+            return None;
+        }
+        self.take_idle()
     }
 
     /// What to do now so that waiters here are served. Ask again after every
     /// change, and at the moment it names.
     pub fn next_step(&mut self, now: Moment) -> Step {
-        let missing = self.waiting.len().saturating_sub(self.opening as usize);
-        let below_min = self.shared.open() < self.shared.size_min.load(Ordering::Relaxed);
-        if self.shared.is_paused() || (missing == 0 && !below_min) {
+        if self.shared.is_paused() {
             return Step::Wait;
         }
         if !self.waiting.is_empty()
@@ -421,7 +435,9 @@ impl Pool {
         {
             return Step::Ask(thread);
         }
-        if self.opening >= OPENING_MAX {
+        let missing = self.waiting.len().saturating_sub(self.opening as usize);
+        let below_min = self.shared.open() < self.shared.size_min.load(Ordering::Relaxed);
+        if (missing == 0 && !below_min) || self.opening >= OPENING_MAX {
             return Step::Wait;
         }
         if let Some(moment) = self.shared.retry.not_before(now, self.opening > 0) {
@@ -435,26 +451,22 @@ impl Pool {
                 self.opening += 1;
                 Step::Open
             }
+            // The minimum is not worth another pool's server.
+            Err(_) if missing == 0 => Step::Wait,
             Err(Full::Budget) => Step::Evict,
-            Err(Full::Pool) => self.until_reserve(now),
+            Err(Full::Pool) => self.look_again(now),
         }
     }
 
     /// The reserve opens only to those who have waited long enough.
-    fn until_reserve(&self, now: Moment) -> Step {
+    fn look_again(&self, now: Moment) -> Step {
         let after_us = self.shared.reserve_after_us.load(Ordering::Relaxed);
-        let reserve = self.shared.reserve.load(Ordering::Relaxed);
-        match self.oldest_since() {
-            Some(since) if reserve > 0 && after_us > 0 => {
-                let opens = since + Duration::from_micros(after_us);
-                if opens > now {
-                    Step::WaitUntil(opens)
-                } else {
-                    Step::Wait
-                }
-            }
-            _ => Step::Wait,
-        }
+        let again = now + LOOK_AGAIN;
+        let opens = self
+            .oldest_since()
+            .map(|since| since + Duration::from_micros(after_us))
+            .filter(|opens| after_us > 0 && *opens > now);
+        Step::WaitUntil(opens.map_or(again, |opens| opens.min(again)))
     }
 
     /// A server that was being opened is ready.

@@ -37,6 +37,7 @@ pub(crate) const fn sabotaged(_fault: Sabotage) -> bool {
 
 /// Switches `fault` on in this thread while `run` runs.
 #[cfg(test)]
+#[allow(dead_code, reason = "the simulation uses it")]
 pub(crate) fn with<T>(fault: Option<Sabotage>, run: impl FnOnce() -> T) -> T {
     let before = ACTIVE.replace(fault);
     let result = run();

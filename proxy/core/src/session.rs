@@ -159,8 +159,15 @@ pub struct ServerSession {
     copying_in: bool,
     /// Something was sent that only a later Sync completes.
     unsynced: bool,
-    /// The statement of ours failed (SET, check).
+    /// ReadyForQuery messages taken for the answer to a Sync that a failed
+    /// copy may have ignored: each may have been a later Sync's.
+    readies_in_doubt: usize,
+    /// The unnamed statement is that of the client the server is lent to.
+    unnamed: bool,
+    /// The query of ours failed (SET, check).
     ours_failed: bool,
+    /// The query of ours sets the parameters that the client wants.
+    adapting: bool,
     /// Cancel requests on their way to this server.
     cancels_in_flight: u32,
     parameters: Parameters,
@@ -179,7 +186,10 @@ impl ServerSession {
             skipping: false,
             copying_in: false,
             unsynced: false,
+            readies_in_doubt: 0,
+            unnamed: false,
             ours_failed: false,
+            adapting: false,
             cancels_in_flight: 0,
             parameters,
             statements: ServerStatements::new(capacity),
@@ -253,6 +263,19 @@ impl ServerSession {
     /// Takes note that a checkout ends: what follows belongs to another client.
     pub fn end_checkout(&mut self) {
         self.statements.end_transaction();
+        self.unnamed = false;
+    }
+
+    /// Starts to give the server the parameters that `client` wants; `None` if
+    /// it has them. Returns the bytes to send; see [`Self::ours_succeeded`].
+    /// The answer must be read with the client at hand: what the server makes
+    /// of a value (`UTC` of `utc`) is what the client wants from then on.
+    #[must_use]
+    pub fn adapt(&mut self, interner: &Interner, client: &ClientSession) -> Option<Vec<u8>> {
+        let sql = interner.set_statements(&client.parameters, &self.parameters)?;
+        let bytes = self.ours(&sql);
+        self.adapting = true;
+        Some(bytes)
     }
 
     /// Starts a query of ours; its answer is swallowed. Returns the bytes to send.
@@ -264,6 +287,7 @@ impl ServerSession {
             "a query of ours would land in a client's work"
         );
         self.ours_failed = false;
+        self.adapting = false;
         self.due.push(Due::Ours);
         wire::query(sql)
     }
@@ -324,3 +348,6 @@ pub enum ServerFault {
     #[error("transaction blocks are not allowed in statement pooling mode")]
     TransactionBlock,
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,20 +196,24 @@ impl ServerStatements {
         true
     }
 
-    /// Adds `statement`; returns the one to close to stay within the capacity.
-    pub fn insert(&mut self, statement: Arc<Statement>) -> Option<Arc<Statement>> {
-        let evicted = (self.entries.len() >= self.capacity)
-            .then(|| {
-                self.entries
-                    .values()
-                    .filter(|entry| entry.checkout != self.checkout)
-                    .min_by_key(|entry| entry.used)
-                    .map(|entry| entry.statement.clone())
-            })
-            .flatten();
-        if let Some(evicted) = &evicted {
-            self.entries.remove(&evicted.id);
+    /// Takes out the statement to close if there is no room for another one;
+    /// `None` if there is, or if all are in use.
+    pub fn evict(&mut self) -> Option<Arc<Statement>> {
+        if self.entries.len() < self.capacity {
+            return None;
         }
+        let unused = self
+            .entries
+            .values()
+            .filter(|entry| entry.checkout != self.checkout)
+            .min_by_key(|entry| entry.used)?;
+        let statement = unused.statement.clone();
+        self.entries.remove(&statement.id);
+        Some(statement)
+    }
+
+    /// Adds `statement`.
+    pub fn insert(&mut self, statement: Arc<Statement>) {
         self.uses += 1;
         let entry = Entry {
             used: self.uses,
@@ -217,7 +221,6 @@ impl ServerStatements {
             statement,
         };
         self.entries.insert(entry.statement.id, entry);
-        evicted
     }
 
     /// Takes note that the server no longer has, or never got, `statement`.
@@ -279,10 +282,13 @@ mod tests {
         let registry = Registry::default();
         let mut server = ServerStatements::new(1);
         let [a, b, c] = ["a", "b", "c"].map(|sql| registry.intern(1, sql.as_bytes()));
-        assert!(server.insert(a.clone()).is_none());
-        assert!(server.insert(b.clone()).is_none());
+        server.insert(a.clone());
+        assert!(server.evict().is_none());
+        server.insert(b.clone());
         server.end_transaction();
         assert!(server.touch(&b));
-        assert_eq!(server.insert(c).map(|evicted| evicted.id()), Some(a.id()));
+        assert_eq!(server.evict().map(|evicted| evicted.id()), Some(a.id()));
+        assert!(server.evict().is_none());
+        server.insert(c);
     }
 }

@@ -7,6 +7,8 @@ mod build;
 mod check;
 mod error;
 mod frame;
+#[cfg(test)]
+pub(crate) mod sample;
 mod startup;
 
 pub use build::{

@@ -105,7 +105,7 @@ impl Proof {
     ) -> Verdict {
         match &mut self.0 {
             Method::Cleartext => match cstr(body) {
-                Some((password, [])) => cleartext(password, user, secret, verifier),
+                Some((password, [])) => cleartext(password, user, secret),
                 _ => Verdict::Refused("malformed PasswordMessage"),
             },
             Method::Md5 { salt } => match cstr(body) {
@@ -171,12 +171,7 @@ const ACCEPTED: Verdict = Verdict::Accepted {
     keys: None,
 };
 
-fn cleartext(
-    password: &[u8],
-    user: &str,
-    secret: Option<&Secret>,
-    verifier: Option<&Verifier>,
-) -> Verdict {
+fn cleartext(password: &[u8], user: &str, secret: Option<&Secret>) -> Verdict {
     let Ok(text) = std::str::from_utf8(password) else {
         return Verdict::Refused("password is not UTF-8");
     };
@@ -186,12 +181,10 @@ fn cleartext(
         Some(Secret::Md5(known)) => same(known.as_bytes(), md5::hash(user, text).as_bytes()),
         // Slow, but it is what the administrator asked for: a clear-text
         // password against a SCRAM verifier.
-        Some(Secret::Scram(known)) => match verifier {
-            Some(derived) => same(&known.stored_key, &derived.stored_key),
-            None => {
-                Verifier::derive(text, &known.salt, known.iterations).stored_key == known.stored_key
-            }
-        },
+        Some(Secret::Scram(known)) => {
+            let derived = Verifier::derive(text, &known.salt, known.iterations);
+            same(&known.stored_key, &derived.stored_key)
+        }
         None => false,
     };
     if right {

@@ -46,9 +46,10 @@ impl Retry {
         state.failures = state.failures.saturating_add(1);
         let doubled = RETRY_FIRST.saturating_mul(1 << (state.failures - 1).min(16));
         let cap = match failure {
-            OpenFailure::Unreachable => RETRY_UNREACHABLE_MAX.min(longest.max(RETRY_FIRST)),
+            OpenFailure::Unreachable => RETRY_UNREACHABLE_MAX.min(longest),
             OpenFailure::Rejected => longest,
-        };
+        }
+        .max(RETRY_FIRST);
         state.next = now + doubled.min(cap);
         state.failures
     }

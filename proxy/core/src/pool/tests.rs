@@ -26,7 +26,7 @@ fn waiters_are_served_in_order_and_no_more_servers_open_than_allowed() {
     }
     assert_eq!(open(&mut pool, 10, now), Returned::Serve(0));
     assert_eq!(open(&mut pool, 11, now), Returned::Serve(1));
-    assert_eq!(pool.next_step(now), Step::Wait);
+    assert_eq!(pool.next_step(now), Step::WaitUntil(now + LOOK_AGAIN));
     assert_eq!(pool.returned(10, now), Returned::Serve(2));
     assert_eq!(pool.returned(11, now), Returned::Serve(3));
     assert_eq!(pool.returned(10, now), Returned::Kept);
@@ -45,6 +45,10 @@ fn the_reserve_opens_after_its_wait() {
     pool.request(1, Moment(0));
     assert_eq!(
         pool.next_step(Moment(0)),
+        Step::WaitUntil(Moment(0) + LOOK_AGAIN)
+    );
+    assert_eq!(
+        pool.next_step(Moment(4_999_000)),
         Step::WaitUntil(Moment(5_000_000))
     );
     assert_eq!(pool.next_step(Moment(5_000_000)), Step::Open);
@@ -130,4 +134,85 @@ fn a_paused_pool_grants_nothing() {
     pool.closed(10);
     pool.shared().set_paused(false);
     assert_eq!(pool.next_step(Moment(0)), Step::Open);
+}
+
+#[test]
+fn a_waiter_that_comes_back_takes_an_idle_server() {
+    let mut pool = pool(LIMITS);
+    let now = Moment(1);
+    for client in 0..2 {
+        pool.request(client, now);
+    }
+    assert_eq!(open(&mut pool, 10, now), Returned::Serve(0));
+    assert_eq!(open(&mut pool, 11, now), Returned::Serve(1));
+    assert_eq!(pool.returned(11, now), Returned::Kept);
+    // Server 10 turned out to be broken.
+    pool.closed(10);
+    assert_eq!(pool.requeue(0, now), Request::Granted(11));
+    assert_eq!(pool.requeue(2, now), Request::Queued);
+    assert_eq!(pool.oldest_since(), Some(now));
+}
+
+#[test]
+fn a_waiter_of_a_full_pool_looks_again_soon() {
+    // A place may become free on another loop, in another pool that shares a
+    // budget, or by new limits, and none of them tells this loop.
+    let shared = Shared::new(2, Limits { size: 1, ..LIMITS }, Vec::new());
+    let [mut a, mut b] = [0, 1].map(|thread| Pool::new(thread, shared.clone(), false));
+    a.request(0, Moment(0));
+    assert_eq!(open(&mut a, 10, Moment(0)), Returned::Serve(0));
+    b.request(0, Moment(0));
+    let Step::WaitUntil(again) = b.next_step(Moment(0)) else {
+        panic!("forgotten");
+    };
+    a.closed(10);
+    assert_eq!(b.next_step(again), Step::Open);
+}
+
+#[test]
+fn an_idle_server_elsewhere_is_asked_for_while_another_is_being_opened() {
+    let shared = Shared::new(2, LIMITS, Vec::new());
+    let [mut a, mut b] = [0, 1].map(|thread| Pool::new(thread, shared.clone(), false));
+    a.request(0, Moment(0));
+    assert_eq!(a.next_step(Moment(0)), Step::Open);
+    b.request(7, Moment(0));
+    assert_eq!(
+        b.next_step(Moment(0)),
+        Step::Open,
+        "which may take its time"
+    );
+    assert_eq!(a.opened(10, Moment(0)), Returned::Serve(0));
+    assert!(b.forget(7));
+    assert_eq!(a.returned(10, Moment(0)), Returned::Kept);
+    b.request(8, Moment(0));
+    assert_eq!(b.next_step(Moment(0)), Step::Ask(0));
+}
+
+#[test]
+fn nobody_is_evicted_for_a_minimum() {
+    let budget = Arc::new(Budget::new(1));
+    let limits = Limits {
+        size_min: 1,
+        ..LIMITS
+    };
+    let [mut a, mut b] =
+        [0, 1].map(|_| Pool::new(0, Shared::new(1, limits, vec![budget.clone()]), false));
+    assert_eq!(open(&mut a, 10, Moment(0)), Returned::Kept);
+    assert_eq!(
+        b.next_step(Moment(0)),
+        Step::Wait,
+        "or the two would take the place from each other for ever"
+    );
+}
+
+#[test]
+fn there_is_a_pause_after_a_rejected_login_even_if_none_is_configured() {
+    let mut pool = pool(Limits {
+        login_retry: Duration::ZERO,
+        ..LIMITS
+    });
+    pool.request(0, Moment(0));
+    assert_eq!(pool.next_step(Moment(0)), Step::Open);
+    pool.open_failed(OpenFailure::Rejected, Moment(0));
+    assert!(matches!(pool.next_step(Moment(0)), Step::WaitUntil(_)));
 }

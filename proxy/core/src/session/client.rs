@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules, ServerSession,
+    CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules, ServerSession, Transaction,
     WHOLE_MESSAGE_MAX,
     due::{Due, Naming},
     output::Output,
@@ -23,7 +23,8 @@ pub struct FromClient {
     pub needed: usize,
     /// The client said goodbye.
     pub terminated: bool,
-    /// Too much is due already: ask again when answers have come.
+    /// Too much is due already, or the next message depends on what becomes of
+    /// requests already sent: ask again when answers have come.
     pub paused: bool,
     /// Parse messages, of any statement.
     pub parses: u32,
@@ -176,6 +177,9 @@ impl<'a> Reader<'a> {
                 return Ok(());
             };
             if self.server.due.len() >= DUE_MAX {
+                // Without a Sync PostgreSQL may keep its answers, and we would
+                // wait for each other.
+                self.to_server.own(&wire::message(frontend::FLUSH, |_| {}));
                 self.done.paused = true;
                 return Ok(());
             }
@@ -197,8 +201,9 @@ impl<'a> Reader<'a> {
             }
             frontend::COPY_DATA | frontend::FLUSH => self.forward(head),
             frontend::COPY_DONE | frontend::COPY_FAIL => {
-                self.server.copying_in = false;
-                if !self.server.due.is_empty() {
+                if self.server.copying_in {
+                    self.server.copying_in = false;
+                } else if !self.server.due.is_empty() {
                     self.server.due.push(Due::CopyEnd);
                 }
                 self.forward(head);
@@ -225,6 +230,24 @@ impl<'a> Reader<'a> {
 
     fn rest_len(&self) -> usize {
         self.input.len() - self.done.consumed
+    }
+
+    /// Stops until `length` bytes of the message are there.
+    fn need(&mut self, length: usize) -> Next {
+        self.done.needed = length;
+        Next::Stop
+    }
+
+    /// Stops until answers have come.
+    fn pause(&mut self) -> Next {
+        self.done.paused = true;
+        Next::Stop
+    }
+
+    /// As much of the message's body as has been read.
+    fn body(&self, head: Header) -> &'a [u8] {
+        let from = self.done.consumed;
+        &self.input[from + 5..(from + head.total).min(self.input.len())]
     }
 
     /// Passes a message on as it is, or as much of it as has been read.
@@ -263,39 +286,32 @@ impl<'a> Reader<'a> {
         Ok(message)
     }
 
-    /// The names at the start of a message's body; `None` after noting that
-    /// more bytes are needed.
-    fn prefix(
-        &mut self,
-        head: Header,
-        what: &'static str,
-    ) -> Result<Option<&'a [u8]>, ClientFault> {
-        let from = self.done.consumed;
-        let end = (from + head.total).min(self.input.len());
-        let seen = &self.input[from + 5..end];
-        let whole = end == from + head.total;
-        let ended = match head.kind {
-            frontend::BIND => cstr(seen).and_then(|(_, rest)| cstr(rest)).is_some(),
-            _ => seen.get(1..).and_then(cstr).is_some(),
-        };
-        match (ended, whole) {
-            (true, _) => Ok(Some(seen)),
-            (false, true) => Err(ClientFault::Malformed(what)),
-            (false, false) => {
-                self.done.needed = head.total.min(NAMES_MAX);
-                if end - from >= NAMES_MAX {
-                    return Err(ClientFault::TooLong {
-                        length: head.total,
-                        max: NAMES_MAX,
-                    });
-                }
-                Ok(None)
-            }
+    /// The portal and the statement that a Bind names; `None` after noting
+    /// that more bytes are needed.
+    fn bind_names(&mut self, head: Header) -> Result<Option<[&'a [u8]; 2]>, ClientFault> {
+        let body = self.body(head);
+        let looked_at = &body[..body.len().min(BIND_NAMES_MAX)];
+        let names = cstr(looked_at).and_then(|(portal, rest)| Some([portal, cstr(rest)?.0]));
+        if names.is_some() {
+            return Ok(names);
         }
+        if body.len() + 5 == head.total {
+            return Err(ClientFault::Malformed("Bind"));
+        }
+        if looked_at.len() == BIND_NAMES_MAX {
+            return Err(ClientFault::TooLong {
+                length: head.total,
+                max: BIND_NAMES_MAX,
+            });
+        }
+        self.need(head.total.min(5 + BIND_NAMES_MAX));
+        Ok(None)
     }
 
     fn sync(&mut self, head: Header) {
-        if !self.server.copying_in {
+        if self.server.copying_in {
+            self.server.due.push(Due::SyncInCopy);
+        } else {
             self.server.due.push(Due::Sync);
             self.server.unsynced = false;
             self.server.skipping = false;
@@ -308,73 +324,81 @@ impl<'a> Reader<'a> {
             self.forward(head);
             return Ok(Next::Go);
         }
-        if self.client.statements.is_some() {
-            match self.deallocated_name(head) {
-                Deallocates::No => {}
-                Deallocates::Unseen => {
-                    self.done.needed = head.total;
-                    return Ok(Next::Stop);
-                }
-                Deallocates::Name(name, statement) => {
-                    // A server that never had it is asked to do nothing, as
-                    // cheaply as its transaction's state still shows.
-                    let sql = if self.server.statements.touch(&statement) {
-                        let name = statement.server_name();
-                        format!("DEALLOCATE {}", String::from_utf8_lossy(name.as_bytes()))
-                    } else {
-                        "UNLISTEN poolkeeper_nothing".to_owned()
-                    };
-                    self.server.due.push(Due::Deallocate { name });
-                    self.server.unsynced = false;
-                    self.to_server.own(&wire::query(&sql));
-                    self.consume(head, self.done.consumed + head.total);
-                    return Ok(Next::Go);
-                }
+        let due = match self.forgets(head) {
+            Forgets::Nothing => Due::Query,
+            Forgets::Unseen(needed) => return Ok(self.need(needed)),
+            Forgets::Perhaps => Due::Forgets,
+            Forgets::Name(_) if self.server.due.unsettled() => return Ok(self.pause()),
+            Forgets::Name(name) if self.client.statement(&name).is_some() => {
+                self.server.due.push(Due::Deallocate { name });
+                self.server.unsynced = false;
+                self.to_server
+                    .own(&wire::query("UNLISTEN poolkeeper_nothing"));
+                self.consume(head, self.done.consumed + head.total);
+                return Ok(Next::Go);
             }
-        }
-        self.server.due.push(Due::Query);
+            Forgets::Name(_) => Due::Forgets,
+        };
+        self.server.due.push(due);
         self.server.unsynced = false;
         self.forward(head);
         Ok(Next::Go)
     }
 
-    /// Whether a Query is `DEALLOCATE name` of a statement that this client
-    /// named through the protocol: on the server it goes by another name.
-    fn deallocated_name(&self, head: Header) -> Deallocates {
-        const WORD: &[u8] = b"deallocate";
+    /// What statements a Query forgets, judged by its first word.
+    fn forgets(&self, head: Header) -> Forgets {
+        const WORDS: [&[u8]; 2] = [b"deallocate", b"discard"];
+        const LOOKED_AT: usize = 10;
+        /// Longest `DEALLOCATE name` looked at as a whole.
         const LENGTH_MAX: usize = 256;
-        let from = self.done.consumed;
-        let end = (from + head.total).min(self.input.len());
-        let text = &self.input[from + 5..end];
-        let seen = text.len().min(WORD.len());
-        if !text[..seen].eq_ignore_ascii_case(&WORD[..seen]) || head.total > LENGTH_MAX {
-            return Deallocates::No;
+        if !self.rules.follow_statements || head.total == 5 {
+            return Forgets::Nothing;
         }
-        if end < from + head.total {
-            return Deallocates::Unseen;
+        let text = self.body(head);
+        let Some(first) = text.first() else {
+            return Forgets::Unseen(6);
+        };
+        if !first.eq_ignore_ascii_case(&b'd') {
+            return Forgets::Nothing;
         }
-        let found = std::str::from_utf8(text)
-            .ok()
-            .and_then(|sql| deallocate_target(sql.trim_end_matches('\0')))
-            .and_then(|name| {
-                let statement = self.client.statement(name.as_bytes())?.clone();
-                Some((name.into_bytes().into_boxed_slice(), statement))
+        let is_whole = text.len() + 5 == head.total;
+        if !is_whole && (head.total <= LENGTH_MAX || text.len() < LOOKED_AT) {
+            return Forgets::Unseen(if head.total <= LENGTH_MAX {
+                head.total
+            } else {
+                5 + LOOKED_AT
             });
-        found.map_or(Deallocates::No, |(name, statement)| {
-            Deallocates::Name(name, statement)
+        }
+        let begins = |word: &[u8]| {
+            text.get(..word.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(word))
+        };
+        if !WORDS.into_iter().any(begins) {
+            return Forgets::Nothing;
+        }
+        let name = std::str::from_utf8(text)
+            .ok()
+            .filter(|_| head.total <= LENGTH_MAX)
+            .and_then(|sql| deallocate_target(sql.trim_end_matches('\0')));
+        name.map_or(Forgets::Perhaps, |name| {
+            Forgets::Name(name.into_bytes().into_boxed_slice())
         })
     }
 
     fn parse(&mut self, head: Header) -> Result<Next, ClientFault> {
-        self.done.parses += 1;
-        let unnamed = self.input.get(self.done.consumed + 5) == Some(&0);
-        if unnamed || !self.rules.follow_statements {
+        if head.total == 5 {
+            return Err(ClientFault::Malformed("Parse"));
+        }
+        let Some(first) = self.body(head).first() else {
+            return Ok(self.need(6));
+        };
+        if *first == 0 || !self.rules.follow_statements {
+            self.done.parses += 1;
             self.done.parses_server += 1;
             self.batch(Due::Parse(None), head);
             return Ok(Next::Go);
         }
         let Some(message) = self.whole(head)? else {
-            self.done.parses -= 1;
             return Ok(Next::Stop);
         };
         let (name, definition) = cstr(&message[5..]).ok_or(ClientFault::Malformed("Parse"))?;
@@ -384,64 +408,77 @@ impl<'a> Reader<'a> {
         if types.is_none_or(|types| types.len() < 2) {
             return Err(ClientFault::Malformed("Parse"));
         }
-        self.server.unsynced = true;
-        if self.client.statement(name).is_some() {
-            let text = String::from_utf8_lossy(name);
-            self.refuse(
-                SqlState::DUPLICATE_STATEMENT,
-                &format!("prepared statement \"{text}\" already exists"),
-            );
-        } else if self.client.statements_len() >= CLIENT_STATEMENTS_MAX {
-            self.refuse(
-                SqlState::LIMIT_EXCEEDED,
-                &format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already"),
-            );
-        } else {
-            let statement = self.rules.registry.intern(self.rules.scope, definition);
-            self.client.name_statement(name.into(), statement.clone());
-            let naming = Box::new(Naming {
-                name: name.into(),
-                statement: statement.clone(),
-            });
-            if self.server.statements.touch(&statement) {
-                self.answer(Due::ParseAnswered(naming));
-            } else {
-                self.make_room(&statement);
-                self.server.due.push(Due::Parse(Some(naming)));
-                self.to_server
-                    .own(&wire::parse(statement.server_name().as_bytes(), definition));
-                self.done.parses_server += 1;
-            }
+        if self.server.due.unsettled() {
+            return Ok(self.pause());
         }
+        self.done.parses += 1;
+        self.server.unsynced = true;
+        self.parse_named(name, definition);
         self.consume(head, self.done.consumed + head.total);
         Ok(Next::Go)
     }
 
+    fn parse_named(&mut self, name: &[u8], definition: &[u8]) {
+        if self.client.statement(name).is_some() {
+            // PostgreSQL looks at the name last: any other error comes first.
+            self.parse_scratch(None, definition);
+            let text = format!("prepared statement \"{}\" already exists", shown(name));
+            return self.refuse(SqlState::DUPLICATE_STATEMENT, &text);
+        }
+        if self.client.statements_len() >= CLIENT_STATEMENTS_MAX {
+            let text = format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already");
+            return self.refuse(SqlState::LIMIT_EXCEEDED, &text);
+        }
+        let statement = self.rules.registry.intern(self.rules.scope, definition);
+        self.client.name_statement(name.into(), statement.clone());
+        let naming = Box::new(Naming {
+            name: name.into(),
+            statement: statement.clone(),
+        });
+        if !self.server.statements.touch(&statement) {
+            self.make_room(&statement);
+            self.server.due.push(Due::Parse(Some(naming)));
+            self.send_parse(statement.server_name().as_bytes(), definition);
+        } else if self.server.transaction == Transaction::Failed || self.server.due.awaits_ready() {
+            // In a failed transaction most statements cannot be parsed.
+            self.parse_scratch(Some(naming), definition);
+        } else {
+            self.answer(Due::ParseAnswered(naming));
+        }
+    }
+
+    /// Has the server parse `definition` only to see whether it can.
+    fn parse_scratch(&mut self, naming: Option<Box<Naming>>, definition: &[u8]) {
+        self.to_server.own(&wire::close_statement(SCRATCH_NAME));
+        self.server.due.push(Due::CloseScratch);
+        self.server.due.push(Due::ParseScratch(naming));
+        self.send_parse(SCRATCH_NAME, definition);
+    }
+
+    fn send_parse(&mut self, server_name: &[u8], definition: &[u8]) {
+        self.to_server.own(&wire::parse(server_name, definition));
+        self.done.parses_server += 1;
+    }
+
     fn bind(&mut self, head: Header) -> Result<Next, ClientFault> {
-        self.done.binds += 1;
         if !self.rules.follow_statements {
+            self.done.binds += 1;
             self.batch(Due::Bind, head);
             return Ok(Next::Go);
         }
-        let Some(seen) = self.prefix(head, "Bind")? else {
-            self.done.binds -= 1;
+        let Some([portal, name]) = self.bind_names(head)? else {
             return Ok(Next::Stop);
         };
-        let (portal, after) = cstr(seen).ok_or(ClientFault::Malformed("Bind"))?;
-        let (name, _) = cstr(after).ok_or(ClientFault::Malformed("Bind"))?;
-        if name.is_empty() {
-            self.batch(Due::Bind, head);
-        } else {
-            self.renamed(head, Due::Bind, portal.len() + 1, name);
-        }
-        Ok(Next::Go)
+        let next = self.uses(head, Due::Bind, portal.len() + 1, name);
+        self.done.binds += u32::from(matches!(next, Next::Go));
+        Ok(next)
     }
 
     fn describe(&mut self, head: Header) -> Result<Next, ClientFault> {
         match self.statement_name(head, "Describe")? {
             Named::Cut => return Ok(Next::Stop),
+            Named::Statement(name) => return Ok(self.uses(head, Due::Describe, 1, name)),
             Named::Other => self.batch(Due::Describe, head),
-            Named::Statement(name) => self.renamed(head, Due::Describe, 1, name),
         }
         Ok(Next::Go)
     }
@@ -449,7 +486,8 @@ impl<'a> Reader<'a> {
     fn close(&mut self, head: Header) -> Result<Next, ClientFault> {
         match self.statement_name(head, "Close")? {
             Named::Cut => return Ok(Next::Stop),
-            Named::Other => self.batch(Due::Close, head),
+            Named::Other | Named::Statement(b"") => self.batch(Due::Close, head),
+            Named::Statement(_) if self.server.due.unsettled() => return Ok(self.pause()),
             Named::Statement(name) => {
                 self.server.unsynced = true;
                 let naming = self
@@ -483,37 +521,62 @@ impl<'a> Reader<'a> {
             return Err(ClientFault::Malformed(what));
         }
         Ok(match target {
-            b'S' if !name.is_empty() => Named::Statement(name),
+            b'S' => Named::Statement(name),
             _ => Named::Other,
         })
     }
 
-    /// Passes on a message that names a statement, with the server's name for
-    /// it; teaches the server the statement first if it must. `skip` is the
-    /// number of bytes of the body before the name.
-    fn renamed(&mut self, head: Header, due: Due, skip: usize, name: &[u8]) {
-        let from = self.done.consumed;
+    /// Passes on a message that uses the statement `name`. `skip` is the number
+    /// of bytes of the body before the name.
+    fn uses(&mut self, head: Header, due: Due, skip: usize, name: &[u8]) -> Next {
+        if name.is_empty() {
+            return self.uses_unnamed(head, due);
+        }
+        if self.server.due.unsettled() {
+            return self.pause();
+        }
         self.server.unsynced = true;
-        let Some(statement) = self.client.statement(name).cloned() else {
-            let text = String::from_utf8_lossy(name);
+        if let Some(statement) = self.client.statement(name).cloned() {
+            self.teach(&statement);
+            self.server.due.push(due);
+            self.rename(head, skip, name, statement.server_name().as_bytes());
+        } else {
+            let text = format!("prepared statement \"{}\" does not exist", shown(name));
+            self.refuse(SqlState::INVALID_STATEMENT_NAME, &text);
+            self.drop_message(head);
+        }
+        Next::Go
+    }
+
+    /// The unnamed statement does not follow its client. What the server has
+    /// under no name may be another client's.
+    fn uses_unnamed(&mut self, head: Header, due: Due) -> Next {
+        let parsed = |due: &Due| matches!(due, Due::Parse(None));
+        if self.server.unnamed || self.server.due.unnamed_in_batch() {
+            self.batch(due, head);
+        } else if self.server.due.iter().any(parsed) {
+            return self.pause();
+        } else {
+            self.server.unsynced = true;
             self.refuse(
                 SqlState::INVALID_STATEMENT_NAME,
-                &format!("prepared statement \"{text}\" does not exist"),
+                "unnamed prepared statement does not exist",
             );
             self.drop_message(head);
-            return;
-        };
-        self.teach(&statement);
-        self.server.due.push(due);
-        let server_name = statement.server_name();
-        let server_name = server_name.as_bytes();
-        let length = head.total - 1 - name.len() + server_name.len();
+        }
+        Next::Go
+    }
+
+    /// Passes a message on with `to` in place of the name `from`.
+    fn rename(&mut self, head: Header, skip: usize, from: &[u8], to: &[u8]) {
+        let body = self.done.consumed + 5;
+        let end = (self.done.consumed + head.total).min(self.input.len());
+        let length = head.total - 1 - from.len() + to.len();
         self.to_server.own(&[head.kind]);
         self.to_server.own(&rest_of(length).to_be_bytes());
-        self.to_server.own(&self.input[from + 5..from + 5 + skip]);
-        self.to_server.own(server_name);
-        let end = (from + head.total).min(self.input.len());
-        self.to_server.span(from + 5 + skip + name.len()..end);
+        self.to_server.own(&self.input[body..body + skip]);
+        self.to_server.own(to);
+        self.to_server.span(body + skip + from.len()..end);
         self.consume(head, end);
     }
 
@@ -532,26 +595,26 @@ impl<'a> Reader<'a> {
         }
         self.make_room(statement);
         self.server.due.push(Due::ParseOurs(statement.clone()));
-        self.to_server.own(&wire::parse(
-            statement.server_name().as_bytes(),
-            statement.definition(),
-        ));
-        self.done.parses_server += 1;
+        self.send_parse(statement.server_name().as_bytes(), statement.definition());
     }
 
-    /// Counts `statement` as held by the server and closes another one if that
-    /// is one too many.
+    /// Counts `statement` as held by the server and closes others for it.
     fn make_room(&mut self, statement: &Arc<Statement>) {
-        if let Some(evicted) = self.server.statements.insert(statement.clone()) {
+        for _ in 0..EVICTED_MAX {
+            let Some(evicted) = self.server.statements.evict() else {
+                break;
+            };
             self.to_server
                 .own(&wire::close_statement(evicted.server_name().as_bytes()));
             self.server.due.push(Due::CloseOurs(evicted));
         }
+        self.server.statements.insert(statement.clone());
     }
 
-    /// Answers in the server's stead, now if nothing is due before it.
+    /// Answers in the server's stead, now if nothing is due before it and no
+    /// message to the client is cut in two.
     fn answer(&mut self, due: Due) {
-        if self.server.due.is_empty() {
+        if self.server.due.is_empty() && self.server.rest == 0 {
             self.to_client.own(super::server::answer_of(&due));
         } else {
             self.server.due.push(due);
@@ -570,22 +633,40 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Longest prefix of a Bind in which both names must end.
-const NAMES_MAX: usize = 16 * 1024;
+/// The start of a Bind's body in which both names must end.
+const BIND_NAMES_MAX: usize = 16 * 1024;
+
+/// Most statements closed to make room for one: two, so that a server which
+/// had to hold more than its capacity for a while comes back to it.
+const EVICTED_MAX: usize = 2;
+
+/// A name that no statement has: those are `pk` and digits.
+const SCRATCH_NAME: &[u8] = b"pkx";
+
+/// A name as an error message shows it: not longer than PostgreSQL's names.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(63)]).into_owned()
+}
 
 enum Named<'a> {
     /// More bytes are needed.
     Cut,
-    /// A portal, the unnamed statement, or names are not followed.
+    /// A portal, or names are not followed.
     Other,
+    /// A statement; without a name it does not follow the client.
     Statement(&'a [u8]),
 }
 
-enum Deallocates {
-    No,
-    /// It might; the message is not whole yet.
-    Unseen,
-    Name(Box<[u8]>, Arc<Statement>),
+/// What statements a Query forgets.
+enum Forgets {
+    Nothing,
+    /// Cannot be told before this many bytes of the message are there.
+    Unseen(usize),
+    /// Any.
+    Perhaps,
+    /// One, if the client has named it through the protocol: on the server it
+    /// goes by another name.
+    Name(Box<[u8]>),
 }
 
 /// The name in `DEALLOCATE [PREPARE] name [;]`, unquoted and case-folded as

@@ -3,6 +3,11 @@
 //!
 //! Requests that we answer ourselves (a Parse of a statement that the server
 //! has already) have entries too, so that the answer appears in its place.
+//!
+//! What is known of names and statements is known as if every request
+//! succeeded. Within a batch that is right whatever happens, because an error
+//! skips the rest of it; a later batch may be sent before an error is known, so
+//! what depends on names waits there while [`DueQueue::unsettled`].
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,9 +18,12 @@ use crate::statement::Statement;
 pub(super) enum Due {
     /// Query, until its ReadyForQuery.
     Query,
-    /// The client's `DEALLOCATE name`, sent under the server's name for the
-    /// statement, or as UNLISTEN of a channel that nobody has (which does
-    /// nothing but fails in a failed transaction) if the server never had it.
+    /// A Query that may drop every statement (DISCARD, DEALLOCATE), until its
+    /// ReadyForQuery.
+    Forgets,
+    /// The client's `DEALLOCATE name`, sent as UNLISTEN of a channel that
+    /// nobody has, which does nothing but fails in a failed transaction. The
+    /// server keeps the statement: other names may stand for it.
     Deallocate { name: Box<[u8]> },
     /// FunctionCall, until its ReadyForQuery.
     FunctionCall,
@@ -24,12 +32,20 @@ pub(super) enum Due {
     Ours,
     /// Sync, until its ReadyForQuery.
     Sync,
+    /// A Sync that the server ignores if it reads it while it copies in, and
+    /// answers if the copy has failed by then. Success of the copy tells, its
+    /// failure does not.
+    SyncInCopy,
     /// A client's Parse, forwarded. `None` for the unnamed statement.
     Parse(Option<Box<Naming>>),
     /// A Parse of ours that teaches the server a statement.
     ParseOurs(Arc<Statement>),
     /// A client's Parse that we answer.
     ParseAnswered(Box<Naming>),
+    /// A client's Parse of a statement that the server has, sent under the
+    /// scratch name to see whether it may be parsed now. `None` where the
+    /// client's name is taken: its success is no news to the client.
+    ParseScratch(Option<Box<Naming>>),
     /// Bind.
     Bind,
     /// Describe.
@@ -40,10 +56,12 @@ pub(super) enum Due {
     Close,
     /// A Close of ours that makes room on the server.
     CloseOurs(Arc<Statement>),
+    /// A Close of the scratch name.
+    CloseScratch,
     /// A client's Close of a named statement, which we answer.
     CloseAnswered(Option<Box<Naming>>),
-    /// CopyDone or CopyFail: has no answer of its own, but Syncs before it are
-    /// ignored by a server that is copying in.
+    /// CopyDone or CopyFail, sent before the server said that it copies in:
+    /// has no answer of its own, but Syncs before it are ignored.
     CopyEnd,
     /// A request that must fail: the server is made to raise an error, in whose
     /// place the client gets this message.
@@ -64,7 +82,28 @@ impl Due {
     fn ends_ready(&self) -> bool {
         matches!(
             self,
-            Self::Query | Self::Deallocate { .. } | Self::FunctionCall | Self::Ours | Self::Sync
+            Self::Query
+                | Self::Forgets
+                | Self::Deallocate { .. }
+                | Self::FunctionCall
+                | Self::Ours
+                | Self::Sync
+        )
+    }
+
+    /// Whether what is known of names or of the server's statements has to
+    /// change if it fails or is skipped.
+    fn changes_names(&self) -> bool {
+        matches!(
+            self,
+            Self::Forgets
+                | Self::Deallocate { .. }
+                | Self::Parse(_)
+                | Self::ParseOurs(_)
+                | Self::ParseAnswered(_)
+                | Self::ParseScratch(Some(_))
+                | Self::CloseOurs(_)
+                | Self::CloseAnswered(Some(_))
         )
     }
 }
@@ -73,6 +112,16 @@ impl Due {
 #[derive(Debug, Default)]
 pub(super) struct DueQueue {
     entries: VecDeque<Due>,
+    /// Entries that end with a ReadyForQuery.
+    readies: usize,
+    /// Entries that change names...
+    changes: usize,
+    /// ...and those of them behind the last entry that ends with a ReadyForQuery.
+    changes_of_batch: usize,
+    /// Whether a Parse of the unnamed statement is among the latter.
+    unnamed_in_batch: bool,
+    /// Entries of [`Due::SyncInCopy`].
+    syncs_in_copy: usize,
 }
 
 impl DueQueue {
@@ -84,16 +133,68 @@ impl DueQueue {
         self.entries.len()
     }
 
+    #[inline]
     pub(super) fn front(&self) -> Option<&Due> {
         self.entries.front()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Due> {
+        self.entries.iter()
+    }
+
     pub(super) fn push(&mut self, due: Due) {
+        self.count(&due);
         self.entries.push_back(due);
     }
 
+    fn count(&mut self, due: &Due) {
+        self.syncs_in_copy += usize::from(matches!(due, Due::SyncInCopy));
+        self.changes += usize::from(due.changes_names());
+        if due.ends_ready() {
+            self.readies += 1;
+            self.changes_of_batch = 0;
+            self.unnamed_in_batch = false;
+        } else {
+            self.changes_of_batch += usize::from(due.changes_names());
+            self.unnamed_in_batch |= matches!(due, Due::Parse(None));
+        }
+    }
+
+    fn recount(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        *self = Self::default();
+        for due in entries {
+            self.push(due);
+        }
+    }
+
     pub(super) fn pop(&mut self) -> Option<Due> {
-        self.entries.pop_front()
+        let due = self.entries.pop_front()?;
+        self.readies -= usize::from(due.ends_ready());
+        self.syncs_in_copy -= usize::from(matches!(due, Due::SyncInCopy));
+        self.changes -= usize::from(due.changes_names());
+        // Those of the last batch are the last to go.
+        self.changes_of_batch = self.changes_of_batch.min(self.changes);
+        if self.entries.is_empty() {
+            self.unnamed_in_batch = false;
+        }
+        Some(due)
+    }
+
+    /// Whether an earlier batch, whose answers have not all come, changes names.
+    pub(super) fn unsettled(&self) -> bool {
+        self.changes > self.changes_of_batch
+    }
+
+    /// Whether a Parse of the unnamed statement is part of the present batch.
+    pub(super) fn unnamed_in_batch(&self) -> bool {
+        self.unnamed_in_batch
+    }
+
+    /// Whether a ReadyForQuery is due: until it comes, the transaction's state
+    /// is unknown.
+    pub(super) fn awaits_ready(&self) -> bool {
+        self.readies > 0
     }
 
     /// Whether the oldest entry is part of an extended-protocol batch, which
@@ -103,31 +204,20 @@ impl DueQueue {
     }
 
     /// Takes the entries that a failed batch skips: all before the next Sync.
-    /// Says whether that Sync has been sent.
+    /// Says whether a Sync that will certainly be answered has been sent.
     pub(super) fn skip_batch(&mut self, mut skipped: impl FnMut(Due)) -> bool {
-        while let Some(due) = self.entries.pop_front() {
-            if matches!(due, Due::Sync) {
-                self.entries.push_front(due);
-                return true;
+        while let Some(due) = self.entries.front() {
+            if matches!(due, Due::Sync | Due::SyncInCopy) {
+                break;
             }
-            skipped(due);
+            skipped(self.pop().expect("it has a front"));
         }
-        false
+        self.entries.iter().any(|due| matches!(due, Due::Sync))
     }
 
-    /// Takes the oldest entries up to the one that a ReadyForQuery answers.
-    pub(super) fn pop_ready(&mut self, mut before: impl FnMut(Due)) -> Option<Due> {
-        while let Some(due) = self.entries.pop_front() {
-            if due.ends_ready() {
-                return Some(due);
-            }
-            before(due);
-        }
-        None
-    }
-
-    /// A server that starts copying in ignores every Sync until the copy ends:
-    /// drops those already sent. Says whether the copy's end has been sent too.
+    /// A server that starts copying in ignores every Sync until the copy ends.
+    /// Takes note of it for those already sent. Says whether the copy's end
+    /// has been sent too.
     ///
     /// Source: <https://www.postgresql.org/docs/17/protocol-flow.html#PROTOCOL-COPY>.
     pub(super) fn begin_copy_in(&mut self) -> bool {
@@ -136,12 +226,23 @@ impl DueQueue {
             .iter()
             .position(|due| matches!(due, Due::CopyEnd));
         let before_end = end.unwrap_or(self.entries.len());
-        let mut index = 0;
-        self.entries.retain(|due| {
-            let ignored = index < before_end && matches!(due, Due::Sync);
-            index += 1;
-            !ignored
-        });
+        for due in self.entries.range_mut(..before_end) {
+            if matches!(due, Due::Sync) {
+                *due = Due::SyncInCopy;
+            }
+        }
+        if let Some(end) = end {
+            self.entries.remove(end);
+        }
+        self.recount();
         end.is_some()
+    }
+
+    /// A copy succeeded: the server ignored the Syncs it met.
+    pub(super) fn end_copy_in(&mut self) {
+        if self.syncs_in_copy > 0 {
+            self.entries.retain(|due| !matches!(due, Due::SyncInCopy));
+            self.recount();
+        }
     }
 }

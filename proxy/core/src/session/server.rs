@@ -82,7 +82,15 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn run(&mut self) -> Result<(), ServerFault> {
-        while self.done.consumed < self.input.len() {
+        loop {
+            if self.server.rest > 0 {
+                return Ok(());
+            }
+            // Only between two messages may we put one of ours.
+            self.answer_front();
+            if self.done.consumed == self.input.len() {
+                return Ok(());
+            }
             let from = self.done.consumed;
             let Some(head) = header(&self.input[from..])? else {
                 self.done.needed = 5;
@@ -97,16 +105,27 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
             // Nearly all messages of a large result: nothing to decide.
-            if head.kind == backend::DATA_ROW && !self.is_ours() {
+            if head.kind == backend::DATA_ROW
+                && matches!(self.server.due.front(), Some(Due::Execute | Due::Query))
+            {
                 self.forward(head);
                 continue;
             }
             self.message(head)?;
         }
-        Ok(())
     }
 
     fn message(&mut self, head: Header) -> Result<(), ServerFault> {
+        match head.kind {
+            backend::READY_FOR_QUERY => return self.ready(head),
+            backend::PARAMETER_STATUS => return self.parameter(head),
+            // Asynchronous: nobody's answer.
+            backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {
+                self.pass_asynchronous(head);
+                return Ok(());
+            }
+            _ => self.settle_syncs(),
+        }
         match head.kind {
             backend::DATA_ROW
             | backend::ROW_DESCRIPTION
@@ -116,40 +135,22 @@ impl<'a> Reader<'a> {
             | backend::COPY_OUT_RESPONSE
             | backend::PARAMETER_DESCRIPTION
             | backend::FUNCTION_CALL_RESPONSE => self.pass_described(head),
-            backend::READY_FOR_QUERY => self.ready(head)?,
-            backend::COMMAND_COMPLETE => self.command_complete(head)?,
-            backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => {
-                self.executed(head);
-            }
+            backend::COMMAND_COMPLETE => self.command_complete(head),
+            backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => self.executed(head),
             backend::BIND_COMPLETE => {
                 self.expect(head, |due| matches!(due, Due::Bind))?;
                 self.forward(head);
+                Ok(())
             }
-            backend::PARSE_COMPLETE => self.parsed(head)?,
-            backend::CLOSE_COMPLETE => self.closed(head)?,
-            backend::ERROR_RESPONSE => self.error(head),
-            backend::PARAMETER_STATUS => self.parameter(head)?,
-            backend::COPY_IN_RESPONSE => {
-                let end_sent = self.server.due.begin_copy_in();
-                self.server.copying_in = !end_sent;
-                if !end_sent && matches!(self.server.due.front(), Some(Due::Execute)) {
-                    self.server.unsynced = true;
-                }
-                self.forward(head);
+            backend::PARSE_COMPLETE => self.parsed(head),
+            backend::CLOSE_COMPLETE => self.closed(head),
+            backend::ERROR_RESPONSE => {
+                self.error(head);
+                Ok(())
             }
-            // Asynchronous: nobody's answer.
-            backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {
-                if self.client.is_some() && !self.is_ours() {
-                    self.forward(head);
-                } else {
-                    self.swallow(head);
-                }
-                return Ok(());
-            }
-            kind => return Err(ServerFault::Unexpected(kind)),
+            backend::COPY_IN_RESPONSE => self.copy_in(head),
+            kind => Err(ServerFault::Unexpected(kind)),
         }
-        self.answer_front();
-        Ok(())
     }
 
     fn is_ours(&self) -> bool {
@@ -191,82 +192,145 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Rows and descriptions, ours swallowed. RowDescription or NoData ends a Describe.
-    #[inline]
-    fn pass_described(&mut self, head: Header) {
-        match self.server.due.front() {
-            Some(Due::Ours) => return self.swallow(head),
-            Some(Due::Describe)
-                if matches!(head.kind, backend::ROW_DESCRIPTION | backend::NO_DATA) =>
-            {
-                self.server.due.pop();
-            }
-            _ => {}
+    /// Passes on what is nobody's answer.
+    fn pass_asynchronous(&mut self, head: Header) {
+        if self.client.is_some() && !self.is_ours() {
+            self.forward(head);
+        } else {
+            self.swallow(head);
         }
-        self.forward(head);
     }
 
-    fn executed(&mut self, head: Header) {
+    /// Rows and descriptions, ours swallowed. RowDescription or NoData ends a Describe.
+    fn pass_described(&mut self, head: Header) -> Result<(), ServerFault> {
         match self.server.due.front() {
-            Some(Due::Ours) => return self.swallow(head),
-            Some(Due::Execute) => {
-                self.server.due.pop();
-                self.server.copying_in = false;
+            Some(Due::Ours) => {
+                self.swallow(head);
+                return Ok(());
             }
-            _ => {}
+            Some(Due::Describe) => {
+                if matches!(head.kind, backend::ROW_DESCRIPTION | backend::NO_DATA) {
+                    self.server.due.pop();
+                }
+            }
+            Some(Due::Execute | Due::Query | Due::Forgets | Due::FunctionCall) => {}
+            _ => return Err(ServerFault::Unexpected(head.kind)),
         }
         self.forward(head);
+        Ok(())
+    }
+
+    fn executed(&mut self, head: Header) -> Result<(), ServerFault> {
+        match self.server.due.front() {
+            Some(Due::Ours) => {
+                self.swallow(head);
+                return Ok(());
+            }
+            Some(Due::Execute) => {
+                self.server.due.pop();
+            }
+            Some(Due::Query | Due::Forgets | Due::Deallocate { .. }) => {}
+            _ => return Err(ServerFault::Unexpected(head.kind)),
+        }
+        self.server.copying_in = false;
+        self.server.due.end_copy_in();
+        self.forward(head);
+        Ok(())
+    }
+
+    fn copy_in(&mut self, head: Header) -> Result<(), ServerFault> {
+        let extended = match self.server.due.front() {
+            Some(Due::Execute) => true,
+            Some(Due::Query | Due::Forgets) => false,
+            _ => return Err(ServerFault::Unexpected(head.kind)),
+        };
+        let end_sent = self.server.due.begin_copy_in();
+        self.server.copying_in = !end_sent;
+        if extended && !self.server.due.awaits_ready() {
+            self.server.unsynced = true;
+        }
+        self.forward(head);
+        Ok(())
     }
 
     fn command_complete(&mut self, head: Header) -> Result<(), ServerFault> {
         let tag = cstr(self.body(head)).map(|(tag, _)| tag);
         match tag {
-            Some(b"DEALLOCATE ALL" | b"DISCARD ALL") => {
-                self.server.statements.clear();
-                if !self.is_ours()
-                    && let Some(client) = &mut self.client
-                {
-                    client.statements = None;
+            Some(b"DEALLOCATE ALL" | b"DISCARD ALL") => self.forgotten(),
+            Some(b"UNLISTEN") => {
+                if let Some(Due::Deallocate { name }) = self.server.due.front() {
+                    if let Some(client) = &mut self.client {
+                        client.forget_statement(name);
+                    }
+                    self.to_client.own(&wire::command_complete("DEALLOCATE"));
+                    self.swallow(head);
+                    return Ok(());
                 }
-            }
-            Some(b"DEALLOCATE") => self.deallocated(),
-            // The server never had the statement: see `Due::Deallocate`.
-            Some(b"UNLISTEN")
-                if matches!(self.server.due.front(), Some(Due::Deallocate { .. })) =>
-            {
-                self.deallocated();
-                self.to_client.own(&wire::command_complete("DEALLOCATE"));
-                self.swallow(head);
-                return Ok(());
             }
             Some(_) => {}
             None if head.total > LOOK_MAX => {}
             None => return Err(ServerFault::Malformed(head.kind)),
         }
-        self.executed(head);
-        Ok(())
+        self.executed(head)
     }
 
-    fn deallocated(&mut self) {
-        if let Some(Due::Deallocate { name }) = self.server.due.front()
-            && let Some(client) = &mut self.client
-            && let Some((_, statement)) = client.forget_statement(name)
-        {
-            self.server.statements.remove(&statement);
+    /// The server dropped every statement. What was sent behind the command
+    /// that did it has yet to happen, and stays.
+    fn forgotten(&mut self) {
+        let ServerSession {
+            statements, due, ..
+        } = &mut *self.server;
+        statements.clear();
+        let mut client = self.client.as_deref_mut().filter(|_| {
+            // In a query of ours the names are not the client's.
+            !matches!(due.front(), Some(Due::Ours))
+        });
+        if let Some(client) = &mut client {
+            client.statements = None;
+        }
+        for due in due.iter() {
+            match due {
+                Due::Parse(Some(naming)) => statements.restore(naming.statement.clone()),
+                Due::ParseOurs(statement) => statements.restore(statement.clone()),
+                Due::CloseOurs(statement) => statements.remove(statement),
+                _ => {}
+            }
+            let Some(client) = &mut client else { continue };
+            match due {
+                Due::Parse(Some(naming))
+                | Due::ParseAnswered(naming)
+                | Due::ParseScratch(Some(naming)) => {
+                    client.name_statement(naming.name.clone(), naming.statement.clone());
+                }
+                Due::CloseAnswered(Some(naming)) => {
+                    client.forget_statement(&naming.name);
+                }
+                _ => {}
+            }
         }
     }
 
     fn parsed(&mut self, head: Header) -> Result<(), ServerFault> {
-        match self.expect(head, |due| matches!(due, Due::Parse(_) | Due::ParseOurs(_)))? {
-            Due::ParseOurs(_) => self.swallow(head),
-            _ => self.forward(head),
+        let accepts = |due: &Due| {
+            matches!(
+                due,
+                Due::Parse(_) | Due::ParseOurs(_) | Due::ParseScratch(_)
+            )
+        };
+        match self.expect(head, accepts)? {
+            Due::ParseOurs(_) | Due::ParseScratch(None) => self.swallow(head),
+            due => {
+                self.server.unnamed |= matches!(due, Due::Parse(None));
+                self.forward(head);
+            }
         }
         Ok(())
     }
 
     fn closed(&mut self, head: Header) -> Result<(), ServerFault> {
-        match self.expect(head, |due| matches!(due, Due::Close | Due::CloseOurs(_)))? {
-            Due::CloseOurs(_) => self.swallow(head),
+        let accepts = |due: &Due| matches!(due, Due::Close | Due::CloseOurs(_) | Due::CloseScratch);
+        match self.expect(head, accepts)? {
+            Due::CloseOurs(_) | Due::CloseScratch => self.swallow(head),
             _ => self.forward(head),
         }
         Ok(())
@@ -279,7 +343,7 @@ impl<'a> Reader<'a> {
             return self.swallow(head);
         }
         if !self.server.due.front_is_batch() {
-            return self.forward(head);
+            return self.pass_asynchronous(head);
         }
         if let Some(Due::Refuse(message)) = self.server.due.front() {
             self.to_client.own(message);
@@ -305,7 +369,7 @@ impl<'a> Reader<'a> {
                 }
                 self.unname(&naming);
             }
-            Due::ParseAnswered(naming) => self.unname(&naming),
+            Due::ParseAnswered(naming) | Due::ParseScratch(Some(naming)) => self.unname(&naming),
             Due::ParseOurs(statement) if !sabotaged(Sabotage::NoParseRollback) => {
                 self.server.statements.remove(&statement);
             }
@@ -330,16 +394,44 @@ impl<'a> Reader<'a> {
             return Err(ServerFault::Malformed(head.kind));
         };
         let transaction = Transaction::read(status).ok_or(ServerFault::Malformed(head.kind))?;
-        let answered = self.server.due.pop_ready(|_| {});
-        let Some(answered) = answered else {
-            return Err(ServerFault::Unexpected(head.kind));
+        let accepts = |due: &Due| {
+            matches!(
+                due,
+                Due::Query
+                    | Due::Forgets
+                    | Due::Deallocate { .. }
+                    | Due::FunctionCall
+                    | Due::Ours
+                    | Due::Sync
+                    | Due::SyncInCopy
+            )
         };
+        let answered = self.expect(head, accepts)?;
         self.server.transaction = transaction;
         self.server.copying_in = false;
-        if transaction == Transaction::Idle && self.rules.mode != PoolMode::Session {
-            self.server.statements.end_transaction();
+        if matches!(answered, Due::SyncInCopy) {
+            self.server.skipping = false;
+            self.server.readies_in_doubt += 1;
+        }
+        if self.server.due.is_empty() {
+            if matches!(answered, Due::SyncInCopy) {
+                self.server.unsynced = false;
+            }
+            self.server.readies_in_doubt = 0;
+            // What is due may belong to a transaction that has begun since.
+            if transaction == Transaction::Idle && self.rules.mode != PoolMode::Session {
+                self.server.statements.end_transaction();
+            }
         }
         if matches!(answered, Due::Ours) {
+            if std::mem::take(&mut self.server.adapting)
+                && !self.server.ours_failed
+                && let Some(client) = &mut self.client
+            {
+                let interner = self.rules.interner;
+                client.parameters =
+                    interner.as_reported(&client.parameters, &self.server.parameters);
+            }
             self.swallow(head);
             return Ok(());
         }
@@ -372,12 +464,24 @@ impl<'a> Reader<'a> {
             None if head.total > LOOK_MAX => {}
             None => return Err(ServerFault::Malformed(head.kind)),
         }
-        if self.client.is_some() && !self.is_ours() {
-            self.forward(head);
-        } else {
-            self.swallow(head);
-        }
+        self.pass_asynchronous(head);
         Ok(())
+    }
+
+    /// An answer has come that is no Sync's: what is left of the Syncs that
+    /// a failed copy may have ignored was ignored.
+    fn settle_syncs(&mut self) {
+        while let Some(due) = self.server.due.front() {
+            match due {
+                Due::SyncInCopy => {}
+                Due::Sync if self.server.readies_in_doubt > 0 => {
+                    self.server.readies_in_doubt -= 1;
+                }
+                _ => break,
+            }
+            self.server.due.pop();
+        }
+        self.server.readies_in_doubt = 0;
     }
 
     /// Answers what has come to the front of the queue and is ours to answer.

@@ -1,0 +1,95 @@
+//! When a server is given back, and what an unlinked client may say.
+
+use super::*;
+use crate::wire::{query, terminate};
+
+#[test]
+fn a_cancel_in_flight_holds_the_server() {
+    let mut lent = Lent::new();
+    lent.client(query("select 1"));
+    lent.server.cancel_started();
+    lent.server([sample::complete("SELECT 1"), sample::ready(b'I')].concat());
+    assert!(!lent.released(), "the cancel would hit the next client");
+    lent.server.cancel_ended();
+    assert!(lent.released());
+}
+
+#[test]
+fn a_message_cut_in_two_holds_the_server() {
+    let mut lent = Lent::new();
+    let bytes = query("select 1");
+    lent.client(&bytes[..7]);
+    assert!(!lent.released());
+    lent.client(&bytes[7..]);
+    lent.server([sample::complete("SELECT 1"), sample::ready(b'I')].concat());
+    assert!(lent.released());
+}
+
+#[test]
+fn a_query_of_ours_is_seen_by_nobody() {
+    let mut lent = Lent::new();
+    assert_eq!(kinds(&lent.server.ours("set a=b")), "Q");
+    assert_eq!(lent.server.ours_succeeded(), None);
+    lent.server(joined(&[
+        &sample::row_description(),
+        &sample::data_row("x"),
+        &sample::complete("SET"),
+        &sample::ready(b'I'),
+    ]));
+    assert_eq!(lent.server.ours_succeeded(), Some(true));
+    assert!(lent.server.is_clean());
+    let _ = lent.server.ours("set a=b");
+    lent.server([sample::error("22023", "no"), sample::ready(b'I')].concat());
+    assert_eq!(lent.server.ours_succeeded(), Some(false));
+    assert!(lent.answers.is_empty());
+}
+
+#[test]
+fn goodbye_is_not_passed_on() {
+    let mut lent = Lent::new();
+    let (done, sent) = lent.try_client(&terminate()).unwrap();
+    assert!(done.terminated && sent.is_empty());
+    assert_eq!(lent.client.unlinked(&terminate()), Ok(Unlinked::Terminated));
+}
+
+#[test]
+fn a_lone_sync_needs_no_server() {
+    let mut client = Lent::new().client;
+    let bytes = [sync(), sync()].concat();
+    assert_eq!(
+        client.unlinked(&bytes),
+        Ok(Unlinked::Handled {
+            consumed: bytes.len(),
+            ready: 2
+        })
+    );
+    let bytes = [sync().to_vec(), query("select 1")].concat();
+    assert_eq!(
+        client.unlinked(&bytes),
+        Ok(Unlinked::Handled {
+            consumed: 5,
+            ready: 1
+        })
+    );
+}
+
+#[test]
+fn a_type_that_no_client_sends_is_a_fault() {
+    let mut lent = Lent::new();
+    for kind in [b'p', b'Z', 0] {
+        let message = sample::bare(kind);
+        assert_eq!(lent.client.unlinked(&message), Err(ClientFault::Kind(kind)));
+        assert_eq!(lent.try_client(&message), Err(ClientFault::Kind(kind)));
+    }
+}
+
+#[test]
+fn a_transaction_block_is_refused_under_statement_pooling() {
+    let mut lent = Lent::new();
+    lent.mode = PoolMode::Statement;
+    lent.client(query("begin"));
+    assert_eq!(
+        lent.try_server(&[sample::complete("BEGIN"), sample::ready(b'T')].concat()),
+        Err(ServerFault::TransactionBlock)
+    );
+}

@@ -1,0 +1,237 @@
+//! Cancel requests: a connection of its own to where the query runs.
+//!
+//! While one is on its way to a server, that server is not given to anybody
+//! else: PostgreSQL closes the connection after it has sent the signal, and
+//! until then the signal might hit the next client's query.
+
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+};
+
+use proxy_core::{
+    pool::{Moment, ServerKey},
+    wire::{self, CancelKey},
+};
+
+use super::{
+    event_loop::EventLoop,
+    io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
+    shared::{ClientRef, Mail},
+};
+use crate::net;
+
+/// A cancel request on its way.
+#[derive(Debug)]
+pub(super) struct CancelRequest {
+    io: Io,
+    bytes: Vec<u8>,
+    sent: bool,
+    /// The server it is for; `None` if it goes to a peer, or the server is gone.
+    server: Option<ServerKey>,
+    requester: ClientRef,
+    began_at: Moment,
+}
+
+impl EventLoop {
+    /// Sends a request to the loop of its client, or to the peer it belongs to.
+    pub(super) fn route_cancel(&mut self, key: &CancelKey, requester: ClientRef) {
+        let Ok(bytes) = <[u8; 8]>::try_from(key.bytes()) else {
+            return self.cancel_done(requester);
+        };
+        let mut known = bytes;
+        known[7] |= 0b11;
+        if let Some(client) = self.shared.cancel_target(known) {
+            return self
+                .shared
+                .tell(client.thread, Mail::Cancel { client, requester });
+        }
+        let peer_id = u16::from_le_bytes([bytes[1], bytes[2]]);
+        let hops = bytes[7] & 0b11;
+        let own_id = self.live.config.global.peer_id;
+        if peer_id == 0 || peer_id == own_id || hops == 0 {
+            return self.cancel_done(requester);
+        }
+        let peer = self.live.config.peers.get(&peer_id);
+        let Some(address) = peer.and_then(|peer| {
+            let host = peer.host.as_deref()?;
+            (host, peer.port).to_socket_addrs().ok()?.next()
+        }) else {
+            tracing::warn!(peer_id, "cancel request for a peer that is not known");
+            return self.cancel_done(requester);
+        };
+        let mut forwarded = bytes;
+        forwarded[7] = (bytes[7] & !0b11) | (hops - 1);
+        let bytes = wire::cancel_request(&forwarded);
+        self.send_cancel(Address::Tcp(address), bytes, None, requester);
+    }
+
+    /// Cancels what a client of this loop is doing.
+    pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
+        let server_key = self.client_of(client).and_then(|client| client.server);
+        let Some(server_key) = server_key else {
+            return self
+                .shared
+                .tell(requester.thread, Mail::CancelDone { requester });
+        };
+        let server = &self.servers[server_key];
+        // Nothing due: the query is over, and the signal could only hit another.
+        let busy = server.session.due_len() > 0 && !server.is_in_setup();
+        let (Some(key), true) = (&server.cancel_key, busy) else {
+            return self
+                .shared
+                .tell(requester.thread, Mail::CancelDone { requester });
+        };
+        let bytes = wire::cancel_request(key.bytes());
+        let address = server.address;
+        self.send_cancel(address, bytes, Some(server_key), requester);
+    }
+
+    fn send_cancel(
+        &mut self,
+        address: Address,
+        bytes: Vec<u8>,
+        server: Option<ServerKey>,
+        requester: ClientRef,
+    ) {
+        let stream = match address {
+            Address::Tcp(address) => connect(address),
+            Address::Unix => self.connect_like(server),
+        };
+        let entry = self.cancels.vacant_entry();
+        let token = Self::cancel_token(entry.key());
+        let registered = stream.and_then(|mut stream| {
+            stream.register(self.poll.registry(), token)?;
+            Ok(stream)
+        });
+        match registered {
+            Ok(stream) => {
+                entry.insert(CancelRequest {
+                    io: Io::new(stream),
+                    bytes,
+                    sent: false,
+                    server,
+                    requester,
+                    began_at: self.now,
+                });
+                if let Some(server) = server {
+                    self.servers[server].session.cancel_started();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, %address, "cancel request not sent");
+                self.shared
+                    .tell(requester.thread, Mail::CancelDone { requester });
+            }
+        }
+    }
+
+    /// Another connection to the Unix socket that the server is behind.
+    fn connect_like(&self, server: Option<ServerKey>) -> io::Result<Stream> {
+        let pool = server.and_then(|key| self.pools.get(self.servers[key].pool)?.as_ref());
+        let settings = &pool.ok_or(io::ErrorKind::NotFound)?.settings;
+        let directory = settings.host.as_deref().unwrap_or("/var/run/postgresql");
+        let path = std::path::Path::new(directory).join(format!(".s.PGSQL.{}", settings.port));
+        mio::net::UnixStream::connect(path).map(Stream::Unix)
+    }
+
+    /// Something happened on a cancel request's connection.
+    pub(super) fn cancel_event(&mut self, key: usize) {
+        let Some(cancel) = self.cancels.get_mut(key) else {
+            return;
+        };
+        match advance(cancel) {
+            Ok(false) => {}
+            Ok(true) => self.cancel_ended(key),
+            Err(error) => {
+                tracing::warn!(%error, "cancel request lost");
+                self.cancel_ended(key);
+            }
+        }
+    }
+
+    fn cancel_ended(&mut self, key: usize) {
+        let mut cancel = self.cancels.remove(key);
+        // Best effort: the descriptor is closed right after.
+        let _ = cancel.io.stream.deregister(self.poll.registry());
+        let requester = cancel.requester;
+        self.shared
+            .tell(requester.thread, Mail::CancelDone { requester });
+        if let Some(server_key) = cancel.server
+            && let Some(server) = self.servers.get_mut(server_key)
+        {
+            server.session.cancel_ended();
+            self.release_if_free(server_key);
+        }
+    }
+
+    /// The server is closed: its cancels are nobody's concern.
+    pub(super) fn forget_cancels(&mut self, server: ServerKey) {
+        for (_, cancel) in &mut self.cancels {
+            if cancel.server == Some(server) {
+                cancel.server = None;
+            }
+        }
+    }
+
+    /// The requester may go: its request has been dealt with.
+    pub(super) fn cancel_done(&mut self, requester: ClientRef) {
+        if requester.thread != self.thread {
+            return self
+                .shared
+                .tell(requester.thread, Mail::CancelDone { requester });
+        }
+        if self.client_of(requester).is_some() {
+            self.client_gone(requester.key, "cancel request dealt with");
+        }
+    }
+
+    /// Gives up cancel requests that got no answer for `cancel_wait_timeout`.
+    pub(super) fn expire_cancels(&mut self) {
+        let longest = self.live.config.global.cancel_wait_timeout;
+        if longest.is_zero() {
+            return;
+        }
+        let late: Vec<usize> = self
+            .cancels
+            .iter()
+            .filter(|(_, cancel)| self.now.since(cancel.began_at) >= longest)
+            .map(|(key, _)| key)
+            .collect();
+        for key in late {
+            // Whether the signal will come yet is unknown, so the server must
+            // not serve anybody else.
+            if let Some(server) = self.cancels[key].server {
+                self.server_lost(server, "a cancel request to it was not answered in time");
+            }
+            self.cancel_ended(key);
+        }
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<Stream> {
+    net::connect(address).map(Stream::Tcp)
+}
+
+/// Sends the request once connected; true when the other side has closed.
+fn advance(cancel: &mut CancelRequest) -> io::Result<bool> {
+    if !cancel.sent {
+        if !cancel.io.stream.established()? {
+            return Ok(false);
+        }
+        let bytes = std::mem::take(&mut cancel.bytes);
+        cancel.io.send_bytes(&bytes)?;
+        cancel.sent = true;
+    }
+    if cancel.io.is_choked() {
+        cancel.io.flush()?;
+    }
+    let mut scratch = Scratch::new();
+    loop {
+        match cancel.io.read(&mut scratch, READ_SIZE_UNLINKED)? {
+            Input::Closed => return Ok(true),
+            Input::Nothing => return Ok(false),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `/livez`, `/readyz`, `/metrics` and `/status` of the pooler.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{Json, Router, routing::get};
+use proxy_core::status::{ClientCounts, PoolerStatus, ServerCounts};
+
+use super::control::Control;
+use crate::http;
+
+/// All routes.
+pub(super) fn router(control: Arc<Control>) -> Router {
+    let hearts = control
+        .shared
+        .mailboxes
+        .iter()
+        .map(|mailbox| mailbox.heart.clone())
+        .collect();
+    let ready = {
+        let shared = control.shared.clone();
+        move || {
+            if shared.draining.load(Ordering::SeqCst) {
+                Err("draining".to_owned())
+            } else if shared.listening.load(Ordering::SeqCst) {
+                Ok(())
+            } else {
+                Err("not listening".to_owned())
+            }
+        }
+    };
+    http::probes(hearts, ready, String::new).route(
+        "/status",
+        get(move || {
+            let control = control.clone();
+            async move { Json(status(&control).await) }
+        }),
+    )
+}
+
+async fn status(control: &Control) -> PoolerStatus {
+    let shared = &control.shared;
+    let snapshots = control.snapshots(false).await;
+    let mut clients = ClientCounts {
+        total: shared.clients.load(Ordering::SeqCst),
+        max: shared.live().config.global.max_client_conn,
+        ..ClientCounts::default()
+    };
+    let mut servers = ServerCounts::default();
+    for pool in snapshots.iter().flat_map(|snapshot| &snapshot.pools) {
+        clients.active += pool.clients_active;
+        clients.waiting += pool.clients_waiting;
+        servers.active += pool.servers_active;
+        servers.idle += pool.servers_idle;
+        servers.login += pool.servers_login;
+    }
+    PoolerStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: shared.boot_id.clone(),
+        state: shared.state(),
+        config_revision: shared.live().config.global.config_revision.clone(),
+        started_at: shared.started_at,
+        listen: shared.listen.clone(),
+        clients,
+        servers,
+    }
+}

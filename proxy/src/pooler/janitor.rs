@@ -1,0 +1,354 @@
+//! What is looked at ten times a second: deadlines, lifetimes, the drain.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use proxy_core::{
+    pool::{ClientKey, Moment, ServerKey},
+    session::Transaction,
+    wire::SqlState,
+};
+
+use super::{client::Phase, event_loop::EventLoop, link::is_at_boundary, pools::Settings};
+
+/// A drain under way: sessions are closed at their boundaries between `from`
+/// and `end`, each at a moment of its own, so that they do not all reconnect
+/// at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    from: Moment,
+    end: Moment,
+}
+
+impl Drain {
+    /// When the client with this id is to go.
+    fn due(self, id: u64) -> Moment {
+        let span_us = self.end.0.saturating_sub(self.from.0);
+        // The last tenth is for those who were busy when their moment came.
+        let spread_us = span_us / 10 * 9;
+        let place = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        Moment(self.from.0 + spread_us * place / (1 << 32))
+    }
+}
+
+impl EventLoop {
+    pub(super) fn janitor(&mut self) {
+        self.expire_waiters();
+        self.expire_clients();
+        self.expire_servers();
+        self.expire_cancels();
+        self.trim_pools();
+        self.drain_clients();
+    }
+
+    fn expire_waiters(&mut self) {
+        for id in 0..self.pools.len() {
+            let Some(local) = &mut self.pools[id] else {
+                continue;
+            };
+            let longest = local.settings.pool.query_wait_timeout;
+            if longest.is_zero() {
+                continue;
+            }
+            while let Some(local) = &mut self.pools[id]
+                && let Some(key) = local.pool.expired(Some(longest), self.now)
+            {
+                let reason = local.last_failure.clone();
+                self.clients[key].waiting = false;
+                let text = match reason {
+                    Some(reason) => format!(
+                        "no server within {} s (query_wait_timeout): {reason}",
+                        longest.as_secs_f64()
+                    ),
+                    None => format!(
+                        "no server within {} s (query_wait_timeout): all are in use",
+                        longest.as_secs_f64()
+                    ),
+                };
+                self.refuse_client(
+                    key,
+                    SqlState::TOO_MANY_CONNECTIONS,
+                    &text,
+                    "SHOW POOLS on the pooler's console shows who uses them.",
+                );
+            }
+        }
+    }
+
+    fn expire_clients(&mut self) {
+        let login_max = self.live.config.global.client_login_timeout;
+        let mut late: Vec<(ClientKey, Late)> = Vec::new();
+        for (key, client) in &self.clients {
+            let late_for = match &client.phase {
+                Phase::First | Phase::Proving(_) | Phase::AwaitingWelcome(_) => {
+                    let age = self.now.since(client.connected_at);
+                    (!login_max.is_zero() && age >= login_max).then_some(Late::Login)
+                }
+                Phase::Ending { until } => (*until <= self.now).then_some(Late::Ended),
+                Phase::Requester | Phase::Console(_) => None,
+                Phase::Session => self.session_late(key),
+            };
+            if let Some(late_for) = late_for {
+                late.push((key, late_for));
+            }
+        }
+        for (key, late_for) in late {
+            self.end_late_client(key, late_for);
+        }
+    }
+
+    fn session_late(&self, key: ClientKey) -> Option<Late> {
+        let client = &self.clients[key];
+        let settings = &self.pools[client.pool].as_ref()?.settings;
+        let limits = &settings.pool;
+        let over = |longest: Duration, since: Moment| {
+            !longest.is_zero() && self.now.since(since) >= longest
+        };
+        let Some(server) = client.server else {
+            let idle = over(limits.client_idle_timeout, client.request_at);
+            return (idle && !client.waiting).then_some(Late::Idle);
+        };
+        let server = &self.servers[server];
+        if server.is_in_setup() {
+            return None;
+        }
+        if server.session.due_len() > 0 && over(limits.query_timeout, server.query_at) {
+            return Some(Late::Query);
+        }
+        if over(limits.transaction_timeout, server.linked_at) {
+            return Some(Late::Transaction);
+        }
+        let in_transaction = server.session.transaction() != Transaction::Idle;
+        let idle = server.session.due_len() == 0
+            && over(limits.idle_transaction_timeout, client.request_at);
+        (in_transaction && idle).then_some(Late::IdleInTransaction)
+    }
+
+    fn end_late_client(&mut self, key: ClientKey, late: Late) {
+        let (code, text) = match late {
+            Late::Ended => return self.client_gone(key, "told to go"),
+            Late::Login => (
+                SqlState::CANNOT_CONNECT_NOW,
+                "login took longer than client_login_timeout",
+            ),
+            Late::Idle => (
+                SqlState::IDLE_SESSION_TIMEOUT,
+                "session was idle for longer than client_idle_timeout",
+            ),
+            Late::Query => (
+                SqlState::QUERY_CANCELED,
+                "query took longer than query_timeout",
+            ),
+            Late::Transaction => (
+                SqlState::QUERY_CANCELED,
+                "transaction took longer than transaction_timeout",
+            ),
+            Late::IdleInTransaction => (
+                SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
+                "transaction was idle for longer than idle_transaction_timeout",
+            ),
+        };
+        self.refuse_client(key, code, text, "");
+    }
+
+    fn expire_servers(&mut self) {
+        let connect_max = self.live.config.global.server_connect_timeout;
+        let mut late: Vec<ServerKey> = Vec::new();
+        for (key, server) in &self.servers {
+            if !server.is_ready()
+                && !connect_max.is_zero()
+                && self.now.since(server.opened_at) >= connect_max
+            {
+                late.push(key);
+            }
+        }
+        for key in late {
+            let address = self.servers[key].address;
+            let reason = format!(
+                "{address} did not answer within {} s (server_connect_timeout)",
+                connect_max.as_secs_f64()
+            );
+            self.connect_failed(key, &reason);
+        }
+    }
+
+    /// Closes servers that have been idle or open too long, opens those that
+    /// `min_pool_size` asks for.
+    fn trim_pools(&mut self) {
+        let idle_max = self.live.config.global.server_idle_timeout;
+        for id in 0..self.pools.len() {
+            let Some(local) = &self.pools[id] else {
+                continue;
+            };
+            let lifetime = local.settings.pool.server_lifetime;
+            let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
+            let aged = idle.into_iter().find(|&key| {
+                let server = &self.servers[key];
+                server.close_when_free || self.now.since(server.opened_at) >= lifetime
+            });
+            if let Some(key) = aged {
+                // One at a time: a pool must not be emptied at once.
+                self.close_server(key, "its lifetime is over");
+            }
+            if !idle_max.is_zero()
+                && let Some(local) = &self.pools[id]
+                && let Some(key) = local.pool.idle_too_long(idle_max, self.now)
+            {
+                self.close_server(key, "it was idle for server_idle_timeout");
+            }
+            if self.drain.is_none() && self.pools[id].as_ref().is_some_and(|l| l.step_at.is_none())
+            {
+                self.step_pool(id);
+            }
+        }
+    }
+
+    /// Ends sessions at their boundaries until `end`, and what is left then.
+    pub(super) fn begin_drain(&mut self, from: Moment, end: Moment) {
+        self.stop_listening();
+        self.drain = Some(Drain { from, end });
+    }
+
+    fn drain_clients(&mut self) {
+        let Some(drain) = self.drain else {
+            return;
+        };
+        let over = self.now >= drain.end;
+        let due: Vec<(ClientKey, bool)> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester))
+            .filter(|(_, client)| over || drain.due(client.id) <= self.now)
+            .map(|(key, client)| {
+                let boundary = is_at_boundary(client, &self.servers) || !client.is_session();
+                (key, boundary)
+            })
+            .collect();
+        for (key, at_boundary) in due {
+            if over && !at_boundary {
+                self.refuse_client(
+                    key,
+                    SqlState::ADMIN_SHUTDOWN,
+                    "the pooler is shutting down and drain_timeout is over",
+                    "Reconnect: another pooler serves. The transaction under way was not finished.",
+                );
+            } else if at_boundary {
+                self.say_goodbye(key, "the pooler is shutting down");
+            }
+        }
+        let sessions = self
+            .clients
+            .iter()
+            .any(|(_, client)| !matches!(client.phase, Phase::Ending { .. }));
+        if !sessions {
+            self.close_idle_servers(|_| true);
+            self.stopped = self.clients.is_empty() || over;
+        }
+    }
+
+    /// At a transaction's end: whether the client's moment to go has come.
+    pub(super) fn end_if_draining(&mut self, key: ClientKey) -> bool {
+        let Some(drain) = self.drain else {
+            return false;
+        };
+        let client = &self.clients[key];
+        if !client.is_session()
+            || drain.due(client.id) > self.now
+            || !is_at_boundary(client, &self.servers)
+        {
+            return false;
+        }
+        self.say_goodbye(key, "the pooler is shutting down");
+        true
+    }
+
+    /// Closes idle servers of the pools that `chosen` picks.
+    pub(super) fn close_idle_servers(&mut self, chosen: impl Fn(usize) -> bool) {
+        for id in 0..self.pools.len() {
+            let Some(local) = self.pools[id].as_ref().filter(|_| chosen(id)) else {
+                continue;
+            };
+            let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
+            for key in idle {
+                self.close_server(key, "pool closed");
+            }
+        }
+    }
+
+    /// Pools were paused or resumed.
+    pub(super) fn pools_changed(&mut self) {
+        for id in 0..self.pools.len() {
+            let Some(local) = &self.pools[id] else {
+                continue;
+            };
+            if local.info.shared.is_paused() {
+                self.close_idle_servers(|other| other == id);
+                continue;
+            }
+            while let Some((server, client)) = self.pool(id).pool.resume() {
+                self.serve(client, server);
+            }
+            self.step_pool(id);
+        }
+    }
+
+    /// Closes every server when it is free.
+    pub(super) fn reconnect(&mut self) {
+        for (_, server) in &mut self.servers {
+            server.close_when_free = true;
+        }
+        self.close_idle_servers(|_| true);
+        for id in 0..self.pools.len() {
+            if self.pools[id].is_some() {
+                self.step_pool(id);
+            }
+        }
+    }
+
+    /// Another configuration is in force.
+    pub(super) fn reconfigured(&mut self) {
+        self.live = self.shared.live();
+        for id in 0..self.pools.len() {
+            let Some(local) = &mut self.pools[id] else {
+                continue;
+            };
+            let settings = local.info.settings();
+            let stale = is_stale(&local.settings, &settings);
+            local.settings = settings;
+            if stale {
+                for (_, server) in &mut self.servers {
+                    if server.pool == id {
+                        server.close_when_free = true;
+                    }
+                }
+                self.close_idle_servers(|other| other == id);
+            }
+            self.step_pool(id);
+        }
+        self.shared.mailboxes[self.thread]
+            .clients
+            .store(self.clients.len() as u32, Ordering::Relaxed);
+    }
+}
+
+/// Whether servers opened under `old` do not fit `new`.
+fn is_stale(old: &Settings, new: &Settings) -> bool {
+    old.host != new.host
+        || old.port != new.port
+        || old.dbname != new.dbname
+        || old.server_user != new.server_user
+        || old.secret != new.secret
+        || old.startup != new.startup
+        || old.connect_query != new.connect_query
+        || old.max_prepared_statements != new.max_prepared_statements
+}
+
+/// Which limit of time a client has passed.
+#[derive(Clone, Copy, Debug)]
+enum Late {
+    Login,
+    Ended,
+    Idle,
+    Query,
+    Transaction,
+    IdleInTransaction,
+}

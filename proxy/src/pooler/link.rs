@@ -1,0 +1,506 @@
+//! A client and its server: from the request to the release.
+
+use proxy_core::{
+    config::PoolMode,
+    pool::{ClientKey, Request, Returned, ServerKey},
+    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server},
+    wire::{self, SqlState},
+};
+
+use super::{
+    client::{Client, Phase},
+    event_loop::{EventLoop, Outputs},
+    server::{Server, Setup},
+    shared::Mail,
+};
+
+/// What became of a request for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Linked {
+    /// The server is there and ready.
+    Now,
+    /// Later: the client is resumed then.
+    Later,
+}
+
+impl EventLoop {
+    /// What a logged-in client sent.
+    pub(super) fn session_input(&mut self, key: ClientKey, input: &[u8], outputs: &mut Outputs) {
+        let mut at = 0;
+        while at < input.len() {
+            let Some(client) = self.clients.get_mut(key) else {
+                return;
+            };
+            let rest = &input[at..];
+            if !client.is_session() {
+                return;
+            }
+            if client.waiting || client.paused {
+                return client.io.keep(rest, 0);
+            }
+            if let Some(server) = client.server {
+                if self.servers[server].is_in_setup() {
+                    return self.clients[key].io.keep(rest, 0);
+                }
+                match self.forward_to_server(key, server, rest, outputs) {
+                    Some(consumed) => at += consumed,
+                    None => return,
+                }
+                let Some(client) = self.clients.get(key) else {
+                    return;
+                };
+                if client.io.has_kept() || client.paused {
+                    return;
+                }
+                continue;
+            }
+            match client.session.unlinked(rest) {
+                Ok(Unlinked::Handled { consumed, ready }) => {
+                    at += consumed;
+                    if ready > 0 {
+                        let bytes = wire::ready_for_query(b'I').repeat(ready as usize);
+                        if !self.tell_client(key, &bytes) {
+                            return;
+                        }
+                    }
+                    if consumed == 0 {
+                        return self.clients[key].io.keep(rest, 0);
+                    }
+                }
+                Ok(Unlinked::Terminated) => return self.client_gone(key, "client said goodbye"),
+                // It has one now, or what is left is kept.
+                Ok(Unlinked::NeedsServer) => self.request_server(key),
+                Err(fault) => {
+                    let text = fault.to_string();
+                    return self.refuse_client(key, fault.code(), &text, "");
+                }
+            }
+        }
+    }
+
+    /// Passes on what a linked client sent. Returns how much was dealt with;
+    /// `None` if the client is gone.
+    fn forward_to_server(
+        &mut self,
+        key: ClientKey,
+        server_key: ServerKey,
+        input: &[u8],
+        outputs: &mut Outputs,
+    ) -> Option<usize> {
+        let client = &mut self.clients[key];
+        let server = &mut self.servers[server_key];
+        let local = self.pools[client.pool]
+            .as_mut()
+            .expect("a client has a pool");
+        let rules = Self::rules(&self.shared, local);
+        outputs.to_server.clear();
+        outputs.to_client.clear();
+        let began = server.session.due_len() == 0;
+        let done = from_client(
+            rules,
+            &mut client.session,
+            &mut server.session,
+            input,
+            &mut outputs.to_server,
+            &mut outputs.to_client,
+        );
+        let done = match done {
+            Ok(done) => done,
+            Err(fault) => {
+                let text = fault.to_string();
+                self.refuse_client(key, fault.code(), &text, "");
+                return None;
+            }
+        };
+        if began {
+            server.query_at = self.now;
+        }
+        client.request_at = self.now;
+        let counters = &mut local.counters;
+        counters.received_bytes += done.consumed as u64;
+        counters.client_parses += u64::from(done.parses);
+        counters.server_parses += u64::from(done.parses_server);
+        counters.binds += u64::from(done.binds);
+        let sent = server.io.send(&outputs.to_server, input);
+        let answered = client.io.send(&outputs.to_client, input);
+        if server.io.is_choked() && server.choked_since.is_none() {
+            server.choked_since = Some(self.now);
+        }
+        client.paused = done.paused;
+        if done.needed > 0 || done.paused {
+            client.io.keep(&input[done.consumed..], done.needed);
+        }
+        if let Err(error) = sent {
+            self.server_lost(server_key, &format!("cannot send: {error}"));
+            return None;
+        }
+        if answered.is_err() {
+            self.client_gone(key, "client connection lost");
+            return None;
+        }
+        if done.terminated {
+            self.client_gone(key, "client said goodbye");
+            return None;
+        }
+        // What was answered in the server's stead may have been all there was.
+        if !outputs.to_client.is_empty() && self.servers[server_key].session.is_clean() {
+            self.release_if_free(server_key);
+        }
+        Some(done.consumed)
+    }
+
+    /// The client needs a server.
+    fn request_server(&mut self, key: ClientKey) {
+        let now = self.now;
+        let client = &mut self.clients[key];
+        client.request_at = now;
+        let id = client.pool;
+        match self.pool(id).pool.request(key, now) {
+            Request::Granted(server) => {
+                self.link(key, server);
+            }
+            Request::Queued => {
+                self.clients[key].waiting = true;
+                self.step_pool(id);
+            }
+        }
+    }
+
+    /// Lends the server to the client.
+    fn link(&mut self, key: ClientKey, server_key: ServerKey) -> Linked {
+        let client = &mut self.clients[key];
+        let server = &mut self.servers[server_key];
+        debug_assert!(server.client.is_none(), "a server lent twice");
+        client.waiting = false;
+        client.server = Some(server_key);
+        server.client = Some(key);
+        server.linked_at = self.now;
+        server.query_at = self.now;
+        let local = self.pools[client.pool]
+            .as_mut()
+            .expect("a client has a pool");
+        let waited = self.now.since(client.request_at);
+        local.counters.assignments += 1;
+        local.counters.wait_us += u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        let settings = local.settings.clone();
+        let unused = self.now.since(server.used_at);
+        if !settings.check_query.is_empty()
+            && settings.check_query != "<empty>"
+            && unused >= settings.check_delay
+        {
+            return self.set_up(server_key, Setup::Check, &settings.check_query);
+        }
+        self.set_parameters(server_key)
+    }
+
+    /// Gives the server the client's parameters, if they differ.
+    fn set_parameters(&mut self, server_key: ServerKey) -> Linked {
+        let server = &mut self.servers[server_key];
+        let client = &self.clients[server.client.expect("it is lent")];
+        match server.session.adapt(&self.shared.interner, &client.session) {
+            None => Linked::Now,
+            Some(bytes) => self.begin_set_up(server_key, Setup::Parameters, &bytes),
+        }
+    }
+
+    fn set_up(&mut self, server_key: ServerKey, setup: Setup, sql: &str) -> Linked {
+        let bytes = self.servers[server_key].session.ours(sql);
+        self.begin_set_up(server_key, setup, &bytes)
+    }
+
+    fn begin_set_up(&mut self, server_key: ServerKey, setup: Setup, bytes: &[u8]) -> Linked {
+        let server = &mut self.servers[server_key];
+        server.setup = Some(setup);
+        if let Err(error) = server.io.send_bytes(bytes) {
+            self.server_lost(server_key, &format!("cannot send: {error}"));
+        }
+        Linked::Later
+    }
+
+    /// A query of ours has been answered.
+    fn set_up_done(&mut self, server_key: ServerKey, succeeded: bool) {
+        let server = &mut self.servers[server_key];
+        let Some(setup) = server.setup.take() else {
+            return;
+        };
+        if !succeeded {
+            return self.set_up_failed(server_key, setup);
+        }
+        match (setup, server.client) {
+            (Setup::Check, Some(key)) => {
+                if self.set_parameters(server_key) == Linked::Now {
+                    self.resume_client(key);
+                }
+            }
+            (Setup::Parameters, Some(key)) => self.resume_client(key),
+            // The client left meanwhile, or the query was there to make the
+            // server as new.
+            (Setup::Check | Setup::Parameters | Setup::Reset, _) => self.server_free(server_key),
+            (Setup::Connect, _) => self.server_opened(server_key),
+        }
+    }
+
+    fn set_up_failed(&mut self, server_key: ServerKey, setup: Setup) {
+        match setup {
+            Setup::Connect => {
+                self.open_failed(server_key, "connect_query failed", None);
+            }
+            Setup::Check | Setup::Reset => {
+                self.server_lost(server_key, "the server's check or reset query failed");
+            }
+            Setup::Parameters => {
+                let server = &self.servers[server_key];
+                let (id, client) = (server.pool, server.client);
+                self.close_server(server_key, "it refused a client's parameters");
+                if let Some(key) = client {
+                    self.refuse_client(
+                        key,
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        "the server refused a parameter that this session has set",
+                        "Look at client_encoding, DateStyle, TimeZone and the like in the connection's options.",
+                    );
+                }
+                self.step_pool(id);
+            }
+        }
+    }
+
+    /// What a ready server sent.
+    pub(super) fn server_input(
+        &mut self,
+        server_key: ServerKey,
+        input: &[u8],
+        outputs: &mut Outputs,
+    ) {
+        let server = &mut self.servers[server_key];
+        let local = self.pools[server.pool]
+            .as_mut()
+            .expect("a server has a pool");
+        let rules = Self::rules(&self.shared, local);
+        // What a client wanted and what the server made of it meet here; of
+        // other queries of ours it hears nothing.
+        let shown = matches!(server.setup, None | Some(Setup::Parameters));
+        let client_key = server.client.filter(|_| shown);
+        let mut client = client_key.map(|key| &mut self.clients[key]);
+        outputs.to_client.clear();
+        let session = client.as_deref_mut().map(|client| &mut client.session);
+        let done = from_server(
+            rules,
+            session,
+            &mut server.session,
+            input,
+            &mut outputs.to_client,
+        );
+        local.counters.sent_bytes += input.len() as u64;
+        let done = match done {
+            Ok(done) => done,
+            Err(fault) => return self.server_fault(server_key, &fault),
+        };
+        if done.consumed < input.len() {
+            server.io.keep(&input[done.consumed..], done.needed);
+        }
+        if done.queries > 0 {
+            local.counters.queries += u64::from(done.queries);
+            local.counters.transactions += u64::from(done.transactions);
+            let took = self.now.since(server.query_at);
+            local.counters.query_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            server.query_at = self.now;
+        }
+        if let Some(client) = client {
+            if let Err(error) = client.io.send(&outputs.to_client, input) {
+                tracing::debug!(%error, client = %client.address, "client lost");
+                let key = client_key.expect("it is linked");
+                return self.client_gone(key, "client connection lost");
+            }
+            if client.io.is_choked() && client.choked_since.is_none() {
+                client.choked_since = Some(self.now);
+            }
+            client.request_at = self.now;
+            if client.paused && server.session.due_len() < DUE_MAX / 2 {
+                client.paused = false;
+                let key = client_key.expect("it is linked");
+                self.resume_client(key);
+            }
+        }
+        let Some(server) = self.servers.get(server_key) else {
+            return;
+        };
+        if server.setup.is_some() {
+            if let Some(succeeded) = server.session.ours_succeeded() {
+                self.set_up_done(server_key, succeeded);
+            }
+        } else {
+            self.release_if_free(server_key);
+        }
+    }
+
+    fn server_fault(&mut self, server_key: ServerKey, fault: &ServerFault) {
+        let server = &self.servers[server_key];
+        let (code, text) = match fault {
+            ServerFault::TransactionBlock => (SqlState::FEATURE_NOT_SUPPORTED, fault.to_string()),
+            _ => {
+                let pool = &self.pools[server.pool].as_ref().expect("a pool").info;
+                tracing::error!(%fault, database = %pool.database, user = %pool.user, "server closed");
+                (SqlState::PROTOCOL_VIOLATION, fault.to_string())
+            }
+        };
+        let (id, client) = (server.pool, server.client);
+        self.close_server(server_key, &text);
+        if let Some(key) = client {
+            self.refuse_client(key, code, &text, "");
+        }
+        self.step_pool(id);
+    }
+
+    /// Gives the server back if its client has no more use for it now.
+    pub(super) fn release_if_free(&mut self, server_key: ServerKey) {
+        let Some(server) = self.servers.get(server_key) else {
+            return;
+        };
+        let mode = self.pools[server.pool]
+            .as_ref()
+            .expect("a server has a pool")
+            .settings
+            .pool
+            .pool_mode;
+        match server.client {
+            Some(key) => {
+                let client = &self.clients[key];
+                let leaving = !client.is_session();
+                if (mode != PoolMode::Session || leaving)
+                    && server.session.released(&client.session)
+                {
+                    self.release(server_key);
+                }
+            }
+            // Its client left while a cancel was on its way.
+            None if server.orphaned => {
+                if server.session.is_clean() && server.session.cancel_guarded() {
+                    self.release(server_key);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the server from its client and makes it fit for the next.
+    fn release(&mut self, server_key: ServerKey) {
+        let now = self.now;
+        let server = &mut self.servers[server_key];
+        let client_key = server.client.take();
+        server.orphaned = false;
+        server.used_at = now;
+        server.session.end_checkout();
+        let local = self.pools[server.pool]
+            .as_mut()
+            .expect("a server has a pool");
+        let took = now.since(server.linked_at);
+        local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let settings = local.settings.clone();
+        if let Some(key) = client_key {
+            self.clients[key].server = None;
+        }
+        let reset = settings.reset_always || settings.pool.pool_mode == PoolMode::Session;
+        if reset && !settings.reset_query.is_empty() {
+            self.set_up(server_key, Setup::Reset, &settings.reset_query);
+        } else {
+            self.server_free(server_key);
+        }
+        if let Some(key) = client_key {
+            // A drain closes sessions at their boundary, which is here.
+            if !self.end_if_draining(key) {
+                self.resume_client(key);
+            }
+        }
+    }
+
+    /// The server has nothing to do: the pool says for whom it is next.
+    pub(super) fn server_free(&mut self, server_key: ServerKey) {
+        let now = self.now;
+        let server = &mut self.servers[server_key];
+        let id = server.pool;
+        if server.close_when_free {
+            self.close_server(server_key, "it was to be closed when free");
+            return self.step_pool(id);
+        }
+        let next = self.pool(id).pool.returned(server_key, now);
+        self.returned(server_key, next);
+    }
+
+    pub(super) fn returned(&mut self, server_key: ServerKey, next: Returned) {
+        match next {
+            Returned::Kept => {}
+            Returned::Serve(client) => self.serve(client, server_key),
+            Returned::Move(thread) => self.move_server(server_key, thread),
+            Returned::Close => self.close_server(server_key, "the pool is paused or full"),
+        }
+    }
+
+    /// A waiter's turn has come.
+    pub(super) fn serve(&mut self, key: ClientKey, server_key: ServerKey) {
+        self.clients[key].waiting = false;
+        if matches!(self.clients[key].phase, Phase::AwaitingWelcome(_)) {
+            // It wanted to know what the server is, no more.
+            self.welcome_waiting(key);
+            return self.server_free(server_key);
+        }
+        if self.link(key, server_key) == Linked::Now {
+            self.resume_client(key);
+        }
+    }
+
+    /// A client leaves: what becomes of its server, or of its place in the queue.
+    pub(super) fn unlink_leaving_client(&mut self, key: ClientKey) {
+        let client = &mut self.clients[key];
+        if std::mem::take(&mut client.waiting) {
+            let id = client.pool;
+            self.pool(id).pool.forget(key);
+        }
+        let Some(server_key) = self.clients[key].server.take() else {
+            return;
+        };
+        let mid_message = self.clients[key].session.mid_message();
+        let server = &mut self.servers[server_key];
+        if server.is_in_setup() {
+            // It is given back when the query of ours is answered.
+            server.client = None;
+            return;
+        }
+        if !server.session.is_clean() || mid_message {
+            let id = server.pool;
+            self.close_server(server_key, "its client left in the middle of a transaction");
+            return self.step_pool(id);
+        }
+        server.client = None;
+        server.orphaned = true;
+        self.release_if_free(server_key);
+    }
+
+    /// Moves an idle server to the loop of a waiter.
+    fn move_server(&mut self, server_key: ServerKey, thread: usize) {
+        if let Some(moved) = self.take_server(server_key) {
+            self.shared.tell(thread, Mail::Server(Box::new(moved)));
+        }
+    }
+
+    /// Another loop would like an idle server.
+    pub(super) fn asked_for_server(&mut self, id: usize, from: usize) {
+        let Some(Some(local)) = self.pools.get_mut(id) else {
+            return;
+        };
+        if let Some(server_key) = local.pool.asked() {
+            self.move_server(server_key, from);
+        }
+    }
+}
+
+/// Whether a client may be closed without cutting anything.
+pub(super) fn is_at_boundary(client: &Client, servers: &slab::Slab<Server>) -> bool {
+    match client.server {
+        None => client.is_session() && !client.waiting && !client.io.has_kept(),
+        Some(server) => {
+            let server = &servers[server];
+            server.setup.is_none() && server.session.released(&client.session)
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The process's pools: one for each database and user that met.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use proxy_core::{
+    config::{Database, PoolMode, PoolerConfig, Secret, pooler::PoolSettings},
+    login::server::Welcome,
+    parameters::Parameters,
+    pool::{self, Budget, Limits},
+};
+
+use super::shared::lock;
+
+/// What a pool connects to and how its clients are treated; replaced by a reload.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) pool: PoolSettings,
+    /// `None` is the Unix socket in the standard place.
+    pub(super) host: Option<String>,
+    pub(super) port: u16,
+    /// Name of the database on the server.
+    pub(super) dbname: String,
+    /// User on the server.
+    pub(super) server_user: String,
+    pub(super) secret: Option<Secret>,
+    pub(super) connect_query: Option<String>,
+    /// Start-up parameters that the database's entry asks for.
+    pub(super) startup: Vec<(&'static str, String)>,
+    pub(super) reset_query: String,
+    pub(super) reset_always: bool,
+    pub(super) check_query: String,
+    pub(super) check_delay: Duration,
+    pub(super) max_prepared_statements: usize,
+}
+
+impl Settings {
+    /// What holds for clients of `user` in `database`; `None` if no entry
+    /// serves that database any more.
+    pub(super) fn new(config: &PoolerConfig, database: &str, user: &str) -> Option<Self> {
+        let (entry, _) = config.database(database)?;
+        let server_user = entry.user.clone().unwrap_or_else(|| user.to_owned());
+        let secret = entry
+            .password
+            .clone()
+            .or_else(|| config.userlist.secret(&server_user).cloned());
+        let global = &config.global;
+        Some(Self {
+            pool: config.pool(entry, user),
+            host: entry.host.clone(),
+            port: entry.port,
+            dbname: entry.dbname.clone().unwrap_or_else(|| database.to_owned()),
+            server_user,
+            secret,
+            connect_query: entry.connect_query.clone(),
+            startup: startup_of(entry),
+            reset_query: global.server_reset_query.clone(),
+            reset_always: global.server_reset_query_always,
+            check_query: global.server_check_query.clone(),
+            check_delay: global.server_check_delay,
+            max_prepared_statements: global.max_prepared_statements as usize,
+        })
+    }
+
+    pub(super) fn follow_statements(&self) -> bool {
+        self.pool.pool_mode != PoolMode::Session && self.max_prepared_statements > 0
+    }
+}
+
+fn startup_of(entry: &Database) -> Vec<(&'static str, String)> {
+    let parameters = [
+        ("client_encoding", &entry.client_encoding),
+        ("datestyle", &entry.datestyle),
+        ("timezone", &entry.timezone),
+        ("application_name", &entry.application_name),
+    ];
+    parameters
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.clone()?)))
+        .collect()
+}
+
+/// What the pool's servers say of themselves to clients that log in.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) welcome: Welcome,
+    /// The tracked ones among its parameters.
+    pub(super) parameters: Parameters,
+}
+
+/// A pool, as all loops see it.
+#[derive(Debug)]
+pub(super) struct PoolInfo {
+    /// Position in the table; the scope of its prepared statements.
+    pub(super) id: usize,
+    pub(super) database: String,
+    pub(super) user: String,
+    pub(super) shared: Arc<pool::Shared>,
+    settings: RwLock<Arc<Settings>>,
+    known: RwLock<Option<Arc<Known>>>,
+    /// Clients logged in, on all loops.
+    clients: AtomicU32,
+    db_budget: Arc<Budget>,
+    user_budget: Arc<Budget>,
+}
+
+impl PoolInfo {
+    /// Clients logged in, on all loops.
+    pub(super) fn clients(&self) -> u32 {
+        self.clients.load(Ordering::SeqCst)
+    }
+
+    /// The limit of servers shared by all pools of the database, and its use.
+    pub(super) fn db_budget(&self) -> &Budget {
+        &self.db_budget
+    }
+
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What servers say of themselves; `None` before the first has answered.
+    pub(super) fn known(&self) -> Option<Arc<Known>> {
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set_known(&self, known: Known) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(known));
+    }
+}
+
+fn limits(settings: &Settings, config: &PoolerConfig) -> Limits {
+    Limits {
+        size: settings.pool.pool_size,
+        size_min: settings.pool.min_pool_size,
+        reserve: settings.pool.reserve_pool_size,
+        reserve_after: config.global.reserve_pool_timeout,
+        login_retry: config.global.server_login_retry,
+    }
+}
+
+/// The table of pools.
+#[derive(Debug)]
+pub(super) struct Pools {
+    threads: usize,
+    table: Mutex<Table>,
+    paused_all: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    pools: Vec<Arc<PoolInfo>>,
+    by_name: HashMap<(String, String), usize>,
+    databases: HashMap<String, DatabaseState>,
+    users: HashMap<String, Arc<Budget>>,
+    /// Clients logged in, by the name they gave.
+    clients_by_user: HashMap<String, u32>,
+}
+
+#[derive(Debug)]
+struct DatabaseState {
+    budget: Arc<Budget>,
+    paused: bool,
+}
+
+impl Pools {
+    pub(super) fn new(threads: usize) -> Self {
+        Self {
+            threads,
+            table: Mutex::new(Table::default()),
+            paused_all: AtomicBool::new(false),
+        }
+    }
+
+    /// The pool for clients of `user` in `database`, made if it is new. `None`
+    /// if no entry of the configuration serves the database.
+    pub(super) fn find(
+        &self,
+        config: &PoolerConfig,
+        database: &str,
+        user: &str,
+    ) -> Option<Arc<PoolInfo>> {
+        let settings = Settings::new(config, database, user)?;
+        // Clients whose user is replaced by the entry's share one pool.
+        let user = settings.server_user.clone();
+        let mut table = lock(&self.table);
+        let name = (database.to_owned(), user.clone());
+        if let Some(&id) = table.by_name.get(&name) {
+            return Some(table.pools[id].clone());
+        }
+        let paused_all = self.paused_all.load(Ordering::SeqCst);
+        let state = table
+            .databases
+            .entry(database.to_owned())
+            .or_insert_with(|| DatabaseState {
+                budget: Arc::new(Budget::new(settings.pool.max_db_connections)),
+                paused: false,
+            });
+        let (db_budget, paused) = (state.budget.clone(), state.paused || paused_all);
+        let user_budget = table
+            .users
+            .entry(user.clone())
+            .or_insert_with(|| Arc::new(Budget::new(settings.pool.max_user_connections)))
+            .clone();
+        let shared = pool::Shared::new(
+            self.threads,
+            limits(&settings, config),
+            vec![db_budget.clone(), user_budget.clone()],
+        );
+        shared.set_paused(paused);
+        let id = table.pools.len();
+        let info = Arc::new(PoolInfo {
+            id,
+            database: database.to_owned(),
+            user,
+            shared,
+            settings: RwLock::new(Arc::new(settings)),
+            known: RwLock::new(None),
+            clients: AtomicU32::new(0),
+            db_budget,
+            user_budget,
+        });
+        table.pools.push(info.clone());
+        table.by_name.insert(name, id);
+        Some(info)
+    }
+
+    /// Counts a client of `user`, or says which limit (its name and value) that
+    /// would pass.
+    pub(super) fn count_client(
+        &self,
+        info: &PoolInfo,
+        user: &str,
+    ) -> Result<(), (&'static str, u32)> {
+        let limits = info.settings().pool;
+        let mut table = lock(&self.table);
+        let in_database: u32 = table
+            .pools
+            .iter()
+            .filter(|other| other.database == info.database)
+            .map(|other| other.clients.load(Ordering::SeqCst))
+            .sum();
+        let max = limits.max_db_client_connections;
+        if max > 0 && in_database >= max {
+            return Err(("max_db_client_connections", max));
+        }
+        let of_user = table.clients_by_user.entry(user.to_owned()).or_default();
+        let max = limits.max_user_client_connections;
+        if max > 0 && *of_user >= max {
+            return Err(("max_user_client_connections", max));
+        }
+        *of_user += 1;
+        info.clients.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    pub(super) fn uncount_client(&self, info: &PoolInfo, user: &str) {
+        let mut table = lock(&self.table);
+        if let Some(count) = table.clients_by_user.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                table.clients_by_user.remove(user);
+            }
+        }
+        info.clients.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<PoolInfo>> {
+        lock(&self.table).pools.clone()
+    }
+
+    pub(super) fn get(&self, id: usize) -> Arc<PoolInfo> {
+        lock(&self.table).pools[id].clone()
+    }
+
+    /// Clients waiting for a server, in all pools.
+    pub(super) fn waiting(&self) -> u32 {
+        let table = lock(&self.table);
+        table.pools.iter().map(|info| info.shared.waiting()).sum()
+    }
+
+    /// Puts a new configuration in force: limits at once, the rest as each loop
+    /// hears of it.
+    pub(super) fn reconfigure(&self, config: &PoolerConfig) {
+        for info in self.all() {
+            // A database that is gone keeps its settings for the clients it has.
+            let Some(settings) = Settings::new(config, &info.database, &info.user) else {
+                continue;
+            };
+            info.shared.set_limits(limits(&settings, config));
+            info.db_budget.set_limit(settings.pool.max_db_connections);
+            info.user_budget
+                .set_limit(settings.pool.max_user_connections);
+            *info
+                .settings
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        }
+    }
+
+    /// Pauses or resumes one database, or all. False if no pool of that
+    /// database exists and the configuration does not name it either.
+    pub(super) fn set_paused(&self, database: Option<&str>, paused: bool) {
+        let mut table = lock(&self.table);
+        match database {
+            None => {
+                self.paused_all.store(paused, Ordering::SeqCst);
+                for state in table.databases.values_mut() {
+                    state.paused = paused;
+                }
+            }
+            Some(name) => {
+                table
+                    .databases
+                    .entry(name.to_owned())
+                    .or_insert_with(|| DatabaseState {
+                        budget: Arc::new(Budget::new(0)),
+                        paused: false,
+                    })
+                    .paused = paused;
+            }
+        }
+        for info in &table.pools {
+            if database.is_none_or(|name| name == info.database) {
+                info.shared.set_paused(paused);
+            }
+        }
+    }
+
+    /// Whether everything is paused.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused_all.load(Ordering::SeqCst)
+    }
+
+    /// Whether that database is paused.
+    pub(super) fn is_database_paused(&self, database: &str) -> bool {
+        self.is_paused()
+            || lock(&self.table)
+                .databases
+                .get(database)
+                .is_some_and(|state| state.paused)
+    }
+}

@@ -1,0 +1,678 @@
+//! A connection to PostgreSQL: opened, logged in, lent, closed.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use mio::net::UnixStream;
+use proxy_core::{
+    auth::scram::Keys,
+    config::Secret,
+    login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
+    pool::{ClientKey, Moment, OpenFailure, Request, Returned, ServerKey},
+    session::ServerSession,
+    wire::{self, CancelKey, SqlState, header},
+};
+
+use super::{
+    event_loop::{EventLoop, Outputs},
+    io::{Address, Input, Io, READ_SIZE, Stream},
+    pools::{Known, Settings},
+    shared::{ServerRef, random},
+    worker::{Job, Password},
+};
+use crate::net::{self, Keepalive, Tuning};
+
+/// A query of ours under way on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setup {
+    /// `connect_query`.
+    Connect,
+    /// `server_check_query`.
+    Check,
+    /// SET of the client's parameters.
+    Parameters,
+    /// `server_reset_query`.
+    Reset,
+}
+
+/// Where a server stands.
+#[derive(Debug)]
+enum Phase {
+    /// Connecting; these addresses are left to try.
+    Connecting { others: VecDeque<SocketAddr> },
+    /// Logging in.
+    Login(Box<Login>),
+    /// Ready for clients.
+    Ready,
+}
+
+/// A server connection.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) io: Io,
+    pub(super) id: u64,
+    phase: Phase,
+    pub(super) session: ServerSession,
+    pub(super) pool: usize,
+    pub(super) address: Address,
+    pub(super) client: Option<ClientKey>,
+    pub(super) setup: Option<Setup>,
+    /// Lent to nobody and not yet in the pool: its client left while a cancel
+    /// was on its way.
+    pub(super) orphaned: bool,
+    pub(super) close_when_free: bool,
+    pub(super) queued: bool,
+    pub(super) cancel_key: Option<CancelKey>,
+    pub(super) process_id: u32,
+    pub(super) opened_at: Moment,
+    pub(super) used_at: Moment,
+    pub(super) linked_at: Moment,
+    pub(super) query_at: Moment,
+    pub(super) choked_since: Option<Moment>,
+}
+
+impl Server {
+    /// Whether a query of ours is under way.
+    pub(super) fn is_in_setup(&self) -> bool {
+        self.setup.is_some()
+    }
+
+    /// Connected and logged in.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready) && self.setup != Some(Setup::Connect)
+    }
+}
+
+/// A server on its way to another loop.
+#[derive(Debug)]
+pub(super) struct Moved(Server);
+
+impl EventLoop {
+    /// Opens a server for the pool, which has taken a place for it.
+    pub(super) fn open_server(&mut self, id: usize) {
+        let settings = self.pool(id).settings.clone();
+        let server_id = self.shared.next_id();
+        match &settings.host {
+            None => {
+                let directory = "/var/run/postgresql";
+                self.connect_unix(id, server_id, directory, settings.port);
+            }
+            Some(host) if host.starts_with('/') => {
+                self.connect_unix(id, server_id, host, settings.port);
+            }
+            Some(host) => match host.parse::<IpAddr>() {
+                Ok(ip) => {
+                    let addresses = VecDeque::from([SocketAddr::new(ip, settings.port)]);
+                    self.connect_any(id, server_id, addresses);
+                }
+                Err(_) => {
+                    // No socket yet: the letter with the addresses names the pool.
+                    let server = ServerRef {
+                        thread: self.thread,
+                        key: id,
+                        id: server_id,
+                    };
+                    let job = Job::Resolve {
+                        server,
+                        host: host.clone(),
+                        port: settings.port,
+                        ttl: self.live.config.global.dns_max_ttl,
+                    };
+                    if !self.shared.work(job) {
+                        self.not_opened(
+                            id,
+                            "too many name look-ups at once",
+                            OpenFailure::Unreachable,
+                        );
+                    }
+                }
+            },
+        }
+    }
+
+    /// The addresses of a host for which a server is being opened.
+    pub(super) fn resolved(
+        &mut self,
+        server: ServerRef,
+        addresses: Result<Vec<SocketAddr>, String>,
+    ) {
+        let id = server.key;
+        match addresses {
+            Ok(addresses) if !addresses.is_empty() => {
+                self.connect_any(id, server.id, addresses.into());
+            }
+            Ok(_) => self.not_opened(id, "the host has no address", OpenFailure::Unreachable),
+            Err(reason) => self.not_opened(id, &reason, OpenFailure::Unreachable),
+        }
+    }
+
+    fn connect_unix(&mut self, id: usize, server_id: u64, directory: &str, port: u16) {
+        let path = Path::new(directory).join(format!(".s.PGSQL.{port}"));
+        match UnixStream::connect(&path) {
+            Ok(stream) => {
+                let stream = Stream::Unix(stream);
+                self.add_server(id, server_id, stream, Address::Unix, VecDeque::new());
+            }
+            Err(error) => {
+                let reason = format!("cannot connect to {}: {error}", path.display());
+                self.not_opened(id, &reason, OpenFailure::Unreachable);
+            }
+        }
+    }
+
+    fn connect_any(&mut self, id: usize, server_id: u64, mut addresses: VecDeque<SocketAddr>) {
+        let mut reason = String::from("the host has no address");
+        while let Some(address) = addresses.pop_front() {
+            match net::connect(address) {
+                Ok(stream) => {
+                    let stream = Stream::Tcp(stream);
+                    return self.add_server(
+                        id,
+                        server_id,
+                        stream,
+                        Address::Tcp(address),
+                        addresses,
+                    );
+                }
+                Err(error) => reason = format!("cannot connect to {address}: {error}"),
+            }
+        }
+        self.not_opened(id, &reason, OpenFailure::Unreachable);
+    }
+
+    fn add_server(
+        &mut self,
+        pool: usize,
+        id: u64,
+        mut stream: Stream,
+        address: Address,
+        others: VecDeque<SocketAddr>,
+    ) {
+        let entry = self.servers.vacant_entry();
+        let token = Self::server_token(entry.key());
+        if let Err(error) = stream.register(self.poll.registry(), token) {
+            let reason = format!("cannot register the connection: {error}");
+            return self.not_opened(pool, &reason, OpenFailure::Unreachable);
+        }
+        let now = self.now;
+        entry.insert(Server {
+            io: Io::new(stream),
+            id,
+            phase: Phase::Connecting { others },
+            session: ServerSession::new(self.shared.interner.empty(), 0),
+            pool,
+            address,
+            client: None,
+            setup: None,
+            orphaned: false,
+            close_when_free: false,
+            queued: false,
+            cancel_key: None,
+            process_id: 0,
+            opened_at: now,
+            used_at: now,
+            linked_at: now,
+            query_at: now,
+            choked_since: None,
+        });
+    }
+
+    /// The socket takes bytes: a connect has ended, or what was unsent can go.
+    pub(super) fn server_writable(&mut self, key: ServerKey) {
+        let server = &mut self.servers[key];
+        if matches!(server.phase, Phase::Connecting { .. }) {
+            match server.io.stream.established() {
+                Ok(false) => {}
+                Ok(true) => self.connected(key),
+                Err(error) => {
+                    let reason = format!("cannot connect to {}: {error}", server.address);
+                    self.connect_failed(key, &reason);
+                }
+            }
+            return;
+        }
+        if !server.io.is_choked() {
+            return;
+        }
+        match server.io.flush() {
+            Ok(true) => {
+                server.choked_since = None;
+                if let Some(client) = server.client {
+                    self.resume_client(client);
+                }
+            }
+            Ok(false) => server.choked_since = Some(self.now),
+            Err(error) => self.server_lost(key, &format!("cannot send: {error}")),
+        }
+    }
+
+    /// Tries the host's next address, if it has one.
+    pub(super) fn connect_failed(&mut self, key: ServerKey, reason: &str) {
+        let server = &mut self.servers[key];
+        let Phase::Connecting { others } = &mut server.phase else {
+            return self.open_failed(key, reason, None);
+        };
+        let others = std::mem::take(others);
+        if others.is_empty() {
+            return self.open_failed(key, reason, None);
+        }
+        let (pool, id) = (server.pool, server.id);
+        self.remove_server(key);
+        self.connect_any(pool, id, others);
+    }
+
+    fn connected(&mut self, key: ServerKey) {
+        let global = &self.live.config.global;
+        let some = |duration: std::time::Duration| (!duration.is_zero()).then_some(duration);
+        let tuning = Tuning {
+            nodelay: true,
+            keepalive: global.tcp_keepalive.then(|| Keepalive {
+                idle: some(global.tcp_keepidle),
+                interval: some(global.tcp_keepintvl),
+                probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
+            }),
+            user_timeout: some(global.tcp_user_timeout.0),
+        };
+        let server = &mut self.servers[key];
+        if let Stream::Tcp(stream) = &server.io.stream
+            && let Err(error) = net::tune(stream, &tuning)
+        {
+            tracing::debug!(%error, "server socket not tuned");
+        }
+        let settings = self.pools[server.pool]
+            .as_ref()
+            .expect("a server has a pool")
+            .settings
+            .clone();
+        server.phase = Phase::Login(Box::new(Login::new(
+            &settings.server_user,
+            settings.secret.clone(),
+        )));
+        let bytes = startup_packet(&settings);
+        if let Err(error) = server.io.send_bytes(&bytes) {
+            self.open_failed(key, &format!("cannot send: {error}"), None);
+        }
+    }
+
+    /// Whether the server's socket is worth reading and nothing stands in the way.
+    pub(super) fn server_may_read(&self, key: ServerKey) -> bool {
+        let Some(server) = self.servers.get(key) else {
+            return false;
+        };
+        if !server.io.readable && !server.io.hung_up {
+            return false;
+        }
+        match (&server.phase, server.client) {
+            (Phase::Connecting { .. }, _) => false,
+            (_, Some(client)) => !self.clients[client].io.is_choked(),
+            _ => true,
+        }
+    }
+
+    /// The server's turn: one read.
+    pub(super) fn server_turn(&mut self, key: ServerKey) {
+        if !self.server_may_read(key) {
+            return;
+        }
+        let mut buffers = self.borrow_buffers();
+        let server = &mut self.servers[key];
+        match server.io.read(&mut buffers.scratch, READ_SIZE) {
+            Ok(Input::Nothing) => {}
+            Ok(Input::Closed) => self.server_lost(key, "server closed the connection"),
+            Ok(input) => {
+                let bytes = buffers.scratch.bytes(&input);
+                match server.phase {
+                    Phase::Ready => self.server_input(key, bytes, &mut buffers.outputs),
+                    _ => self.login_input(key, bytes, &mut buffers.outputs),
+                }
+            }
+            Err(error) => self.server_lost(key, &format!("connection lost: {error}")),
+        }
+        self.return_buffers(buffers);
+        self.queue_server(key);
+    }
+
+    fn login_input(&mut self, key: ServerKey, input: &[u8], outputs: &mut Outputs) {
+        let mut at = 0;
+        loop {
+            let server = &mut self.servers[key];
+            let Phase::Login(login) = &mut server.phase else {
+                // Ready: what follows is for the session.
+                if at < input.len() {
+                    self.server_input(key, &input[at..], outputs);
+                }
+                return;
+            };
+            let rest = &input[at..];
+            let head = match header(rest) {
+                Ok(Some(head)) if head.total <= MESSAGE_LENGTH_MAX => head,
+                Ok(None) => return server.io.keep(rest, 0),
+                Ok(Some(_)) | Err(_) => {
+                    return self.open_failed(
+                        key,
+                        "what answers there does not speak PostgreSQL's protocol",
+                        None,
+                    );
+                }
+            };
+            let Some(message) = rest.get(..head.total) else {
+                return server.io.keep(rest, 0);
+            };
+            at += head.total;
+            let frame = wire::Frame {
+                kind: head.kind,
+                body: &message[5..],
+            };
+            match login.message(frame, &random()) {
+                Ok(Step::Continue) => {}
+                Ok(Step::Send(bytes)) => {
+                    if let Err(error) = server.io.send_bytes(&bytes) {
+                        return self.open_failed(key, &format!("cannot send: {error}"), None);
+                    }
+                }
+                Ok(Step::NeedsKeys(challenge)) => {
+                    let user = login.user().to_owned();
+                    let secret = login.secret().cloned();
+                    self.find_keys(key, user, secret, challenge.salt, challenge.iterations);
+                    if !self.servers.contains(key) {
+                        return;
+                    }
+                }
+                Ok(Step::Ready(welcome)) => {
+                    self.logged_in(key, *welcome);
+                    if !self.servers.contains(key) {
+                        return;
+                    }
+                }
+                Err(error) => return self.open_failed(key, &error.to_string(), Some(&error)),
+            }
+        }
+    }
+
+    fn find_keys(
+        &mut self,
+        key: ServerKey,
+        user: String,
+        secret: Option<Secret>,
+        salt: Vec<u8>,
+        iterations: u32,
+    ) {
+        let known = secret
+            .as_ref()
+            .and_then(|secret| self.shared.secrets.keys(&user, secret, &salt, iterations));
+        let server = ServerRef {
+            thread: self.thread,
+            key,
+            id: self.servers[key].id,
+        };
+        match (known, secret) {
+            (Some(keys), _) => self.keys_derived(server, &keys),
+            (None, Some(Secret::Plain(password))) => {
+                let job = Job::Keys {
+                    server,
+                    user,
+                    password: Password(password),
+                    salt,
+                    iterations,
+                };
+                if !self.shared.work(job) {
+                    self.open_failed(key, "too many logins at once", None);
+                }
+            }
+            _ => {
+                let reason = format!(
+                    "only a SCRAM verifier of user \"{user}\" is known, and it is not the server's, or no client has logged in with it yet"
+                );
+                let error = LoginError::Method(reason.clone());
+                self.open_failed(key, &reason, Some(&error));
+            }
+        }
+    }
+
+    /// Keys for a login to PostgreSQL are there.
+    pub(super) fn keys_derived(&mut self, server: ServerRef, keys: &Keys) {
+        let key = server.key;
+        let Some(found) = self.servers.get_mut(key) else {
+            return;
+        };
+        if found.id != server.id {
+            return;
+        }
+        let Phase::Login(login) = &mut found.phase else {
+            return;
+        };
+        match login.prove(keys) {
+            Ok(bytes) => {
+                if let Err(error) = found.io.send_bytes(&bytes) {
+                    self.open_failed(key, &format!("cannot send: {error}"), None);
+                }
+            }
+            Err(error) => self.open_failed(key, &error.to_string(), Some(&error)),
+        }
+    }
+
+    fn logged_in(&mut self, key: ServerKey, mut welcome: Welcome) {
+        let interner = &self.shared.interner;
+        let mut parameters = interner.empty();
+        for (name, value) in &welcome.parameters {
+            if let Some(index) = interner.tracked().index(name.as_bytes()) {
+                parameters = interner.with(&parameters, index, value);
+            }
+        }
+        let server = &mut self.servers[key];
+        let local = self.pools[server.pool]
+            .as_ref()
+            .expect("a server has a pool");
+        let settings = local.settings.clone();
+        server.cancel_key = welcome.cancel_key.take();
+        server.process_id = welcome.process_id;
+        server.phase = Phase::Ready;
+        server.session = ServerSession::new(parameters.clone(), settings.max_prepared_statements);
+        local.info.set_known(Known {
+            welcome,
+            parameters,
+        });
+        match &settings.connect_query {
+            Some(sql) if !sql.is_empty() => {
+                let bytes = server.session.ours(sql);
+                server.setup = Some(Setup::Connect);
+                if let Err(error) = server.io.send_bytes(&bytes) {
+                    self.open_failed(key, &format!("cannot send: {error}"), None);
+                }
+            }
+            _ => self.server_opened(key),
+        }
+    }
+
+    /// The server is ready for its first client.
+    pub(super) fn server_opened(&mut self, key: ServerKey) {
+        let now = self.now;
+        let id = self.servers[key].pool;
+        self.servers[key].used_at = now;
+        let local = self.pool(id);
+        local.last_failure = None;
+        let next = local.pool.opened(key, now);
+        tracing::debug!(database = %local.info.database, user = %local.info.user, "server opened");
+        self.returned(key, next);
+        self.step_pool(id);
+    }
+
+    /// The server could not be opened: its connection is closed.
+    pub(super) fn open_failed(&mut self, key: ServerKey, reason: &str, error: Option<&LoginError>) {
+        let id = self.servers[key].pool;
+        self.remove_server(key);
+        let failure = match error {
+            Some(error) if !error.is_passing() => OpenFailure::Rejected,
+            _ => OpenFailure::Unreachable,
+        };
+        self.not_opened(id, reason, failure);
+        if failure == OpenFailure::Rejected {
+            // Waiting will not help those who wait: they are told why.
+            let code = match error {
+                Some(LoginError::Refused { code, .. }) => static_code(code),
+                _ => SqlState::CONNECTION_FAILURE,
+            };
+            let now = self.now;
+            while let Some(client) = self.pool(id).pool.expired(None, now) {
+                self.clients[client].waiting = false;
+                let text = format!("cannot log in to PostgreSQL: {reason}");
+                self.refuse_client(client, code, &text, "");
+            }
+        }
+    }
+
+    fn not_opened(&mut self, id: usize, reason: &str, failure: OpenFailure) {
+        let now = self.now;
+        let local = self.pool(id);
+        let failures = local.pool.open_failed(failure, now);
+        // The first of a row, and each tenth: the others say the same.
+        if failures % 10 == 1 {
+            tracing::warn!(database = %local.info.database, user = %local.info.user, reason, failures, "cannot open a server");
+        }
+        local.last_failure = Some(reason.to_owned());
+        self.step_pool(id);
+    }
+
+    fn remove_server(&mut self, key: ServerKey) -> Server {
+        let mut server = self.servers.remove(key);
+        // Best effort: the descriptor is closed right after.
+        let _ = server.io.stream.deregister(self.poll.registry());
+        server
+    }
+
+    /// Closes a server that was open.
+    pub(super) fn close_server(&mut self, key: ServerKey, reason: &str) {
+        let mut server = self.remove_server(key);
+        tracing::debug!(pid = server.process_id, reason, "server closed");
+        if server.session.is_clean() {
+            // PostgreSQL logs an unexpected end of the connection otherwise.
+            let _ = server.io.send_bytes(&wire::terminate());
+        }
+        let local = self.pool(server.pool);
+        local.pool.closed(key);
+        if let Some(client) = server.client
+            && let Some(client) = self.clients.get_mut(client)
+        {
+            client.server = None;
+        }
+        self.forget_cancels(key);
+    }
+
+    /// The server's connection is lost.
+    pub(super) fn server_lost(&mut self, key: ServerKey, reason: &str) {
+        let server = &self.servers[key];
+        if !server.is_ready() {
+            return self.open_failed(key, reason, None);
+        }
+        let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
+        let local = self.pools[id].as_ref().expect("a server has a pool");
+        tracing::info!(database = %local.info.database, user = %local.info.user, pid = server.process_id, reason, "server lost");
+        self.close_server(key, reason);
+        if let Some(client) = client {
+            if in_setup {
+                // Nothing of the client's has reached the server: it waits on.
+                let since = self.clients[client].request_at;
+                match self.pool(id).pool.requeue(client, since) {
+                    Request::Granted(server) => self.serve(client, server),
+                    Request::Queued => self.clients[client].waiting = true,
+                }
+            } else {
+                self.refuse_client(
+                    client,
+                    SqlState::CONNECTION_FAILURE,
+                    &format!("connection to PostgreSQL lost: {reason}"),
+                    "The transaction under way has failed: connect again and repeat it.",
+                );
+            }
+        }
+        self.step_pool(id);
+    }
+
+    /// Takes an idle server off this loop, to be moved.
+    pub(super) fn take_server(&mut self, key: ServerKey) -> Option<Moved> {
+        let mut server = self.servers.remove(key);
+        if let Err(error) = server.io.stream.deregister(self.poll.registry()) {
+            tracing::warn!(%error, "server not moved");
+            let pool = server.pool;
+            self.pool(pool).pool.closed(key);
+            return None;
+        }
+        Some(Moved(server))
+    }
+
+    /// A server that another loop moved here.
+    pub(super) fn server_arrived(&mut self, Moved(mut server): Moved) {
+        let id = server.pool;
+        let info = self.shared.pools.get(id);
+        self.local_pool(&info);
+        let entry = self.servers.vacant_entry();
+        let key = entry.key();
+        let registered = server
+            .io
+            .stream
+            .register(self.poll.registry(), Self::server_token(key));
+        // Whatever it had to say is said again after registering.
+        server.io.readable = true;
+        server.queued = false;
+        entry.insert(server);
+        if let Err(error) = registered {
+            return self.close_server(key, &format!("cannot register it: {error}"));
+        }
+        let now = self.now;
+        let next: Returned = self.pool(id).pool.returned(key, now);
+        self.returned(key, next);
+        self.queue_server(key);
+    }
+
+    /// Closes an idle server of another pool that shares the limit which stands
+    /// in the way of the pool `id`. Says whether there was one.
+    pub(super) fn evict_idle(&mut self, id: usize) -> bool {
+        let (database, user) = {
+            let info = &self.pool(id).info;
+            (info.database.clone(), info.user.clone())
+        };
+        let victim = self.pools.iter().flatten().find_map(|local| {
+            let shares = local.info.database == database || local.info.user == user;
+            (shares && local.info.id != id)
+                .then(|| local.pool.idle().next())
+                .flatten()
+        });
+        match victim {
+            Some((key, _)) => {
+                self.close_server(key, "another pool needs its place");
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn startup_packet(settings: &Settings) -> Vec<u8> {
+    let mut parameters = vec![
+        ("user", settings.server_user.as_str()),
+        ("database", settings.dbname.as_str()),
+    ];
+    for (name, value) in &settings.startup {
+        parameters.push((name, value));
+    }
+    wire::startup(&parameters)
+}
+
+/// The SQLSTATE of a server's refusal, where it is one that tells clients more.
+fn static_code(code: &str) -> SqlState {
+    for known in [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION,
+        SqlState::INVALID_CATALOG_NAME,
+        SqlState::TOO_MANY_CONNECTIONS,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+    ] {
+        if known.0 == code {
+            return known;
+        }
+    }
+    SqlState::CONNECTION_FAILURE
+}

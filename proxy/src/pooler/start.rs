@@ -1,0 +1,324 @@
+//! Start and end of the process.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering, mpsc},
+    thread,
+    time::Instant,
+};
+
+use proxy_core::config::{Global, PoolerConfig, Problem};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    control::{COMMANDS_MAX, Control, Ending, load},
+    event_loop::{EventLoop, Listener, Parts, poll_and_waker},
+    http,
+    shared::{Mailbox, Shared},
+    tls, worker,
+};
+use crate::{
+    http::{self as web, Heartbeat},
+    net::{self, ListenError, Tuning},
+};
+
+/// Connections that the kernel queues before they are accepted.
+const BACKLOG: i32 = 4_096;
+
+/// Descriptors that are neither clients nor servers.
+const DESCRIPTORS_SPARE: u64 = 64;
+
+/// Why the pooler did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration has problems; each names its file and line.
+    #[error("{}", lines(.0))]
+    Config(Vec<Problem>),
+    /// TLS cannot be offered.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsConfigError),
+    /// A socket cannot be listened on.
+    #[error("{source}. {}", source.hint())]
+    Listen {
+        /// Which, and why.
+        #[from]
+        source: ListenError,
+    },
+    /// A Unix socket cannot be listened on.
+    #[error("cannot listen on {path}: {source}")]
+    ListenUnix {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A host name in listen_addr does not resolve.
+    #[error("listen_addr = {0} is neither an address nor *")]
+    Address(String),
+    /// The system refuses something else.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+/// Reads the configuration as a start would, TLS files included. Returns the
+/// warnings.
+///
+/// # Errors
+/// Everything that would keep the pooler from starting.
+pub fn check(file: &Path) -> Result<PoolerConfig, StartError> {
+    let config = load(file).map_err(StartError::Config)?;
+    tls::server_config(&config.global)?;
+    Ok(config)
+}
+
+/// Runs the pooler with the configuration that [`check`] gave until it is told
+/// to end.
+///
+/// # Errors
+/// See [`StartError`]: nothing has been served then.
+pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
+    let tls = tls::server_config(&config.global)?;
+    let limit = net::raise_nofile_limit();
+    warn_of_descriptors(&config, limit);
+    let (listeners, addresses, sockets) = listen(&config.global)?;
+    let listen = addresses
+        .first()
+        .map_or_else(|| "unix".to_owned(), ToString::to_string);
+    let http = match config.global.http_port {
+        0 => None,
+        port => {
+            let ip = any_address(&config.global.http_addr)?;
+            Some(web::bind(SocketAddr::new(ip, port))?)
+        }
+    };
+
+    let mut parts = Vec::new();
+    let mut mailboxes = Vec::new();
+    let mut listeners = Some(listeners);
+    for _ in 0..config.global.threads {
+        let (poll, waker) = poll_and_waker().map_err(system("cannot make an event loop"))?;
+        let (sender, mail) = mpsc::channel();
+        let heart = Arc::new(Heartbeat::new(Instant::now()));
+        mailboxes.push(Mailbox::new(sender, waker, heart));
+        parts.push(Parts {
+            poll,
+            mail,
+            // The first loop accepts and hands connections round: loops that
+            // each had their own listener would not get equal shares.
+            listeners: listeners.take().unwrap_or_default(),
+        });
+    }
+    let (jobs, job_queue) = mpsc::sync_channel(worker::QUEUE_LENGTH);
+    let (commands, command_queue) = tokio::sync::mpsc::channel(COMMANDS_MAX);
+    let shared = Arc::new(Shared::new(config, tls, mailboxes, jobs, commands, listen));
+    worker::start(job_queue, &shared).map_err(system("cannot start a worker"))?;
+    let control = Arc::new(Control::new(shared.clone(), file.to_owned()));
+
+    let mut loops = Vec::new();
+    for (index, parts) in parts.into_iter().enumerate() {
+        let event_loop = EventLoop::new(index, shared.clone(), parts)
+            .map_err(system("cannot make an event loop"))?;
+        let handle = thread::Builder::new()
+            .name(format!("loop-{index}"))
+            .spawn(move || event_loop.run())
+            .map_err(system("cannot start an event loop"))?;
+        loops.push(handle);
+    }
+    shared.listening.store(true, Ordering::SeqCst);
+    tracing::info!(
+        boot_id = shared.boot_id,
+        listen = shared.listen,
+        threads = loops.len(),
+        "pooler ready"
+    );
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    let _guard = runtime.enter();
+    runtime.spawn(control.clone().serve_console(command_queue));
+    runtime.spawn(signals(control.clone()));
+    if let Some(listener) = http {
+        let router = http::router(control.clone());
+        runtime.spawn(async move {
+            if let Err(error) = web::serve(listener, router, std::future::pending()).await {
+                tracing::error!(%error, "HTTP server ended");
+            }
+        });
+    }
+    for handle in loops {
+        match handle.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "event loop ended"),
+            Err(_) => tracing::error!("event loop panicked"),
+        }
+    }
+    for socket in sockets {
+        // It may have been removed by hand.
+        let _ = std::fs::remove_file(socket);
+    }
+    tracing::info!("pooler stopped");
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// TERM drains, INT ends at transaction boundaries, QUIT at once, HUP reloads,
+/// USR1 pauses, USR2 resumes: PgBouncer's signals.
+async fn signals(control: Arc<Control>) {
+    let listen = |kind| signal(kind).map_err(|error| tracing::error!(%error, "signal not watched"));
+    let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup), Ok(mut usr1), Ok(mut usr2)) = (
+        listen(SignalKind::terminate()),
+        listen(SignalKind::interrupt()),
+        listen(SignalKind::quit()),
+        listen(SignalKind::hangup()),
+        listen(SignalKind::user_defined1()),
+        listen(SignalKind::user_defined2()),
+    ) else {
+        return;
+    };
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            _ = term.recv() => {
+                // A second one means: no more patience.
+                let how = if ending { Ending::Now } else { Ending::Drain };
+                ending = true;
+                tokio::spawn(end(control.clone(), how));
+            }
+            _ = int.recv() => {
+                let how = if ending { Ending::Now } else { Ending::Soon };
+                ending = true;
+                tokio::spawn(end(control.clone(), how));
+            }
+            _ = quit.recv() => control.end(Ending::Now).await,
+            _ = hup.recv() => control.reload_and_log(),
+            _ = usr1.recv() => {
+                let control = control.clone();
+                tokio::spawn(async move {
+                    control.pause(None).await;
+                    tracing::info!("paused");
+                });
+            }
+            _ = usr2.recv() => control.resume(None),
+        }
+    }
+}
+
+async fn end(control: Arc<Control>, ending: Ending) {
+    control.end(ending).await;
+}
+
+/// Each client may need a descriptor for a server as well.
+fn warn_of_descriptors(config: &PoolerConfig, limit: u64) {
+    let wanted = u64::from(config.global.max_client_conn)
+        + u64::from(config.global.default_pool_size) * config.databases.len().max(1) as u64
+        + DESCRIPTORS_SPARE;
+    if wanted > limit {
+        tracing::warn!(
+            wanted,
+            limit,
+            "max_client_conn and pools may need more descriptors than the limit allows"
+        );
+    }
+}
+
+fn any_address(text: &str) -> Result<IpAddr, StartError> {
+    match text {
+        "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        text => text
+            .parse()
+            .or_else(|_| {
+                (text == "localhost")
+                    .then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))
+                    .ok_or(())
+            })
+            .map_err(|()| StartError::Address(text.to_owned())),
+    }
+}
+
+type Listening = (Vec<Listener>, Vec<SocketAddr>, Vec<PathBuf>);
+
+fn listen(global: &Global) -> Result<Listening, StartError> {
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    let mut sockets = Vec::new();
+    let tuning = Tuning {
+        nodelay: true,
+        keepalive: global.tcp_keepalive.then(|| net::Keepalive {
+            idle: (!global.tcp_keepidle.is_zero()).then_some(global.tcp_keepidle),
+            interval: (!global.tcp_keepintvl.is_zero()).then_some(global.tcp_keepintvl),
+            probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
+        }),
+        user_timeout: (!global.tcp_user_timeout.0.is_zero()).then_some(global.tcp_user_timeout.0),
+    };
+    for name in &global.listen_addr {
+        let ips = match name.as_str() {
+            "*" => vec![
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ],
+            name => vec![any_address(name)?],
+        };
+        for ip in ips {
+            let address = SocketAddr::new(ip, global.listen_port);
+            let listener = match net::listen(address, global.so_reuseport, BACKLOG) {
+                Ok(listener) => listener,
+                // With * the IPv4 listener may serve alone: many hosts have no IPv6.
+                Err(error) if name == "*" && ip.is_ipv6() => {
+                    tracing::debug!(%error, "no IPv6");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            net::tune(&listener, &tuning).map_err(system("cannot tune the listening socket"))?;
+            addresses.push(
+                listener
+                    .local_addr()
+                    .map_err(system("cannot read the listening address"))?,
+            );
+            listeners.push(Listener::Tcp(mio::net::TcpListener::from_std(listener)));
+        }
+    }
+    if !global.unix_socket_dir.is_empty() {
+        let path =
+            Path::new(&global.unix_socket_dir).join(format!(".s.PGSQL.{}", global.listen_port));
+        listeners.push(Listener::Unix(listen_unix(
+            &path,
+            global.unix_socket_mode.0,
+        )?));
+        sockets.push(path);
+    }
+    Ok((listeners, addresses, sockets))
+}
+
+fn listen_unix(path: &Path, mode: u32) -> Result<mio::net::UnixListener, StartError> {
+    let error = |source| StartError::ListenUnix {
+        path: path.to_owned(),
+        source,
+    };
+    // A socket that nobody listens on is a leftover of a killed process.
+    if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
+        std::fs::remove_file(path).map_err(error)?;
+    }
+    let listener = mio::net::UnixListener::bind(path).map_err(error)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(error)?;
+    Ok(listener)
+}

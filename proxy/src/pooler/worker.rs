@@ -1,0 +1,150 @@
+//! Work too slow for a loop: deriving keys (PBKDF2) and looking up names.
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::{Arc, Mutex, Weak, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use proxy_core::auth::scram::{Keys, SALT_LENGTH, Verifier};
+
+use super::shared::{ClientRef, Mail, ServerRef, Shared, lock, random};
+
+/// Jobs that may wait. More are refused, and their login fails with a clear error.
+pub(super) const QUEUE_LENGTH: usize = 16_384;
+/// Threads. Two, so that a slow name server does not hold up logins.
+const WORKERS: usize = 2;
+
+/// Something slow.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Derive the verifier of a client's plain password.
+    Verifier {
+        client: ClientRef,
+        user: String,
+        password: Password,
+        iterations: u32,
+    },
+    /// Derive the keys for a login to PostgreSQL.
+    Keys {
+        server: ServerRef,
+        user: String,
+        password: Password,
+        salt: Vec<u8>,
+        iterations: u32,
+    },
+    /// Look up a host.
+    Resolve {
+        server: ServerRef,
+        host: String,
+        port: u16,
+        /// How long an earlier answer may be used.
+        ttl: Duration,
+    },
+}
+
+/// A password whose Debug shows nothing.
+pub(super) struct Password(pub(super) String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+type Names = HashMap<(String, u16), (Instant, Result<Vec<SocketAddr>, String>)>;
+
+/// Starts the workers. They end when the sending side of `jobs` is gone.
+pub(super) fn start(jobs: mpsc::Receiver<Job>, shared: &Arc<Shared>) -> std::io::Result<()> {
+    let jobs = Arc::new(Mutex::new(jobs));
+    let names = Arc::new(Mutex::new(Names::new()));
+    for index in 0..WORKERS {
+        let jobs = jobs.clone();
+        let names = names.clone();
+        let shared = Arc::downgrade(shared);
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || work(&jobs, &names, &shared))?;
+    }
+    Ok(())
+}
+
+fn work(jobs: &Mutex<mpsc::Receiver<Job>>, names: &Mutex<Names>, shared: &Weak<Shared>) {
+    loop {
+        let Ok(job) = lock(jobs).recv() else {
+            return;
+        };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        run(job, names, &shared);
+    }
+}
+
+fn run(job: Job, names: &Mutex<Names>, shared: &Shared) {
+    match job {
+        Job::Verifier {
+            client,
+            user,
+            password: Password(password),
+            iterations,
+        } => {
+            // Hundreds of clients of one user may log in at once.
+            let verifier = shared
+                .secrets
+                .verifier(&user, &password)
+                .unwrap_or_else(|| {
+                    let salt: [u8; SALT_LENGTH] = random();
+                    let verifier = Arc::new(Verifier::derive(&password, &salt, iterations));
+                    let secrets = &shared.secrets;
+                    secrets.add_verifier(&user, &password, verifier.clone());
+                    verifier
+                });
+            shared.tell(client.thread, Mail::Verifier { client, verifier });
+        }
+        Job::Keys {
+            server,
+            user,
+            password: Password(password),
+            salt,
+            iterations,
+        } => {
+            let keys = Keys::derive(&password, &salt, iterations);
+            let secrets = &shared.secrets;
+            secrets.add_derived(&user, &password, &salt, iterations, keys.clone());
+            shared.tell(server.thread, Mail::Keys { server, keys });
+        }
+        Job::Resolve {
+            server,
+            host,
+            port,
+            ttl,
+        } => {
+            let addresses = resolve(names, host, port, ttl);
+            shared.tell(server.thread, Mail::Resolved { server, addresses });
+        }
+    }
+}
+
+fn resolve(
+    names: &Mutex<Names>,
+    host: String,
+    port: u16,
+    ttl: Duration,
+) -> Result<Vec<SocketAddr>, String> {
+    let name = (host, port);
+    if let Some((asked_at, answer)) = lock(names).get(&name)
+        && asked_at.elapsed() < ttl
+        && answer.is_ok()
+    {
+        return answer.clone();
+    }
+    let answer = (name.0.as_str(), name.1)
+        .to_socket_addrs()
+        .map(Iterator::collect::<Vec<_>>)
+        .map_err(|error| format!("cannot look up {}: {error}", name.0));
+    lock(names).insert(name, (Instant::now(), answer.clone()));
+    answer
+}
