@@ -228,6 +228,35 @@ impl Endpoints {
         }
     }
 
+    /// A tier that was stopped in order begins anew: only what is out of service
+    /// is remembered, so that its return is told.
+    pub fn begin(&mut self, now: Timestamp) {
+        for pooler in &mut self.poolers {
+            let judgement = pooler.judgement.clone();
+            *pooler = Pooler::new(now);
+            if judgement.outage_since.is_some() {
+                pooler.judgement = judgement;
+            }
+        }
+        for balancer in &mut self.balancers {
+            let judgement = balancer.judgement.clone();
+            *balancer = Balancer::new(now);
+            if judgement.outage_since.is_some() {
+                balancer.judgement = judgement;
+            }
+        }
+    }
+
+    /// Whether a process of the endpoint runs, as far as is known.
+    #[must_use]
+    pub fn runs(&self, id: Id) -> bool {
+        let process = match id.component {
+            Component::Pooler => &self.poolers[id.index].process,
+            Component::Balancer => &self.balancers[id.index].process,
+        };
+        matches!(process, Process::Running { .. })
+    }
+
     /// Adds or removes endpoints at the end, so that there are so many.
     pub fn resize(&mut self, poolers: u32, balancers: u32, now: Timestamp) {
         self.poolers
@@ -359,14 +388,12 @@ impl Endpoints {
         for (index, status) in statuses {
             let balancer = &mut self.balancers[*index];
             balancer.answered(status, policy, now);
-            if balancer.continues(status) {
-                log.extend(
-                    status
-                        .transitions
-                        .iter()
-                        .map(|transition| (*index, transition)),
-                );
-            }
+            let known = balancer.known(status);
+            let news = status
+                .transitions
+                .iter()
+                .filter(|transition| known.is_some_and(|known| transition.number > known));
+            log.extend(news.map(|transition| (*index, transition)));
             balancer.advance(status);
         }
         log.sort_by_key(|(_, transition)| transition.at);

@@ -387,6 +387,12 @@ impl Reader {
 }
 
 impl Manifest {
+    /// The file that holds the cluster, as it was named.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.document.file
+    }
+
     /// The cluster with the Secrets it refers to, taken from the documents.
     #[must_use]
     pub fn dereference(&self) -> Dereferenced {

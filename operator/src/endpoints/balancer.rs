@@ -15,7 +15,7 @@ use super::{EndpointState, Judgement, Policy, Process, Verdict};
 #[serde(rename_all = "camelCase")]
 pub(super) struct Balancer {
     pub(super) judgement: Judgement,
-    process: Process,
+    pub(super) process: Process,
     pub(super) told_to_end: bool,
     /// How far its log of transitions was read.
     pub(super) cursor: Option<Cursor>,
@@ -107,11 +107,13 @@ impl Balancer {
         (self.health, _) = health::judge(&self.health, observation, policy.health(), now);
     }
 
-    /// Whether the status continues where the last one ended.
-    pub(super) fn continues(&self, status: &BalancerStatus) -> bool {
+    /// Number of the last transition of the status's log that is known; `None`
+    /// if the log does not continue what is known, so that levels must do.
+    pub(super) fn known(&self, status: &BalancerStatus) -> Option<u64> {
         match &self.cursor {
-            Some(cursor) => cursor.boot_id == status.boot_id && !status.missed,
-            None => !status.missed,
+            _ if status.missed => None,
+            None => Some(0),
+            Some(cursor) => (cursor.boot_id == status.boot_id).then_some(cursor.number),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{EndpointState, Health, Judgement, Policy, Process, Verdict, balancer
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pooler {
     pub(super) judgement: Judgement,
-    process: Process,
+    pub(super) process: Process,
     pub(super) told_to_end: bool,
     /// bootId of the process that runs, once it has said it.
     boot_id: Option<String>,

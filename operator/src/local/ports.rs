@@ -82,7 +82,9 @@ pub enum PortError {
 
 /// A port that no other operator of this machine will take while this lives.
 #[derive(Debug)]
-pub struct Claim(UnixListener);
+pub struct Claim {
+    _socket: UnixListener,
+}
 
 impl Claim {
     /// Claims a port; `None` if another operator has.
@@ -90,7 +92,8 @@ impl Claim {
         // A name that lives as long as its socket, and leaves no file behind.
         let name = format!("poolkeeper-port/{address}");
         let name = UnixAddr::from_abstract_name(name).ok()?;
-        UnixListener::bind_addr(&name).ok().map(Self)
+        let socket = UnixListener::bind_addr(&name).ok()?;
+        Some(Self { _socket: socket })
     }
 }
 

@@ -8,20 +8,27 @@
 //! not be written down any more is found too.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     io::{self, ErrorKind},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use serde::{Deserialize, Serialize};
-use tokio::{io::unix::AsyncFd, process::Command};
+use tokio::{process::Command, time::sleep};
 
 /// Marks our children: the state folder and the endpoint's name.
 const MARK: &str = "POOLKEEPER_CHILD";
+/// How often a process that is not our child is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Which process is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,14 +134,19 @@ impl Waiter {
         match self {
             Self::Child(child) => child.wait().await.map_or(Ending::Unknown, Ending::from),
             Self::Adopted(pidfd) => {
-                // A pidfd becomes readable when its process has ended.
-                if let Ok(pidfd) = AsyncFd::new(pidfd.clone()) {
-                    let _ = pidfd.readable().await;
+                while !has_ended(pidfd) {
+                    sleep(LOOK_AGAIN).await;
                 }
                 Ending::Unknown
             }
         }
     }
+}
+
+/// A pidfd becomes readable when its process has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut look, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 impl Process {
@@ -214,31 +226,42 @@ impl Process {
     }
 }
 
-/// Finds a running process by the mark that it was started with.
+/// Running processes whose mark begins with `prefix`, by the rest of the mark.
 #[must_use]
-pub fn find(mark: &str) -> Option<Identity> {
-    let wanted = format!("{MARK}={mark}");
-    let mut found: Vec<(i32, Stat)> = fs::read_dir("/proc")
-        .ok()?
+pub fn marked(prefix: &str) -> BTreeMap<String, Identity> {
+    let Ok(machine_boot) = machine_boot() else {
+        return BTreeMap::new();
+    };
+    let found: Vec<(String, i32, Stat)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid: &i32| {
+        .filter_map(|pid: i32| {
             // Processes of others cannot be read; they are not ours either.
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == wanted.as_bytes())
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let name = environment.split(|byte| *byte == 0).find_map(|variable| {
+                let mark = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
+                let name = mark.strip_prefix(prefix.as_bytes())?;
+                String::from_utf8(name.to_vec()).ok()
+            })?;
+            let stat = Stat::read(pid).ok().filter(|stat| !stat.ended)?;
+            Some((name, pid, stat))
         })
-        .filter_map(|pid| Some((pid, Stat::read(pid).ok().filter(|stat| !stat.ended)?)))
         .collect();
     // A child's own children inherit the mark.
-    let pids: Vec<i32> = found.iter().map(|(pid, _)| *pid).collect();
-    found.retain(|(_, stat)| !pids.contains(&stat.parent));
-    let (pid, stat) = found.into_iter().next()?;
-    Some(Identity {
-        pid,
-        start_ticks: stat.start_ticks,
-        machine_boot: machine_boot().ok()?,
-    })
+    let pids: Vec<i32> = found.iter().map(|(_, pid, _)| *pid).collect();
+    found
+        .into_iter()
+        .filter(|(.., stat)| !pids.contains(&stat.parent))
+        .map(|(name, pid, stat)| {
+            let identity = Identity {
+                pid,
+                start_ticks: stat.start_ticks,
+                machine_boot: machine_boot.clone(),
+            };
+            (name, identity)
+        })
+        .collect()
 }
 
 /// What /proc/PID/stat says: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
@@ -275,8 +298,6 @@ fn machine_boot() -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn launch(folder: &Path, script: &str) -> Launch {
@@ -327,7 +348,12 @@ mod tests {
             assert!(std::time::Instant::now() < deadline);
             tokio::task::yield_now().await;
         }
-        assert_eq!(find(&launch.mark).as_ref(), Some(&process.0.identity));
+        let found = marked(&launch.mark[..launch.mark.len() - 3]);
+        assert_eq!(found.len(), 1, "its own child is not ours");
+        assert_eq!(
+            found[&launch.mark[launch.mark.len() - 3..]],
+            process.0.identity
+        );
         let (adopted, mut adopted_waiter) = Process::adopt(&process.0.identity).unwrap();
         // It lives on, so there is no end yet.
         let early = tokio::time::timeout(Duration::from_millis(50), adopted_waiter.wait()).await;
