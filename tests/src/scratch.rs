@@ -31,7 +31,7 @@ impl Scratch {
     /// # Errors
     /// When the temporary directory cannot be written.
     pub fn new() -> Result<Self> {
-        let above = std::env::temp_dir();
+        let above = above();
         // Sweeping and making exclude each other, or a directory that another
         // process has made, but not locked yet, would look abandoned.
         let gate = File::create(above.join(format!("{PREFIX}gate-{}", uid())))
@@ -71,6 +71,21 @@ impl Drop for Scratch {
     }
 }
 
+/// Free space below which a memory file system is left to others.
+const ROOM_MIN: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Memory where there is plenty, else the temporary directory: a cluster is a
+/// thousand files, and a disk takes a second to forget those of the last test.
+fn above() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |room| room.f_bavail * room.f_frsize);
+    if std::env::var_os("TMPDIR").is_none() && room >= ROOM_MIN {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
 /// Users do not get into each other's way.
 pub(crate) fn uid() -> u32 {
     rustix::process::getuid().as_raw()
@@ -103,8 +118,7 @@ mod tests {
     #[test]
     fn an_abandoned_directory_goes_and_one_in_use_stays() {
         let kept = Scratch::new().unwrap();
-        let abandoned =
-            std::env::temp_dir().join(format!("{PREFIX}abandoned-{}", std::process::id()));
+        let abandoned = above().join(format!("{PREFIX}abandoned-{}", std::process::id()));
         fs::create_dir_all(&abandoned).unwrap();
         fs::write(abandoned.join(LOCK), "").unwrap();
         let _next = Scratch::new().unwrap();

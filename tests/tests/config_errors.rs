@@ -38,7 +38,8 @@ fn an_ini_names_every_problem() -> Result<()> {
          pool_mode = sometimes\n\
          no_such_key = 1\n\
          max_client_conn = -5\n\
-         auth_type = trust\n",
+         auth_type = trust\n\
+         auth_file = /dev/null\n",
     )?;
     assert_eq!(code, 1, "{output}");
     check_problems(
@@ -59,7 +60,7 @@ fn an_ini_names_every_problem() -> Result<()> {
 fn a_good_ini_passes() -> Result<()> {
     let (code, output) = pooler::check(
         "[databases]\nshop = host=127.0.0.1 port=5432\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = 6432\nauth_type = trust\n",
+         listen_port = 6432\nauth_type = trust\nauth_file = /dev/null\n",
     )?;
     assert_eq!(code, 0, "{output}");
     Ok(())

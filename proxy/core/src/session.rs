@@ -20,7 +20,7 @@ mod due;
 mod output;
 mod server;
 
-pub use client::{FromClient, Unlinked, from_client};
+pub use client::{FromClient, Unlinked, from_client, request_length};
 pub use output::Output;
 pub use server::{FromServer, from_server};
 
@@ -41,6 +41,10 @@ pub const CLIENT_STATEMENTS_MAX: usize = 10_000;
 /// Longest message of which we must see the whole before we can pass it on:
 /// a named Parse. Anything else streams through, whatever its length.
 pub const WHOLE_MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// A message up to this length must have come as a whole before a server is
+/// asked for: half a message must not keep others waiting. Longer ones stream.
+pub const AWAITED_WHOLE_MAX: usize = 8 * 1024;
 
 /// Most requests that one client may have outstanding; reading from it pauses
 /// while there are more.
@@ -89,6 +93,13 @@ impl ClientSession {
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// Takes note that `server` accepted this client's parameters: what it made
+    /// of a value (`UTC` of `utc`) is what the client wants from then on, or
+    /// every checkout would set it again.
+    pub fn adopt_parameters(&mut self, interner: &Interner, server: &ServerSession) {
+        self.parameters = interner.as_reported(&self.parameters, &server.parameters);
     }
 
     /// Number of named statements.
@@ -166,8 +177,6 @@ pub struct ServerSession {
     unnamed: bool,
     /// The query of ours failed (SET, check).
     ours_failed: bool,
-    /// The query of ours sets the parameters that the client wants.
-    adapting: bool,
     /// Cancel requests on their way to this server.
     cancels_in_flight: u32,
     parameters: Parameters,
@@ -189,7 +198,6 @@ impl ServerSession {
             readies_in_doubt: 0,
             unnamed: false,
             ours_failed: false,
-            adapting: false,
             cancels_in_flight: 0,
             parameters,
             statements: ServerStatements::new(capacity),
@@ -266,18 +274,6 @@ impl ServerSession {
         self.unnamed = false;
     }
 
-    /// Starts to give the server the parameters that `client` wants; `None` if
-    /// it has them. Returns the bytes to send; see [`Self::ours_succeeded`].
-    /// The answer must be read with the client at hand: what the server makes
-    /// of a value (`UTC` of `utc`) is what the client wants from then on.
-    #[must_use]
-    pub fn adapt(&mut self, interner: &Interner, client: &ClientSession) -> Option<Vec<u8>> {
-        let sql = interner.set_statements(&client.parameters, &self.parameters)?;
-        let bytes = self.ours(&sql);
-        self.adapting = true;
-        Some(bytes)
-    }
-
     /// Starts a query of ours; its answer is swallowed. Returns the bytes to send.
     /// The server must be clean.
     #[must_use]
@@ -287,7 +283,6 @@ impl ServerSession {
             "a query of ours would land in a client's work"
         );
         self.ours_failed = false;
-        self.adapting = false;
         self.due.push(Due::Ours);
         wire::query(sql)
     }

@@ -68,6 +68,10 @@ impl EventLoop {
 
     /// Cancels what a client of this loop is doing.
     pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
+        let found = self.client_of(client);
+        if found.as_ref().is_some_and(|client| client.waiting) {
+            self.cancel_waiting(client.key);
+        }
         let server_key = self.client_of(client).and_then(|client| client.server);
         let Some(server_key) = server_key else {
             return self

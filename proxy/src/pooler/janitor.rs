@@ -154,7 +154,7 @@ impl EventLoop {
         let connect_max = self.live.config.global.server_connect_timeout;
         let mut late: Vec<ServerKey> = Vec::new();
         for (key, server) in &self.servers {
-            if !server.is_ready()
+            if server.is_opening()
                 && !connect_max.is_zero()
                 && self.now.since(server.opened_at) >= connect_max
             {
@@ -168,6 +168,14 @@ impl EventLoop {
                 connect_max.as_secs_f64()
             );
             self.connect_failed(key, &reason);
+        }
+        let overdue = self.servers.iter();
+        let overdue: Vec<ServerKey> = overdue
+            .filter(|(_, server)| server.is_overdue(self.now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in overdue {
+            self.server_closed(key);
         }
     }
 

@@ -3,8 +3,8 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server},
-    wire::{self, SqlState},
+    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server, request_length},
+    wire::{self, Severity, SqlState, error_response},
 };
 
 use super::{
@@ -195,23 +195,21 @@ impl EventLoop {
 
     /// Gives the server the client's parameters, if they differ.
     fn set_parameters(&mut self, server_key: ServerKey) -> Linked {
-        let server = &mut self.servers[server_key];
+        let server = &self.servers[server_key];
         let client = &self.clients[server.client.expect("it is lent")];
-        match server.session.adapt(&self.shared.interner, &client.session) {
+        let wants = client.session.parameters();
+        let has = server.session.parameters();
+        match self.shared.interner.set_statements(wants, has) {
             None => Linked::Now,
-            Some(bytes) => self.begin_set_up(server_key, Setup::Parameters, &bytes),
+            Some(sql) => self.set_up(server_key, Setup::Parameters, &sql),
         }
     }
 
     fn set_up(&mut self, server_key: ServerKey, setup: Setup, sql: &str) -> Linked {
-        let bytes = self.servers[server_key].session.ours(sql);
-        self.begin_set_up(server_key, setup, &bytes)
-    }
-
-    fn begin_set_up(&mut self, server_key: ServerKey, setup: Setup, bytes: &[u8]) -> Linked {
         let server = &mut self.servers[server_key];
+        let bytes = server.session.ours(sql);
         server.setup = Some(setup);
-        if let Err(error) = server.io.send_bytes(bytes) {
+        if let Err(error) = server.io.send_bytes(&bytes) {
             self.server_lost(server_key, &format!("cannot send: {error}"));
         }
         Linked::Later
@@ -232,7 +230,13 @@ impl EventLoop {
                     self.resume_client(key);
                 }
             }
-            (Setup::Parameters, Some(key)) => self.resume_client(key),
+            (Setup::Parameters, Some(key)) => {
+                let interner = &self.shared.interner;
+                self.clients[key]
+                    .session
+                    .adopt_parameters(interner, &server.session);
+                self.resume_client(key);
+            }
             // The client left meanwhile, or the query was there to make the
             // server as new.
             (Setup::Check | Setup::Parameters | Setup::Reset, _) => self.server_free(server_key),
@@ -277,10 +281,8 @@ impl EventLoop {
             .as_mut()
             .expect("a server has a pool");
         let rules = Self::rules(&self.shared, local);
-        // What a client wanted and what the server made of it meet here; of
-        // other queries of ours it hears nothing.
-        let shown = matches!(server.setup, None | Some(Setup::Parameters));
-        let client_key = server.client.filter(|_| shown);
+        // Of a query of ours the client hears nothing.
+        let client_key = server.client.filter(|_| server.setup.is_none());
         let mut client = client_key.map(|key| &mut self.clients[key]);
         outputs.to_client.clear();
         let session = client.as_deref_mut().map(|client| &mut client.session);
@@ -474,6 +476,32 @@ impl EventLoop {
         server.client = None;
         server.orphaned = true;
         self.release_if_free(server_key);
+    }
+
+    /// Cancels the request that a client waits with, as PostgreSQL would have
+    /// had it begun.
+    pub(super) fn cancel_waiting(&mut self, key: ClientKey) {
+        let client = &mut self.clients[key];
+        if !client.is_session() {
+            return;
+        }
+        let (code, text) = (
+            SqlState::QUERY_CANCELED,
+            "canceling statement due to user request",
+        );
+        let kept = client.io.take_kept();
+        let Some(length) = request_length(&kept) else {
+            return self.refuse_client(key, code, text, "");
+        };
+        client.io.keep(&kept[length..], 0);
+        client.waiting = false;
+        let id = client.pool;
+        self.pool(id).pool.forget(key);
+        let mut bytes = error_response(Severity::Error, code, text, "");
+        bytes.extend(wire::ready_for_query(b'I'));
+        if self.tell_client(key, &bytes) {
+            self.resume_client(key);
+        }
     }
 
     /// Moves an idle server to the loop of a waiter.

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
     path::Path,
+    time::Duration,
 };
 
 use mio::net::UnixStream;
@@ -47,7 +48,13 @@ enum Phase {
     Login(Box<Login>),
     /// Ready for clients.
     Ready,
+    /// Told to go. It counts against the limits until PostgreSQL has closed its
+    /// side, for until then a backend may be there; but not for longer than this.
+    Closing { until: Moment },
 }
+
+/// How long a server that was told to go counts against the limits.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
 
 /// A server connection.
 #[derive(Debug)]
@@ -78,6 +85,17 @@ impl Server {
     /// Whether a query of ours is under way.
     pub(super) fn is_in_setup(&self) -> bool {
         self.setup.is_some()
+    }
+
+    /// On its way to being ready.
+    pub(super) fn is_opening(&self) -> bool {
+        !matches!(self.phase, Phase::Ready | Phase::Closing { .. })
+            || self.setup == Some(Setup::Connect)
+    }
+
+    /// Whether it was told to go and had its time.
+    pub(super) fn is_overdue(&self, now: Moment) -> bool {
+        matches!(self.phase, Phase::Closing { until } if until <= now)
     }
 
     /// Connected and logged in.
@@ -266,7 +284,7 @@ impl EventLoop {
 
     fn connected(&mut self, key: ServerKey) {
         let global = &self.live.config.global;
-        let some = |duration: std::time::Duration| (!duration.is_zero()).then_some(duration);
+        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
         let tuning = Tuning {
             nodelay: true,
             keepalive: global.tcp_keepalive.then(|| Keepalive {
@@ -325,6 +343,8 @@ impl EventLoop {
             Ok(input) => {
                 let bytes = buffers.scratch.bytes(&input);
                 match server.phase {
+                    // Nobody's any more.
+                    Phase::Closing { .. } => {}
                     Phase::Ready => self.server_input(key, bytes, &mut buffers.outputs),
                     _ => self.login_input(key, bytes, &mut buffers.outputs),
                 }
@@ -543,41 +563,60 @@ impl EventLoop {
         server
     }
 
-    /// Closes a server that was open.
+    /// Closes a server that was open: its client, if any, is no longer linked.
     pub(super) fn close_server(&mut self, key: ServerKey, reason: &str) {
-        let mut server = self.remove_server(key);
+        let now = self.now;
+        let server = &mut self.servers[key];
         tracing::debug!(pid = server.process_id, reason, "server closed");
         if server.session.is_clean() {
-            // PostgreSQL logs an unexpected end of the connection otherwise.
+            // PostgreSQL logs an unexpected end of the connection otherwise. If
+            // it cannot be sent, the connection is gone already.
             let _ = server.io.send_bytes(&wire::terminate());
         }
-        let local = self.pool(server.pool);
-        local.pool.closed(key);
-        if let Some(client) = server.client
-            && let Some(client) = self.clients.get_mut(client)
-        {
+        server.io.end_output();
+        server.setup = None;
+        server.orphaned = false;
+        server.phase = Phase::Closing {
+            until: now + CLOSING_MAX,
+        };
+        let (pool, client) = (server.pool, server.client.take());
+        if let Some(client) = client.and_then(|key| self.clients.get_mut(key)) {
             client.server = None;
         }
+        self.pool(pool).pool.retire(key);
         self.forget_cancels(key);
+        self.queue_server(key);
+    }
+
+    /// PostgreSQL has closed its side of a server that was told to go.
+    pub(super) fn server_closed(&mut self, key: ServerKey) {
+        let server = self.remove_server(key);
+        let id = server.pool;
+        self.pool(id).pool.closed(key);
+        self.step_pool(id);
     }
 
     /// The server's connection is lost.
     pub(super) fn server_lost(&mut self, key: ServerKey, reason: &str) {
         let server = &self.servers[key];
-        if !server.is_ready() {
+        if matches!(server.phase, Phase::Closing { .. }) {
+            return self.server_closed(key);
+        }
+        if server.is_opening() {
             return self.open_failed(key, reason, None);
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
         let local = self.pools[id].as_ref().expect("a server has a pool");
         tracing::info!(database = %local.info.database, user = %local.info.user, pid = server.process_id, reason, "server lost");
         self.close_server(key, reason);
+        self.server_closed(key);
         if let Some(client) = client {
             if in_setup {
                 // Nothing of the client's has reached the server: it waits on.
                 let since = self.clients[client].request_at;
-                match self.pool(id).pool.requeue(client, since) {
-                    Request::Granted(server) => self.serve(client, server),
-                    Request::Queued => self.clients[client].waiting = true,
+                self.clients[client].waiting = true;
+                if let Request::Granted(server) = self.pool(id).pool.requeue(client, since) {
+                    self.serve(client, server);
                 }
             } else {
                 self.refuse_client(

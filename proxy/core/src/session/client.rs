@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules, ServerSession, Transaction,
-    WHOLE_MESSAGE_MAX,
+    AWAITED_WHOLE_MAX, CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules,
+    ServerSession, Transaction, WHOLE_MESSAGE_MAX,
     due::{Due, Naming},
     output::Output,
 };
@@ -77,6 +77,9 @@ impl ClientSession {
                 }
                 _ if at == 0 => {
                     check_kind(head.kind)?;
+                    if head.total <= AWAITED_WHOLE_MAX && input.len() < head.total {
+                        break;
+                    }
                     return Ok(Unlinked::NeedsServer);
                 }
                 // Deal with what came before it first.
@@ -88,6 +91,23 @@ impl ClientSession {
             ready,
         })
     }
+}
+
+/// Length of the request at the start of what a client sent: a Query, or a
+/// batch up to its Sync. `None` if it has not come as a whole.
+#[must_use]
+pub fn request_length(input: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for frame in wire::messages(input) {
+        length += frame.body.len() + 5;
+        if matches!(
+            frame.kind,
+            frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL
+        ) {
+            return Some(length);
+        }
+    }
+    None
 }
 
 fn rest_of(length: usize) -> u32 {
@@ -177,10 +197,7 @@ impl<'a> Reader<'a> {
                 return Ok(());
             };
             if self.server.due.len() >= DUE_MAX {
-                // Without a Sync PostgreSQL may keep its answers, and we would
-                // wait for each other.
-                self.to_server.own(&wire::message(frontend::FLUSH, |_| {}));
-                self.done.paused = true;
+                self.pause();
                 return Ok(());
             }
             if let Next::Stop = self.message(head)? {
@@ -238,8 +255,10 @@ impl<'a> Reader<'a> {
         Next::Stop
     }
 
-    /// Stops until answers have come.
+    /// Stops until answers have come. Without a Sync PostgreSQL may keep them,
+    /// and all would wait for each other: hence the Flush.
     fn pause(&mut self) -> Next {
+        self.to_server.own(&wire::message(frontend::FLUSH, |_| {}));
         self.done.paused = true;
         Next::Stop
     }

@@ -424,14 +424,6 @@ impl<'a> Reader<'a> {
             }
         }
         if matches!(answered, Due::Ours) {
-            if std::mem::take(&mut self.server.adapting)
-                && !self.server.ours_failed
-                && let Some(client) = &mut self.client
-            {
-                let interner = self.rules.interner;
-                client.parameters =
-                    interner.as_reported(&client.parameters, &self.server.parameters);
-            }
             self.swallow(head);
             return Ok(());
         }

