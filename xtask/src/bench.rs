@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the same pgbench work through everything that could
 //! stand between applications and PostgreSQL, in interleaved rounds.
 //!
-//! [`column`] starts what is compared, [`row`] is the work, [`measure`] runs one
+//! [`mod@column`] starts what is compared, [`row`] is the work, [`measure`] runs one
 //! through the other, [`idle`] weighs clients that do nothing, [`instructions`]
 //! counts where a clock cannot tell, [`table`] prints and keeps the account.
 
