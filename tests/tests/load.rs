@@ -55,11 +55,9 @@ fn through_a_tier(threads: u32) -> Result<()> {
                 .set("pool_mode", "session")
                 .set("default_pool_size", "64")
         } else {
-            // A server for each client: pgbench prepares with a blocking call,
-            // so that a client which waits for a server would stop the thread
-            // whose other clients hold the servers.
+            // Fewer servers than clients, so that clients wait for one.
             builder
-                .set("default_pool_size", "40")
+                .set("default_pool_size", "20")
                 .set("threads", &threads.to_string())
         }
     };
