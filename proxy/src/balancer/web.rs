@@ -34,7 +34,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
     };
     let metrics = {
         let shared = shared.clone();
-        move || exposition::page(&shared, Instant::now())
+        move || std::future::ready(exposition::page(&shared, Instant::now()))
     };
     Router::new()
         .route("/status", get(status::status))

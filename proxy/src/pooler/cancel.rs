@@ -15,9 +15,11 @@ use proxy_core::{
 };
 
 use super::{
+    client::{Client, Phase},
     event_loop::EventLoop,
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
     shared::{ClientRef, Mail},
+    unix,
 };
 use crate::net;
 
@@ -31,6 +33,13 @@ pub(super) struct CancelRequest {
     server: Option<ServerKey>,
     requester: ClientRef,
     began_at: Moment,
+}
+
+impl CancelRequest {
+    /// The server it is for.
+    pub(super) fn server(&self) -> Option<ServerKey> {
+        self.server
+    }
 }
 
 impl EventLoop {
@@ -53,6 +62,7 @@ impl EventLoop {
             return self.cancel_done(requester);
         }
         let peer = self.live.config.peers.get(&peer_id);
+        // A name is looked up right here: it is rare, and resolvers cache.
         let Some(address) = peer.and_then(|peer| {
             let host = peer.host.as_deref()?;
             (host, peer.port).to_socket_addrs().ok()?.next()
@@ -68,9 +78,13 @@ impl EventLoop {
 
     /// Cancels what a client of this loop is doing.
     pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
-        let found = self.client_of(client);
-        if found.as_ref().is_some_and(|client| client.waiting) {
-            self.cancel_waiting(client.key);
+        match self.client_of(client) {
+            Some(found) if found.waiting => self.cancel_waiting(client.key),
+            Some(Client {
+                phase: Phase::Console(console),
+                ..
+            }) => console.interrupt(),
+            _ => {}
         }
         let server_key = self.client_of(client).and_then(|client| client.server);
         let Some(server_key) = server_key else {
@@ -134,9 +148,7 @@ impl EventLoop {
     fn connect_like(&self, server: Option<ServerKey>) -> io::Result<Stream> {
         let pool = server.and_then(|key| self.pools.get(self.servers[key].pool)?.as_ref());
         let settings = &pool.ok_or(io::ErrorKind::NotFound)?.settings;
-        let directory = settings.host.as_deref().unwrap_or("/var/run/postgresql");
-        let path = std::path::Path::new(directory).join(format!(".s.PGSQL.{}", settings.port));
-        mio::net::UnixStream::connect(path).map(Stream::Unix)
+        unix::connect(&settings.host, settings.port).map(Stream::Unix)
     }
 
     /// Something happened on a cancel request's connection.

@@ -299,17 +299,33 @@ impl EventLoop {
         }
     }
 
-    /// Closes every server when it is free.
-    pub(super) fn reconnect(&mut self) {
-        for (_, server) in &mut self.servers {
-            server.close_when_free = true;
-        }
-        self.close_idle_servers(|_| true);
+    /// Closes servers of one database, or all, each when it is free.
+    pub(super) fn reconnect(&mut self, database: Option<&str>) {
         for id in 0..self.pools.len() {
-            if self.pools[id].is_some() {
-                self.step_pool(id);
+            let chosen = self.pools[id]
+                .as_ref()
+                .is_some_and(|local| database.is_none_or(|name| name == local.info.database));
+            if chosen {
+                self.replace_servers(id);
             }
         }
+    }
+
+    /// Closes the pool's servers, each when it is free; others take their place.
+    fn replace_servers(&mut self, id: usize) {
+        let mut lent = Vec::new();
+        for (key, server) in &mut self.servers {
+            if server.pool == id {
+                server.close_when_free = true;
+                lent.extend(server.client.map(|_| key));
+            }
+        }
+        // With server_fast_close some of them are free already.
+        for key in lent {
+            self.release_if_free(key);
+        }
+        self.close_idle_servers(|other| other == id);
+        self.step_pool(id);
     }
 
     /// Another configuration is in force.
@@ -323,14 +339,10 @@ impl EventLoop {
             let stale = is_stale(&local.settings, &settings);
             local.settings = settings;
             if stale {
-                for (_, server) in &mut self.servers {
-                    if server.pool == id {
-                        server.close_when_free = true;
-                    }
-                }
-                self.close_idle_servers(|other| other == id);
+                self.replace_servers(id);
+            } else {
+                self.step_pool(id);
             }
-            self.step_pool(id);
         }
         self.shared.mailboxes[self.thread]
             .clients

@@ -184,11 +184,10 @@ impl EventLoop {
         local.counters.wait_us += u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         let settings = local.settings.clone();
         let unused = self.now.since(server.used_at);
-        if !settings.check_query.is_empty()
-            && settings.check_query != "<empty>"
+        if let Some(sql) = &settings.check_query
             && unused >= settings.check_delay
         {
-            return self.set_up(server_key, Setup::Check, &settings.check_query);
+            return self.set_up(server_key, Setup::Check, sql);
         }
         self.set_parameters(server_key)
     }

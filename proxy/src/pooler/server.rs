@@ -3,25 +3,25 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 
-use mio::net::UnixStream;
 use proxy_core::{
     auth::scram::Keys,
     config::Secret,
     login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
-    pool::{ClientKey, Moment, OpenFailure, Request, Returned, ServerKey},
+    pool::{ClientKey, Moment, Request, Returned, ServerKey},
     session::ServerSession,
     wire::{self, CancelKey, SqlState, header},
 };
 
 use super::{
+    counters::NotOpened,
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
     pools::{Known, Settings},
     shared::{ServerRef, random},
+    unix,
     worker::{Job, Password},
 };
 use crate::net::{self, Keepalive, Tuning};
@@ -113,15 +113,16 @@ impl EventLoop {
     pub(super) fn open_server(&mut self, id: usize) {
         let settings = self.pool(id).settings.clone();
         let server_id = self.shared.next_id();
-        match &settings.host {
-            None => {
-                let directory = "/var/run/postgresql";
-                self.connect_unix(id, server_id, directory, settings.port);
-            }
-            Some(host) if host.starts_with('/') => {
+        match settings.host.as_str() {
+            "" => self.not_opened(
+                id,
+                "the database has no host, and unix_socket_dir is empty",
+                NotOpened::Name,
+            ),
+            host if unix::is_directory(host) => {
                 self.connect_unix(id, server_id, host, settings.port);
             }
-            Some(host) => match host.parse::<IpAddr>() {
+            host => match host.parse::<IpAddr>() {
                 Ok(ip) => {
                     let addresses = VecDeque::from([SocketAddr::new(ip, settings.port)]);
                     self.connect_any(id, server_id, addresses);
@@ -135,16 +136,13 @@ impl EventLoop {
                     };
                     let job = Job::Resolve {
                         server,
-                        host: host.clone(),
+                        host: host.to_owned(),
                         port: settings.port,
                         ttl: self.live.config.global.dns_max_ttl,
+                        failure_ttl: self.live.config.global.dns_nxdomain_ttl,
                     };
                     if !self.shared.work(job) {
-                        self.not_opened(
-                            id,
-                            "too many name look-ups at once",
-                            OpenFailure::Unreachable,
-                        );
+                        self.not_opened(id, "too many name look-ups at once", NotOpened::Name);
                     }
                 }
             },
@@ -162,21 +160,20 @@ impl EventLoop {
             Ok(addresses) if !addresses.is_empty() => {
                 self.connect_any(id, server.id, addresses.into());
             }
-            Ok(_) => self.not_opened(id, "the host has no address", OpenFailure::Unreachable),
-            Err(reason) => self.not_opened(id, &reason, OpenFailure::Unreachable),
+            Ok(_) => self.not_opened(id, "the host has no address", NotOpened::Name),
+            Err(reason) => self.not_opened(id, &reason, NotOpened::Name),
         }
     }
 
     fn connect_unix(&mut self, id: usize, server_id: u64, directory: &str, port: u16) {
-        let path = Path::new(directory).join(format!(".s.PGSQL.{port}"));
-        match UnixStream::connect(&path) {
+        match unix::connect(directory, port) {
             Ok(stream) => {
                 let stream = Stream::Unix(stream);
                 self.add_server(id, server_id, stream, Address::Unix, VecDeque::new());
             }
             Err(error) => {
-                let reason = format!("cannot connect to {}: {error}", path.display());
-                self.not_opened(id, &reason, OpenFailure::Unreachable);
+                let reason = format!("cannot connect to {directory}/.s.PGSQL.{port}: {error}");
+                self.not_opened(id, &reason, NotOpened::Unreachable);
             }
         }
     }
@@ -198,7 +195,7 @@ impl EventLoop {
                 Err(error) => reason = format!("cannot connect to {address}: {error}"),
             }
         }
-        self.not_opened(id, &reason, OpenFailure::Unreachable);
+        self.not_opened(id, &reason, NotOpened::Unreachable);
     }
 
     fn add_server(
@@ -213,7 +210,7 @@ impl EventLoop {
         let token = Self::server_token(entry.key());
         if let Err(error) = stream.register(self.poll.registry(), token) {
             let reason = format!("cannot register the connection: {error}");
-            return self.not_opened(pool, &reason, OpenFailure::Unreachable);
+            return self.not_opened(pool, &reason, NotOpened::Unreachable);
         }
         let now = self.now;
         entry.insert(Server {
@@ -525,11 +522,11 @@ impl EventLoop {
         let id = self.servers[key].pool;
         self.remove_server(key);
         let failure = match error {
-            Some(error) if !error.is_passing() => OpenFailure::Rejected,
-            _ => OpenFailure::Unreachable,
+            Some(error) if !error.is_passing() => NotOpened::Rejected,
+            _ => NotOpened::Unreachable,
         };
         self.not_opened(id, reason, failure);
-        if failure == OpenFailure::Rejected {
+        if failure == NotOpened::Rejected {
             // Waiting will not help those who wait: they are told why.
             let code = match error {
                 Some(LoginError::Refused { code, .. }) => static_code(code),
@@ -544,10 +541,11 @@ impl EventLoop {
         }
     }
 
-    fn not_opened(&mut self, id: usize, reason: &str, failure: OpenFailure) {
+    fn not_opened(&mut self, id: usize, reason: &str, failure: NotOpened) {
         let now = self.now;
+        self.counters.count_not_opened(failure);
         let local = self.pool(id);
-        let failures = local.pool.open_failed(failure, now);
+        let failures = local.pool.open_failed(failure.into(), now);
         // The first of a row, and each tenth: the others say the same.
         if failures % 10 == 1 {
             tracing::warn!(database = %local.info.database, user = %local.info.user, reason, failures, "cannot open a server");

@@ -23,12 +23,13 @@ use proxy_core::{
 use rustls::ServerConfig;
 
 use super::{
+    console::Reply,
     control::Command,
     io::{Address, Stream},
     pools::Pools,
     server::Moved,
     snapshot::LoopSnapshot,
-    worker::Job,
+    worker::{Job, Names},
 };
 use crate::http::Heartbeat;
 
@@ -91,13 +92,18 @@ pub(super) enum Mail {
         reply: tokio::sync::oneshot::Sender<LoopSnapshot>,
     },
     /// What a console client's command printed.
-    Console { client: ClientRef, bytes: Vec<u8> },
+    Console { client: ClientRef, reply: Reply },
+    /// End the client with this id, if it is here; says whether it is.
+    Kill {
+        id: u64,
+        reply: tokio::sync::oneshot::Sender<bool>,
+    },
     /// The configuration has changed.
     Reconfigured,
     /// Pools were paused or resumed; close idle servers of paused ones.
     PoolsChanged,
-    /// Close servers, each when it is free (RECONNECT).
-    Reconnect,
+    /// Close servers of one database or of all, each when it is free (RECONNECT).
+    Reconnect { database: Option<Arc<str>> },
     /// Stop accepting and close sessions at their boundaries until `end`.
     Drain { from: Moment, end: Moment },
     /// Close everything and return.
@@ -239,6 +245,8 @@ pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) mailboxes: Vec<Mailbox>,
     pub(super) secrets: Secrets,
+    /// Answers of name servers.
+    pub(super) names: Names,
     /// Makes up verifiers for users who do not exist.
     pub(super) mock_secret: [u8; 32],
     jobs: Mutex<mpsc::SyncSender<Job>>,
@@ -286,6 +294,7 @@ impl Shared {
             })),
             mailboxes,
             secrets: Secrets::default(),
+            names: Names::default(),
             mock_secret: random(),
             jobs: Mutex::new(jobs),
             commands,

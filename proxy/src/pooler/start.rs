@@ -2,9 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, Weak, atomic::Ordering, mpsc},
     thread,
     time::Instant,
 };
@@ -13,15 +12,18 @@ use proxy_core::config::{Global, PoolerConfig, Problem};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    control::{COMMANDS_MAX, Control, Ending, load},
+    control::{COMMANDS_MAX, Control, Ending, Released, load},
     event_loop::{EventLoop, Listener, Parts, poll_and_waker},
     http,
+    pidfile::{PidFile, PidFileError},
+    privileges,
     shared::{Mailbox, Shared},
-    tls, worker,
+    tls, unix, worker,
 };
 use crate::{
     http::{self as web, Heartbeat},
     net::{self, ListenError, Tuning},
+    telemetry::Telemetry,
 };
 
 /// Connections that the kernel queues before they are accepted.
@@ -47,16 +49,22 @@ pub enum StartError {
         source: ListenError,
     },
     /// A Unix socket cannot be listened on.
-    #[error("cannot listen on {path}: {source}")]
+    #[error("cannot listen on the Unix socket in {directory}: {source}")]
     ListenUnix {
-        /// The socket's path.
-        path: PathBuf,
+        /// The socket's directory.
+        directory: String,
         /// What the kernel said.
         source: std::io::Error,
     },
     /// A host name in listen_addr does not resolve.
     #[error("listen_addr = {0} is neither an address nor *")]
     Address(String),
+    /// Nobody is in the group that the Unix socket is to belong to.
+    #[error("unix_socket_group = {0} is no group in /etc/group")]
+    Group(String),
+    /// The pidfile cannot be written.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     System {
@@ -88,12 +96,21 @@ pub fn check(file: &Path) -> Result<PoolerConfig, StartError> {
 }
 
 /// Runs the pooler with the configuration that [`check`] gave until it is told
-/// to end.
+/// to end. A reload opens the log file of `telemetry` anew.
 ///
 /// # Errors
 /// See [`StartError`]: nothing has been served then.
-pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
+pub fn run(
+    file: &Path,
+    config: PoolerConfig,
+    telemetry: Weak<Telemetry>,
+) -> Result<(), StartError> {
     let tls = tls::server_config(&config.global)?;
+    let pidfile = config.global.pidfile.as_deref();
+    let _pidfile = pidfile
+        .filter(|path| !path.is_empty())
+        .map(|path| PidFile::create(Path::new(path)))
+        .transpose()?;
     let limit = net::raise_nofile_limit();
     warn_of_descriptors(&config, limit);
     let (listeners, addresses, sockets) = listen(&config.global)?;
@@ -128,7 +145,7 @@ pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
     let (commands, command_queue) = tokio::sync::mpsc::channel(COMMANDS_MAX);
     let shared = Arc::new(Shared::new(config, tls, mailboxes, jobs, commands, listen));
     worker::start(job_queue, &shared).map_err(system("cannot start a worker"))?;
-    let control = Arc::new(Control::new(shared.clone(), file.to_owned()));
+    let control = Arc::new(Control::new(shared.clone(), file.to_owned(), telemetry));
 
     let mut loops = Vec::new();
     for (index, parts) in parts.into_iter().enumerate() {
@@ -155,6 +172,7 @@ pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
         .map_err(system("cannot start the runtime"))?;
     let _guard = runtime.enter();
     runtime.spawn(control.clone().serve_console(command_queue));
+    runtime.spawn(control.clone().keep_stats());
     runtime.spawn(signals(control.clone()));
     if let Some(listener) = http {
         let router = http::router(control.clone());
@@ -209,15 +227,24 @@ async fn signals(control: Arc<Control>) {
                 tokio::spawn(end(control.clone(), how));
             }
             _ = quit.recv() => control.end(Ending::Now).await,
-            _ = hup.recv() => control.reload_and_log(),
-            _ = usr1.recv() => {
-                let control = control.clone();
-                tokio::spawn(async move {
-                    control.pause(None).await;
-                    tracing::info!("paused");
-                });
-            }
-            _ = usr2.recv() => control.resume(None),
+            // It has told the log.
+            _ = hup.recv() => drop(control.reload_and_log()),
+            _ = usr1.recv() => match control.begin_pause(None) {
+                Ok(()) => {
+                    tracing::info!("pausing");
+                    let control = control.clone();
+                    tokio::spawn(async move {
+                        if control.released(None).await == Released::All {
+                            tracing::info!("paused");
+                        }
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "not paused"),
+            },
+            _ = usr2.recv() => match control.resume(None) {
+                Ok(()) => tracing::info!("resumed"),
+                Err(error) => tracing::warn!(%error, "not resumed"),
+            },
         }
     }
 }
@@ -298,27 +325,30 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
         }
     }
     if !global.unix_socket_dir.is_empty() {
-        let path =
-            Path::new(&global.unix_socket_dir).join(format!(".s.PGSQL.{}", global.listen_port));
-        listeners.push(Listener::Unix(listen_unix(
-            &path,
-            global.unix_socket_mode.0,
-        )?));
-        sockets.push(path);
+        let (listener, path) = listen_unix(global)?;
+        listeners.push(Listener::Unix(listener));
+        sockets.extend(path);
     }
     Ok((listeners, addresses, sockets))
 }
 
-fn listen_unix(path: &Path, mode: u32) -> Result<mio::net::UnixListener, StartError> {
-    let error = |source| StartError::ListenUnix {
-        path: path.to_owned(),
-        source,
+fn listen_unix(global: &Global) -> Result<(mio::net::UnixListener, Option<PathBuf>), StartError> {
+    let group = match global.unix_socket_group.as_deref() {
+        None | Some("") => None,
+        Some(name) => match privileges::find_group(name) {
+            Some(group) => Some(group),
+            None => return Err(StartError::Group(name.to_owned())),
+        },
     };
-    // A socket that nobody listens on is a leftover of a killed process.
-    if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
-        std::fs::remove_file(path).map_err(error)?;
-    }
-    let listener = mio::net::UnixListener::bind(path).map_err(error)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(error)?;
-    Ok(listener)
+    let directory = global.unix_socket_dir.as_str();
+    unix::listen(
+        directory,
+        global.listen_port,
+        global.unix_socket_mode.0,
+        group,
+    )
+    .map_err(|source| StartError::ListenUnix {
+        directory: directory.to_owned(),
+        source,
+    })
 }

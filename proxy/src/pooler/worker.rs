@@ -40,8 +40,10 @@ pub(super) enum Job {
         server: ServerRef,
         host: String,
         port: u16,
-        /// How long an earlier answer may be used.
+        /// How long an earlier answer may be used...
         ttl: Duration,
+        /// ...and an earlier failure.
+        failure_ttl: Duration,
     },
 }
 
@@ -54,24 +56,34 @@ impl std::fmt::Debug for Password {
     }
 }
 
-type Names = HashMap<(String, u16), (Instant, Result<Vec<SocketAddr>, String>)>;
+type Answer = Result<Vec<SocketAddr>, String>;
+
+/// Answers of name servers, by host and port. There are as many as the
+/// configuration has hosts.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<(String, u16), (Instant, Answer)>>);
+
+impl Names {
+    /// How many names are remembered.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+}
 
 /// Starts the workers. They end when the sending side of `jobs` is gone.
 pub(super) fn start(jobs: mpsc::Receiver<Job>, shared: &Arc<Shared>) -> std::io::Result<()> {
     let jobs = Arc::new(Mutex::new(jobs));
-    let names = Arc::new(Mutex::new(Names::new()));
     for index in 0..WORKERS {
         let jobs = jobs.clone();
-        let names = names.clone();
         let shared = Arc::downgrade(shared);
         thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || work(&jobs, &names, &shared))?;
+            .spawn(move || work(&jobs, &shared))?;
     }
     Ok(())
 }
 
-fn work(jobs: &Mutex<mpsc::Receiver<Job>>, names: &Mutex<Names>, shared: &Weak<Shared>) {
+fn work(jobs: &Mutex<mpsc::Receiver<Job>>, shared: &Weak<Shared>) {
     loop {
         let Ok(job) = lock(jobs).recv() else {
             return;
@@ -79,11 +91,11 @@ fn work(jobs: &Mutex<mpsc::Receiver<Job>>, names: &Mutex<Names>, shared: &Weak<S
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        run(job, names, &shared);
+        run(job, &shared);
     }
 }
 
-fn run(job: Job, names: &Mutex<Names>, shared: &Shared) {
+fn run(job: Job, shared: &Shared) {
     match job {
         Job::Verifier {
             client,
@@ -121,30 +133,26 @@ fn run(job: Job, names: &Mutex<Names>, shared: &Shared) {
             host,
             port,
             ttl,
+            failure_ttl,
         } => {
-            let addresses = resolve(names, host, port, ttl);
+            let addresses = resolve(&shared.names, host, port, ttl, failure_ttl);
             shared.tell(server.thread, Mail::Resolved { server, addresses });
         }
     }
 }
 
-fn resolve(
-    names: &Mutex<Names>,
-    host: String,
-    port: u16,
-    ttl: Duration,
-) -> Result<Vec<SocketAddr>, String> {
+fn resolve(names: &Names, host: String, port: u16, ttl: Duration, failure_ttl: Duration) -> Answer {
     let name = (host, port);
-    if let Some((asked_at, answer)) = lock(names).get(&name)
-        && asked_at.elapsed() < ttl
-        && answer.is_ok()
-    {
-        return answer.clone();
+    if let Some((asked_at, answer)) = lock(&names.0).get(&name) {
+        let ttl = if answer.is_ok() { ttl } else { failure_ttl };
+        if asked_at.elapsed() < ttl {
+            return answer.clone();
+        }
     }
     let answer = (name.0.as_str(), name.1)
         .to_socket_addrs()
         .map(Iterator::collect::<Vec<_>>)
         .map_err(|error| format!("cannot look up {}: {error}", name.0));
-    lock(names).insert(name, (Instant::now(), answer.clone()));
+    lock(&names.0).insert(name, (Instant::now(), answer.clone()));
     answer
 }
