@@ -67,11 +67,13 @@ pub fn render(post: &Post, context: &Context, now: Timestamp) -> Json {
     let Story {
         mark,
         title,
-        lines,
+        mut text,
+        facts,
         edge,
     } = story(post, context);
     let mut remarks = Vec::new();
     if post.possibly_repeated {
+        text.push_str(" (possibly repeated)");
         remarks.push(
             "possibly repeated: it is not known whether an earlier attempt arrived".to_owned(),
         );
@@ -80,20 +82,9 @@ pub fn render(post: &Post, context: &Context, now: Timestamp) -> Json {
     if age > LATE_AFTER {
         remarks.push(format!("told late, {} after it happened", span(age)));
     }
-    let mut text = format!(
-        "{title}. {}",
-        lines
-            .iter()
-            .map(|(_, line)| line.as_str())
-            .collect::<Vec<_>>()
-            .join(". ")
-    );
-    if post.possibly_repeated {
-        text.push_str(" (possibly repeated)");
-    }
-    let facts: Vec<String> = lines
+    let facts: Vec<String> = facts
         .iter()
-        .map(|(label, line)| format!("*{label}:* {}", escape(line)))
+        .map(|(label, fact)| format!("*{label}:* {}", escape(fact)))
         .chain([format!("*Time:* {}", slack_time(edge.at))])
         .collect();
     if !context.look_further.is_empty() {
@@ -115,95 +106,87 @@ struct Story<'a> {
     mark: &'static str,
     /// A sentence without its full stop.
     title: String,
+    /// The whole in plain text.
+    text: String,
     /// Label and sentence.
-    lines: Vec<(&'static str, String)>,
+    facts: Vec<(&'static str, String)>,
     /// What it is about.
     edge: &'a Edge,
 }
 
 fn story<'a>(post: &'a Post, context: &Context) -> Story<'a> {
     let incident = &post.incident;
-    let who = format!("{}: {}", context.cluster, incident.endpoint);
     let kinds = match incident.component {
         Component::Pooler => "poolers",
         Component::Balancer => "balancers",
     };
-    let reason = |edge: &Edge| ("Why", cut(&edge.reason, REASON_LENGTH_MAX));
-    let ended = incident.ended.as_ref().unwrap_or(&incident.began);
+    let who = format!("{}: {}", context.cluster, incident.endpoint);
     let times = incident.times;
-    let lasted = span(SignedDuration::from_millis(incident.lasted_ms));
+    let began = &incident.began;
+    let ended = incident.ended.as_ref().unwrap_or(began);
+    let since = second(began.at);
+    let cause = cut(&began.reason, REASON_LENGTH_MAX);
+    let now_up = format!("{} of {} {kinds} are up", ended.up, ended.total);
     match post.step {
-        Step::Down => Story {
-            mark: ":red_circle:",
-            title: match times {
+        Step::Down => {
+            let title = match times {
                 0 | 1 => format!("{who} is DOWN"),
-                _ => format!(
-                    "{who} is DOWN, {times} times since {}",
-                    incident
-                        .began
-                        .at
-                        .round(Unit::Second)
-                        .unwrap_or(incident.began.at)
-                ),
-            },
-            lines: vec![
-                reason(&incident.began),
-                (
-                    "Remaining",
-                    format!(
-                        "{} of {} {kinds} remain up",
-                        incident.began.up, incident.began.total
-                    ),
-                ),
-            ],
-            edge: &incident.began,
-        },
-        Step::Up => Story {
-            mark: ":large_green_circle:",
-            title: match times {
+                _ => format!("{who} is DOWN, {times} times"),
+            };
+            let remain = format!("{} of {} {kinds} remain up", began.up, began.total);
+            Story {
+                mark: ":red_circle:",
+                text: format!("{title} since {since}: {cause}. {remain}"),
+                title,
+                facts: vec![("Why", cause), ("Remaining", remain)],
+                edge: began,
+            }
+        }
+        Step::Up => {
+            let lasted = span(SignedDuration::from_millis(incident.lasted_ms));
+            let title = match times {
                 0 | 1 => format!("{who} is UP again after {lasted}"),
                 _ => format!("{who} is UP again; it was down {times} times, {lasted} in all"),
-            },
-            lines: vec![
-                reason(ended),
-                (
-                    "It was",
-                    format!(
-                        "down since {} because: {}",
-                        incident.began.at,
-                        cut(&incident.began.reason, REASON_LENGTH_MAX)
-                    ),
-                ),
-                (
-                    "Now",
-                    format!("{} of {} {kinds} are up", ended.up, ended.total),
-                ),
-            ],
-            edge: ended,
-        },
-        Step::Restarted => Story {
-            mark: ":large_yellow_circle:",
-            title: match times {
+            };
+            let was = format!("down since {since}: {cause}");
+            Story {
+                mark: ":large_green_circle:",
+                text: format!("{title}. It was {was}. {now_up}"),
+                title,
+                facts: vec![
+                    ("Why", cut(&ended.reason, REASON_LENGTH_MAX)),
+                    ("It was", was),
+                    ("Now", now_up),
+                ],
+                edge: ended,
+            }
+        }
+        Step::Restarted => {
+            let title = match times {
                 0 | 1 => format!("{who} RESTARTED"),
                 _ => format!("{who} RESTARTED {times} times"),
-            },
-            lines: vec![
-                reason(ended),
-                (
-                    "Now",
-                    format!("{} of {} {kinds} are up", ended.up, ended.total),
-                ),
-            ],
-            edge: ended,
-        },
+            };
+            Story {
+                mark: ":large_yellow_circle:",
+                text: format!("{title} at {}: {cause}. {now_up}", second(ended.at)),
+                title,
+                facts: vec![("Why", cause), ("Now", now_up)],
+                edge: ended,
+            }
+        }
     }
+}
+
+fn second(at: Timestamp) -> Timestamp {
+    at.round(Unit::Second).unwrap_or(at)
 }
 
 /// Slack shows the time in each reader's own zone.
 fn slack_time(at: Timestamp) -> String {
     format!(
-        "<!date^{}^{{date_short_pretty}} {{time_secs}}|{at}>",
-        at.as_second()
+        "<!date^{}^{{date_short_pretty}} {{time_secs}}|{}>",
+        at.as_second(),
+        second(at)
     )
 }
 

@@ -320,16 +320,14 @@ impl Runner {
             .collect();
         let statuses: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         let now = Timestamp::now();
-        // Those that ended, first: the balancers' view of them is then no news.
-        for id in self.state.endpoints.ids() {
-            let runs = found.iter().any(|found| found.id == id);
-            if self.state.endpoints.runs(id) && !runs {
-                self.state.children.remove(&id.name());
-                let reason = "process ended while no operator ran";
-                let changes = self.state.endpoints.ended(id, reason, self.policy, now);
-                self.handle(&changes);
-            }
-        }
+        let gone: Vec<Id> = self
+            .state
+            .endpoints
+            .ids()
+            .filter(|id| {
+                self.state.endpoints.runs(*id) && found.iter().all(|found| found.id != *id)
+            })
+            .collect();
         for found in found {
             let Found {
                 id,
@@ -353,11 +351,19 @@ impl Runner {
                 }
             }
         }
+        // What the balancers saw comes first: it happened before we found out,
+        // and it says who had announced that it would end.
         let changes = self
             .state
             .endpoints
             .balancers_said(&statuses, self.policy, now);
         self.handle(&changes);
+        for id in gone {
+            self.state.children.remove(&id.name());
+            let reason = "ended while no operator ran";
+            let changes = self.state.endpoints.ended(id, reason, self.policy, now);
+            self.handle(&changes);
+        }
     }
 
     fn cursor(&self, balancer: usize) -> Option<(String, u64)> {

@@ -59,7 +59,7 @@ fn message_says_what_why_since_when_and_how_many_remain() {
     );
     assert_eq!(
         message["text"],
-        "shop: pooler-1 is DOWN. killed by signal 9 (SIGKILL). 2 of 3 poolers remain up"
+        "shop: pooler-1 is DOWN since 1970-01-01T00:16:40Z: killed by signal 9 (SIGKILL). 2 of 3 poolers remain up"
     );
     assert_eq!(
         message["blocks"][0]["text"]["text"],
@@ -81,7 +81,7 @@ fn message_says_what_why_since_when_and_how_many_remain() {
 fn recovery_says_how_long_it_lasted() {
     let text = text(&post(Step::Up, "checks pass"), 1066);
     assert!(
-        text.starts_with("shop: pooler-1 is UP again after 1 min 5 s. checks pass."),
+        text.starts_with("shop: pooler-1 is UP again after 1 min 5 s. It was down since 1970-"),
         "{text}"
     );
     assert!(text.ends_with("3 of 3 poolers are up"), "{text}");

@@ -480,6 +480,11 @@ impl EventLoop {
                 return;
             }
         }
+        let wanted = if global.application_name_add_host && database != CONSOLE {
+            self.with_host(key, &wanted)
+        } else {
+            wanted
+        };
         let asked = Asked {
             user: user.to_owned(),
             database: database.to_owned(),
@@ -539,6 +544,17 @@ impl EventLoop {
             }
         }
         Ok(wanted)
+    }
+
+    /// The client's address after its application_name, where people look for it.
+    fn with_host(&self, key: ClientKey, wanted: &Parameters) -> Parameters {
+        let interner = &self.shared.interner;
+        let Some(index) = interner.tracked().index(b"application_name") else {
+            return wanted.clone();
+        };
+        let name = wanted.value(index).unwrap_or("app");
+        let address = self.clients[key].address;
+        interner.with(wanted, index, &format!("{name} - {address}"))
     }
 
     fn begin_proof(&mut self, key: ClientKey, asked: Asked) {

@@ -114,10 +114,11 @@ impl EventLoop {
         if server.session.due_len() > 0 && over(limits.query_timeout, server.query_at) {
             return Some(Late::Query);
         }
-        if over(limits.transaction_timeout, server.linked_at) {
+        let in_transaction = server.session.transaction() != Transaction::Idle;
+        let busy = in_transaction || server.session.due_len() > 0;
+        if busy && over(limits.transaction_timeout, server.transaction_at) {
             return Some(Late::Transaction);
         }
-        let in_transaction = server.session.transaction() != Transaction::Idle;
         let idle = server.session.due_len() == 0
             && over(limits.idle_transaction_timeout, client.request_at);
         (in_transaction && idle).then_some(Late::IdleInTransaction)

@@ -3,7 +3,7 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server, request_length},
+    session::{DUE_MAX, ServerFault, Transaction, Unlinked, from_client, from_server, request_length},
     wire::{self, Severity, SqlState, error_response},
 };
 
@@ -114,6 +114,9 @@ impl EventLoop {
         };
         if began {
             server.query_at = self.now;
+            if server.session.transaction() == Transaction::Idle {
+                server.transaction_at = self.now;
+            }
         }
         client.request_at = self.now;
         let counters = &mut local.counters;
@@ -174,7 +177,6 @@ impl EventLoop {
         client.waiting = false;
         client.server = Some(server_key);
         server.client = Some(key);
-        server.linked_at = self.now;
         server.query_at = self.now;
         let local = self.pools[client.pool]
             .as_mut()
@@ -245,8 +247,13 @@ impl EventLoop {
 
     fn set_up_failed(&mut self, server_key: ServerKey, setup: Setup) {
         match setup {
+            // As PgBouncer does: a table of settings that is not there must not
+            // keep everybody out.
             Setup::Connect => {
-                self.open_failed(server_key, "connect_query failed", None);
+                let pool = &self.pools[self.servers[server_key].pool];
+                let info = &pool.as_ref().expect("a server has a pool").info;
+                tracing::warn!(database = %info.database, user = %info.user, "connect_query failed");
+                self.server_opened(server_key);
             }
             Setup::Check | Setup::Reset => {
                 self.server_lost(server_key, "the server's check or reset query failed");
@@ -306,6 +313,11 @@ impl EventLoop {
             let took = self.now.since(server.query_at);
             local.counters.query_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             server.query_at = self.now;
+        }
+        if done.transactions > 0 {
+            let took = self.now.since(server.transaction_at);
+            local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            server.transaction_at = self.now;
         }
         if let Some(client) = client {
             if let Err(error) = client.io.send(&outputs.to_client, input) {
@@ -368,10 +380,13 @@ impl EventLoop {
             Some(key) => {
                 let client = &self.clients[key];
                 let leaving = !client.is_session();
-                if (mode != PoolMode::Session || leaving)
-                    && server.session.released(&client.session)
-                {
+                if !server.session.released(&client.session) {
+                    return;
+                }
+                if mode != PoolMode::Session || leaving {
                     self.release(server_key);
+                } else if server.close_when_free && self.live.config.global.server_fast_close {
+                    self.close_fast(server_key, key);
                 }
             }
             // Its client left while a cancel was on its way.
@@ -384,6 +399,18 @@ impl EventLoop {
         }
     }
 
+    /// Ends a session whose server must go: another server would not have what
+    /// the session has set.
+    fn close_fast(&mut self, server_key: ServerKey, key: ClientKey) {
+        self.close_server(server_key, "it was to be closed, and server_fast_close is on");
+        self.refuse_client(
+            key,
+            SqlState::ADMIN_SHUTDOWN,
+            "the session's connection to PostgreSQL is being replaced",
+            "Reconnect: nothing was under way.",
+        );
+    }
+
     /// Takes the server from its client and makes it fit for the next.
     fn release(&mut self, server_key: ServerKey) {
         let now = self.now;
@@ -393,10 +420,8 @@ impl EventLoop {
         server.used_at = now;
         server.session.end_checkout();
         let local = self.pools[server.pool]
-            .as_mut()
+            .as_ref()
             .expect("a server has a pool");
-        let took = now.since(server.linked_at);
-        local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let settings = local.settings.clone();
         if let Some(key) = client_key {
             self.clients[key].server = None;

@@ -76,7 +76,8 @@ pub(super) struct Server {
     pub(super) process_id: u32,
     pub(super) opened_at: Moment,
     pub(super) used_at: Moment,
-    pub(super) linked_at: Moment,
+    /// When its present transaction began, or its last one.
+    pub(super) transaction_at: Moment,
     pub(super) query_at: Moment,
     pub(super) choked_since: Option<Moment>,
 }
@@ -229,7 +230,7 @@ impl EventLoop {
             process_id: 0,
             opened_at: now,
             used_at: now,
-            linked_at: now,
+            transaction_at: now,
             query_at: now,
             choked_since: None,
         });

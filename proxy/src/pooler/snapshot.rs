@@ -167,6 +167,9 @@ impl EventLoop {
             let Some(Some(pool)) = pools.get_mut(server.pool) else {
                 continue;
             };
+            if !server.is_ready() {
+                continue;
+            }
             match server_state(server) {
                 "active" => pool.servers_active += 1,
                 "tested" => pool.servers_tested += 1,
@@ -271,7 +274,10 @@ impl EventLoop {
 
     fn describe_servers(&self) -> Vec<ServerSnapshot> {
         let application_name = self.shared.interner.tracked().index(b"application_name");
-        let servers = self.servers.iter().map(|(_, server)| {
+        // Those that were told to go are nobody's any more.
+        let known = self.servers.iter();
+        let known = known.filter(|(_, server)| server.is_opening() || server.is_ready());
+        let servers = known.map(|(_, server)| {
             let state = match server_state(server) {
                 "idle" if self.is_used(server) => "used",
                 state => state,
@@ -312,7 +318,7 @@ impl EventLoop {
 
 /// PgBouncer's word for what the server is doing.
 fn server_state(server: &Server) -> &'static str {
-    if !server.is_ready() {
+    if server.is_opening() {
         return "new";
     }
     let cancelling = !server.session.cancel_guarded();

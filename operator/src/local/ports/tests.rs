@@ -17,27 +17,14 @@ fn tier() -> Tier {
     build::tier(&cluster)
 }
 
-/// An offset at which nobody listens on any port that a tier has fixed. Others
-/// run tests on this machine, so it is looked for.
-fn offset() -> u16 {
-    (0..1000)
-        .map(|_| {
-            let mut random = [0; 2];
-            getrandom::fill(&mut random).unwrap();
-            10_000 + u16::from_be_bytes(random) % 12_000
-        })
-        .find(|offset| {
-            [5432, 8404, 8405, 8080].iter().all(|port| {
-                let address = SocketAddr::new(HERE, port + offset);
-                probe(address, "a test").is_ok() && Claim::new(address).is_some()
-            })
-        })
-        .expect("some are free")
-}
+#[path = "../../../tests/support/offset.rs"]
+mod offset;
+use offset::Offset;
 
 #[test]
 fn ports_are_those_of_the_contract_moved_by_the_offset() {
-    let offset = offset();
+    let reserved = Offset::free();
+    let offset = reserved.ports;
     let ports = plan(&tier(), HERE, offset, &Held::default()).unwrap();
     assert_eq!(ports.service.port(), 5432 + offset);
     let dashboards: Vec<u16> = ports.dashboards.iter().map(SocketAddr::port).collect();
@@ -56,7 +43,8 @@ fn ports_are_those_of_the_contract_moved_by_the_offset() {
 
 #[test]
 fn port_in_use_is_refused_also_where_it_is_shared() {
-    let offset = offset();
+    let reserved = Offset::free();
+    let offset = reserved.ports;
     let address = SocketAddr::new(HERE, 5432 + offset);
     let shared = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     shared.set_reuse_port(true).unwrap();
@@ -78,7 +66,8 @@ fn port_in_use_is_refused_also_where_it_is_shared() {
 
 #[test]
 fn second_operator_in_the_same_moment_is_refused_and_poolers_step_aside() {
-    let offset = offset();
+    let reserved = Offset::free();
+    let offset = reserved.ports;
     let first = plan(&tier(), HERE, offset, &Held::default()).unwrap();
     let error = plan(&tier(), HERE, offset, &Held::default()).unwrap_err();
     assert!(matches!(error, PortError::InUse { .. }), "{error}");
@@ -89,7 +78,8 @@ fn second_operator_in_the_same_moment_is_refused_and_poolers_step_aside() {
 
 #[test]
 fn poolers_that_run_keep_their_ports() {
-    let offset = offset();
+    let reserved = Offset::free();
+    let offset = reserved.ports;
     let first = plan(&tier(), HERE, offset, &Held::default())
         .unwrap()
         .poolers;
@@ -112,7 +102,7 @@ fn poolers_that_run_keep_their_ports() {
 fn ports_that_collide_or_do_not_exist_are_named() {
     let mut tier = tier();
     tier.service_port = 8405;
-    let error = plan(&tier, HERE, offset(), &Held::default()).unwrap_err();
+    let error = plan(&tier, HERE, Offset::free().ports, &Held::default()).unwrap_err();
     assert!(
         matches!(
             error,
