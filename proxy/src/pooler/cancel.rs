@@ -17,7 +17,7 @@ use super::{
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
     shared::{ClientRef, Mail},
     unix,
-    worker::Job,
+    worker::{Asker, Job},
 };
 use crate::net;
 
@@ -76,12 +76,12 @@ impl EventLoop {
             let address = Some(SocketAddr::new(ip, port));
             return self.peer_resolved(requester, address, request);
         }
-        let job = Job::ResolvePeer {
-            requester,
+        let job = Job::Resolve {
+            asker: Asker::Cancel { requester, request },
             host: host.to_owned(),
             port,
-            request,
             ttl: live.config.global.dns_max_ttl,
+            failure_ttl: live.config.global.dns_nxdomain_ttl,
         };
         if !self.shared.work(job) {
             self.cancel_done(requester);
