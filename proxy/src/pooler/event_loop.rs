@@ -405,7 +405,7 @@ impl EventLoop {
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
             Mail::Reconnect { database } => self.reconnect(database.as_deref()),
-            Mail::Drain { from, end } => self.begin_drain(from, end),
+            Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),
             Mail::Stop => self.stopped = true,
         }
     }

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         mpsc,
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -104,8 +104,13 @@ pub(super) enum Mail {
     PoolsChanged,
     /// Close servers of one database or of all, each when it is free (RECONNECT).
     Reconnect { database: Option<Arc<str>> },
-    /// Stop accepting and close sessions at their boundaries until `end`.
-    Drain { from: Moment, end: Moment },
+    /// Stop accepting and close sessions at their boundaries, each from a moment
+    /// of its own within `spread` on, all of them at `end`.
+    Drain {
+        from: Moment,
+        spread: Duration,
+        end: Moment,
+    },
     /// Close everything and return.
     Stop,
 }
