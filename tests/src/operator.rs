@@ -36,7 +36,18 @@ pub struct OperatorBuilder {
     manifest: String,
     secrets: String,
     arguments: Vec<String>,
-    offset: Option<u16>,
+    ports: Ports,
+}
+
+/// Which ports a tier gets.
+#[derive(Clone, Copy, Debug)]
+enum Ports {
+    /// Some that no other process of ours has.
+    Own,
+    /// The well-known ones, if they are free.
+    WellKnown,
+    /// Those of another tier.
+    Same(u16),
 }
 
 /// A child of the operator, found by its command line.
@@ -54,7 +65,7 @@ impl Operator {
             manifest: manifest.to_owned(),
             secrets: String::new(),
             arguments: Vec::new(),
-            offset: None,
+            ports: Ports::Own,
         }
     }
 
@@ -109,7 +120,7 @@ impl Operator {
         &mut self.child
     }
 
-    /// Everything the current process and those before it printed.
+    /// Everything that this operator and those before it printed.
     #[must_use]
     pub fn log(&self) -> String {
         self.child.log()
@@ -158,6 +169,31 @@ impl Operator {
             .collect();
         parts.sort_by_key(|(started, part)| (*started, part.pid));
         parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// The process that runs an endpoint such as `pooler-0`, as last told.
+    ///
+    /// # Errors
+    /// When none was told.
+    pub fn part(&self, name: &str) -> Result<Part> {
+        self.events()
+            .iter()
+            .rev()
+            .filter(|event| event["event"] == "started" || event["event"] == "restarted")
+            .find(|event| event["name"] == name)
+            .and_then(|event| u32::try_from(event["pid"].as_u64()?).ok())
+            .map(|pid| Part { pid })
+            .with_context(|| format!("no process of {name} in:\n{}", self.log()))
+    }
+
+    /// Waits until every endpoint is up, as the operator says.
+    ///
+    /// # Errors
+    /// When it does not say so within twenty seconds, or ends.
+    pub fn wait_until_ready(&mut self) -> Result<serde_json::Value> {
+        self.wait_for_event("the tier to be ready", START_LIMIT, |event| {
+            event["event"] == "ready"
+        })
     }
 
     /// SIGKILL to the operator alone; its children go on.
@@ -253,7 +289,14 @@ impl OperatorBuilder {
     /// The well-known ports themselves, or with an offset if one is taken.
     #[must_use]
     pub fn well_known_ports_if_free(mut self) -> Self {
-        self.offset = Some(0);
+        self.ports = Ports::WellKnown;
+        self
+    }
+
+    /// The same ports as another, which must lead to a refusal.
+    #[must_use]
+    pub fn at_offset_of(mut self, other: &Operator) -> Self {
+        self.ports = Ports::Same(other.offset.ports);
         self
     }
 
@@ -267,9 +310,10 @@ impl OperatorBuilder {
             dir.write("manifest.yaml", &self.manifest)?,
             dir.write("secrets.yaml", &self.secrets)?,
         ];
-        let offset = match self.offset {
-            Some(_) => Offset::zero_or_free()?,
-            None => Offset::free()?,
+        let offset = match self.ports {
+            Ports::Own => Offset::free()?,
+            Ports::WellKnown => Offset::zero_or_free()?,
+            Ports::Same(ports) => Offset::shared(ports),
         };
         let child = self.spawn(dir.path(), &files, offset.ports)?;
         Ok(Operator {

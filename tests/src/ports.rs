@@ -90,6 +90,12 @@ impl Offset {
         Self::free()
     }
 
+    /// One that another already holds.
+    #[must_use]
+    pub(crate) fn shared(ports: u16) -> Self {
+        Self { ports, _lock: None }
+    }
+
     /// One that no other process of ours uses.
     ///
     /// # Errors

@@ -103,14 +103,17 @@ impl Postgres {
         psql::superuser(&self.sockets, self.port, database, sql)
     }
 
-    /// Connections of `user`, as the server sees them.
+    /// Connections of `users` together at one moment, as the server sees them.
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub fn connections_of(&self, user: &str) -> Result<usize> {
+    pub fn connections_of(&self, users: &[&str]) -> Result<usize> {
         let count = self.sql(
             "postgres",
-            &format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}'"),
+            &format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('{}')",
+                users.join("','")
+            ),
         )?;
         Ok(count.trim().parse()?)
     }

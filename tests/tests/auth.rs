@@ -99,7 +99,7 @@ fn a_verifier_alone_opens_many_servers() -> Result<()> {
         .time(std::time::Duration::from_secs(1))
         .run()?;
     report.check_clean()?;
-    assert_eq!(postgres.connections_of("app")?, 5);
+    assert_eq!(postgres.connections_of(&["app"])?, 5);
     Ok(())
 }
 

@@ -229,7 +229,9 @@ fn pause_waits_for_transactions_and_resume_lets_go_on() -> Result<()> {
     assert_eq!(busy.query("COMMIT")?.status, 'I');
     assert_eq!(console.until_ready()?.tags(), ["PAUSE"]);
     wait::until_true("no server", Duration::from_secs(5), || {
-        postgres.connections_of("app").is_ok_and(|count| count == 0)
+        postgres
+            .connections_of(&["app"])
+            .is_ok_and(|count| count == 0)
     })?;
     let mut waiting = pooler.client()?;
     waiting.send(&proxy_core::wire::query("SELECT 'late'"))?;

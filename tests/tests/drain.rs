@@ -172,7 +172,7 @@ fn reload_changes_pool_size_and_users_under_connected_clients() -> Result<()> {
         .time(Duration::from_secs(1))
         .run()?;
     report.check_clean()?;
-    assert_eq!(postgres.connections_of("app")?, 3);
+    assert_eq!(postgres.connections_of(&["app"])?, 3);
     Ok(())
 }
 

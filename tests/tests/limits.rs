@@ -48,7 +48,7 @@ fn four_thousand_clients_share_seventy_servers_and_one_more_is_refused() -> Resu
     for round in 0..3 {
         all_ask(&mut clients, round)?;
     }
-    let servers = postgres.connections_of("app")?;
+    let servers = postgres.connections_of(&["app"])?;
     assert!(servers <= SERVERS, "{servers} servers");
 
     let one_more = Raw::connect(address, "app", "shop").expect_err("4,001 clients were let in");
@@ -152,7 +152,7 @@ fn a_pool_never_exceeds_its_size_with_two_threads() -> Result<()> {
         .start()?;
     let mut most = 0;
     while !load.ended() {
-        most = most.max(postgres.connections_of("app")?);
+        most = most.max(postgres.connections_of(&["app"])?);
     }
     load.finish()?.check_clean()?;
     assert!((1..=5).contains(&most), "{most} servers for a pool of 5");
@@ -179,7 +179,7 @@ fn limits_of_a_database_and_of_a_user() -> Result<()> {
         .collect();
     let mut most = 0;
     while !threads.iter().all(thread::JoinHandle::is_finished) {
-        most = most.max(postgres.connections_of("app")? + postgres.connections_of("second")?);
+        most = most.max(postgres.connections_of(&["app", "second"])?);
     }
     for thread in threads {
         thread.join().expect("does not panic")?;

@@ -42,12 +42,20 @@ fn through_a_tier(threads: u32) -> Result<()> {
     let builder = || {
         let builder = Pooler::in_front_of(&postgres)
             .set("auth_type", "scram-sha-256")
+            .database_line(
+                "wide",
+                &format!(
+                    "host=127.0.0.1 port={} dbname=shop pool_size=40",
+                    postgres.port()
+                ),
+            )
             .tls("allow", &certificate);
         if pooler::is_original() {
             builder
                 .set("pool_mode", "session")
                 .set("default_pool_size", "64")
         } else {
+            // Fewer servers than clients, so that clients wait for one.
             builder
                 .set("default_pool_size", "20")
                 .set("threads", &threads.to_string())
@@ -75,6 +83,11 @@ fn through_a_tier(threads: u32) -> Result<()> {
                     .time(Duration::from_secs(seconds()));
                 if select_only {
                     run = run.select_only();
+                } else if protocol == "prepared" {
+                    // pgbench waits in PQprepare for one client while others of
+                    // its thread hold transactions open: with fewer servers
+                    // than clients it would wait for itself.
+                    run = run.option("dbname=wide");
                 }
                 let report = run.run()?;
                 let what = format!(

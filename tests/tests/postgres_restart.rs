@@ -111,7 +111,9 @@ fn servers_lost_while_idle_are_replaced_without_an_error() -> Result<()> {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'",
     )?;
     wait::until_true("the server to be gone", Duration::from_secs(5), || {
-        postgres.connections_of("app").is_ok_and(|count| count == 0)
+        postgres
+            .connections_of(&["app"])
+            .is_ok_and(|count| count == 0)
     })?;
     assert_eq!(client.value("SELECT 2")?, "2");
     Ok(())

@@ -72,6 +72,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             operator.port_offset()
         );
     }
+    operator.wait_until_ready()?;
     operator.wait_until_it_serves()?;
     let poolers = operator.parts("pooler");
     steps.done(&format!(

@@ -118,6 +118,21 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root());
+    // What cargo told us of ourselves is not for other crates: ring's build
+    // script would see it change, and everything above ring be built anew each
+    // time somebody alternates between cargo and cargo xtask.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let ours = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ];
+        if ours.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -174,6 +174,12 @@ impl ServerStatements {
         self.entries.len()
     }
 
+    /// The statements held.
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Statement> {
+        self.entries.values().map(|entry| &*entry.statement)
+    }
+
     /// Whether none is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {

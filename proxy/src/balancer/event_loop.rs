@@ -5,28 +5,31 @@
 //! connection and lets the quickest take nearly all of them; SO_REUSEPORT would
 //! spread by hash, which is uneven for few long connections. Both sockets of a
 //! session stay on its loop.
+//!
+//! Here is the turn and who is woken by what; `accept` lets clients in,
+//! `connect` finds them a target or tells them why not, `relay` moves their
+//! bytes and sees to their end.
+
+mod accept;
+mod connect;
+mod relay;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io::{self, Write},
+    io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use mio::{
-    Events, Interest, Poll, Token, Waker,
-    event::Event,
-    net::{TcpListener, TcpStream},
-};
+use mio::{Events, Poll, Token, Waker, event::Event, net::TcpListener};
 use proxy_core::balance::Balance;
 use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 use slab::Slab;
 
 use super::{
-    refusal::{Refusal, Step, Why},
-    session::{CLOSE_TIME_MAX, Connecting, Means, Phase, REFUSAL_TIME_MAX, Relayed, Session, Side},
-    shared::{self, Arrival, LoopHandle, Place, Shared, Targets},
+    session::{Phase, Session, Side},
+    shared::{self, LoopHandle, Shared, Targets},
 };
 use crate::{
     http::Heartbeat,
@@ -39,17 +42,6 @@ const EVENTS_MAX: usize = 1024;
 /// Longest wait: the heart beats at least so often.
 const TURN_TIME_MAX: Duration = Duration::from_secs(1);
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// While a loop holds so many bytes that slow receivers do not take, it reads
-/// less at a time.
-const UNSENT_BYTES_PLENTY: usize = 32 << 20;
-const SCRATCH_BYTES_SMALL: usize = 4 * 1024;
-/// Connections accepted in one turn, so that sessions are not kept waiting.
-const ACCEPTS_MAX: usize = 64;
-/// Pause after an accept failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The last target that can be tried gets at least this long: time for a lost
-/// SYN to be sent again, and again.
-const LAST_CONNECT_TIME_MIN: Duration = Duration::from_secs(5);
 
 /// Options of both sides of a session. No user_timeout: it would also end a
 /// client that is slow on purpose.
@@ -233,278 +225,6 @@ impl EventLoop {
         true
     }
 
-    /// Begins to accept.
-    fn open(&mut self) {
-        if self.accepting == Accepting::NotYet
-            && let Some(listener) = &mut self.listener
-        {
-            self.poll
-                .registry()
-                .register(listener, LISTENER, Interest::READABLE)
-                .expect("a listening socket can be watched");
-            self.accepting = Accepting::Waiting;
-        }
-    }
-
-    /// Closes the port. Connections that the kernel has accepted already are
-    /// taken: their clients believe themselves connected.
-    fn close(&mut self) {
-        if self.accepting != Accepting::NotYet {
-            self.accepting = Accepting::Ready;
-            while self.accepting == Accepting::Ready {
-                self.accept();
-            }
-        }
-        if self.listener.take().is_some() {
-            self.shared.port_closed.send_replace(true);
-        }
-        self.accepting = Accepting::Waiting;
-    }
-
-    fn accept(&mut self) {
-        match self.accepting {
-            Accepting::NotYet | Accepting::Waiting => return,
-            Accepting::PausedUntil(until_ms) if self.now_ms < until_ms => return,
-            Accepting::PausedUntil(_) | Accepting::Ready => {}
-        }
-        self.accepting = Accepting::Ready;
-        for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = &self.listener else {
-                self.accepting = Accepting::Waiting;
-                return;
-            };
-            match listener.accept() {
-                Ok((client, _)) => self.place(client),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.accepting = Accepting::Waiting;
-                    return;
-                }
-                Err(error) if lacks(&error) => {
-                    tracing::warn!(%error, "connections not accepted for a moment");
-                    let pause_ms = ACCEPT_PAUSE.as_millis() as u64;
-                    self.accepting = Accepting::PausedUntil(self.now_ms + pause_ms);
-                    return;
-                }
-                // That connection is broken already; the next may be well.
-                Err(error) => tracing::debug!(%error, "connection not accepted"),
-            }
-        }
-    }
-
-    /// Finds a place and a loop for a connection.
-    fn place(&mut self, client: TcpStream) {
-        self.shared.frontend.begin_session(self.now_ms);
-        let Some(place) = self.shared.enter_connection() else {
-            net::reset_on_close(&client);
-            return;
-        };
-        let arrival = Arrival { client, place };
-        let loops = &self.shared.loops;
-        let (chosen, handle) = loops
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, handle)| handle.sessions.load(Relaxed))
-            .expect("this loop is one of them");
-        handle.sessions.fetch_add(1, Relaxed);
-        if chosen == self.index {
-            self.admit(arrival);
-        } else {
-            let mut arrivals = handle.arrivals.lock().expect("no holder panics");
-            arrivals.push(arrival);
-            drop(arrivals);
-            handle.wake();
-        }
-    }
-
-    fn admit(&mut self, arrival: Arrival) {
-        let Arrival { client, place } = arrival;
-        let connecting = Phase::Connecting(Box::new(Connecting {
-            attempt: None,
-            begun_ms: self.now_ms,
-            tried: Vec::new(),
-        }));
-        let key = self
-            .sessions
-            .insert(Session::new(client, connecting, self.now_ms));
-        let client = &mut self.sessions[key].client;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let token = Token(2 + 2 * key);
-        if let Err(error) = self.poll.registry().register(client, token, both) {
-            tracing::warn!(%error, "client not watched");
-            self.finish(key);
-            return;
-        }
-        match place {
-            Place::Session => self.connect(key),
-            Place::Refusal => {
-                let connections_max = self.shared.connections_max.load(Relaxed);
-                self.refuse(key, Why::Limit { connections_max });
-            }
-        }
-    }
-
-    /// Starts a connect to the best target not tried yet, or refuses.
-    fn connect(&mut self, key: usize) {
-        loop {
-            let session = &mut self.sessions[key];
-            let Phase::Connecting(connecting) = &mut session.phase else {
-                unreachable!("only a connecting session connects");
-            };
-            let targets = &self.targets;
-            let load = |index: usize| {
-                let target: &super::target::Target = &targets[index];
-                let candidate = target.open() && !connecting.tried.contains(&target.id);
-                candidate.then(|| target.traffic.connections.now())
-            };
-            let Some(chosen) = self.balance.pick(targets.len(), load) else {
-                let tried = connecting.tried.len();
-                let states = self.shared.states();
-                self.refuse(key, Why::NoTarget { states, tried });
-                return;
-            };
-            let others = (0..targets.len()).any(|index| index != chosen && load(index).is_some());
-            let target = targets[chosen].clone();
-            for traffic in [&target.traffic, &self.shared.backend] {
-                traffic.picked.fetch_add(1, Relaxed);
-                traffic.connections.raise();
-            }
-            let begun = net::connect(target.address).and_then(|mut server| {
-                let token = Token(3 + 2 * key);
-                let both = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut server, token, both)?;
-                Ok(server)
-            });
-            match begun {
-                Ok(server) => {
-                    if let Err(error) = net::tune(&server, &TUNING) {
-                        tracing::debug!(%error, "socket options not set");
-                    }
-                    if let Some(failed) = connecting.tried.last() {
-                        self.shared.backend.redispatched.fetch_add(1, Relaxed);
-                        if let Some(failed) = targets.iter().find(|one| one.id == *failed) {
-                            failed.traffic.redispatched.fetch_add(1, Relaxed);
-                        }
-                    }
-                    connecting.attempt = Some((server, target));
-                    let patience = match others {
-                        true => self.connect_time_max,
-                        false => self.connect_time_max.max(LAST_CONNECT_TIME_MIN),
-                    };
-                    self.set_deadline(key, patience);
-                    return;
-                }
-                Err(error) if lacks(&error) => {
-                    tracing::warn!(%error, "client refused, this host lacks something");
-                    self.leave_target(&target);
-                    self.refuse(key, Why::Exhausted);
-                    return;
-                }
-                Err(error) => {
-                    connecting.tried.push(target.id);
-                    self.blame(&target, &error);
-                }
-            }
-        }
-    }
-
-    /// A connect failed: tries the next target.
-    fn connect_failed(&mut self, key: usize, error: &io::Error) {
-        let Phase::Connecting(connecting) = &mut self.sessions[key].phase else {
-            unreachable!("only a connecting session fails to connect");
-        };
-        let (server, target) = connecting.attempt.take().expect("it was under way");
-        connecting.tried.push(target.id);
-        // Closing takes the descriptor out of epoll too.
-        drop(server);
-        self.sessions[key].down = Default::default();
-        self.set_deadline(key, Duration::MAX);
-        self.blame(&target, error);
-        self.connect(key);
-    }
-
-    /// Counts a failed connect and has the target checked at once.
-    fn blame(&self, target: &super::target::Target, error: &io::Error) {
-        tracing::debug!(target = target.name, %error, "connect failed");
-        for traffic in [&target.traffic, &self.shared.backend] {
-            traffic.connect_failures.fetch_add(1, Relaxed);
-        }
-        self.leave_target(target);
-        target.check_wanted.notify_one();
-    }
-
-    fn leave_target(&self, target: &super::target::Target) {
-        target.traffic.connections.lower();
-        self.shared.backend.connections.lower();
-    }
-
-    /// The connect is made: relays from now on.
-    fn connected(&mut self, key: usize) {
-        let session = &mut self.sessions[key];
-        let Phase::Connecting(connecting) = &mut session.phase else {
-            unreachable!("only a connecting session gets connected");
-        };
-        let connect_ms = self.now_ms - connecting.begun_ms;
-        let (server, target) = connecting.attempt.take().expect("its socket had an event");
-        for traffic in [&target.traffic, &self.shared.backend] {
-            traffic.begin_session(self.now_ms);
-            traffic.connect_ms.add(connect_ms);
-        }
-        session.phase = Phase::Relaying { server, target };
-        self.set_deadline(key, Duration::MAX);
-        self.relay(key, true, true);
-    }
-
-    fn refuse(&mut self, key: usize, why: Why) {
-        let counter = match why {
-            Why::NoTarget { .. } => &self.shared.refused_no_target,
-            Why::Limit { .. } | Why::Exhausted => &self.shared.refused_limit,
-        };
-        counter.fetch_add(1, Relaxed);
-        tracing::debug!(?why, "client refused");
-        let session = &mut self.sessions[key];
-        session.phase = Phase::Refusing(Box::new(Refusal::new(why)));
-        self.set_deadline(key, REFUSAL_TIME_MAX);
-        // What it sent while a connect was tried makes no further edge.
-        if self.sessions[key].up.readable() {
-            self.refuse_on(key);
-        }
-    }
-
-    /// Reads on from a client that is being refused.
-    fn refuse_on(&mut self, key: usize) {
-        let session = &mut self.sessions[key];
-        let Phase::Refusing(refusal) = &mut session.phase else {
-            unreachable!("only a refused client is refused on");
-        };
-        let over = loop {
-            match refusal.step() {
-                Step::Decline(byte) => {
-                    if session.client.write(&[byte]).is_err() {
-                        break true;
-                    }
-                }
-                Step::Answer(bytes) => {
-                    // An empty socket takes a few hundred bytes whole; a client
-                    // whose socket does not is past listening.
-                    let _ = session.client.write(&bytes);
-                    break true;
-                }
-                Step::Close => break true,
-                Step::Read => {
-                    let room = refusal.room().min(self.scratch.len());
-                    match io::Read::read(&mut session.client, &mut self.scratch[..room]) {
-                        Ok(0) => break true,
-                        Ok(count) => refusal.take(&self.scratch[..count]),
-                        Err(error) => break error.kind() != io::ErrorKind::WouldBlock,
-                    }
-                }
-            }
-        };
-        if over {
-            self.finish(key);
-        }
-    }
-
     fn on_event(&mut self, key: usize, side: Side, event: &Event) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -561,38 +281,6 @@ impl EventLoop {
         }
     }
 
-    fn relay(&mut self, key: usize, up: bool, down: bool) {
-        let session = &mut self.sessions[key];
-        let before = session.unsent();
-        let scratch = match self.unsent < UNSENT_BYTES_PLENTY {
-            true => &mut self.scratch[..],
-            false => &mut self.scratch[..SCRATCH_BYTES_SMALL],
-        };
-        let mut means = Means {
-            scratch,
-            from_client: 0,
-            from_server: 0,
-        };
-        let relayed = session.relay(up, down, &mut means);
-        let (from_client, from_server) = (means.from_client, means.from_server);
-        self.unsent = self.unsent - before + session.unsent();
-        let target = session.target().expect("it relays to one");
-        for traffic in [&target.traffic, &self.shared.backend] {
-            traffic.bytes(self.index).add(from_client, from_server);
-        }
-        match relayed {
-            Relayed::Waiting => {}
-            Relayed::Again => self.queue(key),
-            Relayed::Closing => {
-                if session.deadline_ms == 0 {
-                    self.set_deadline(key, CLOSE_TIME_MAX);
-                }
-            }
-            Relayed::Ended => self.finish(key),
-            Relayed::Broke { side, delivered } => self.broke(key, side, delivered),
-        }
-    }
-
     fn queue(&mut self, key: usize) {
         let session = &mut self.sessions[key];
         if !session.queued {
@@ -644,90 +332,6 @@ impl EventLoop {
                 }
                 Phase::Relaying { .. } => self.broke(key, Side::Client, false),
                 Phase::Refusing(_) => self.finish(key),
-            }
-        }
-    }
-
-    /// Closes the sessions of targets that answer no more, and has those that
-    /// were being connected there tried elsewhere.
-    ///
-    /// A frozen pooler, or one whose host vanished, closes nothing: without
-    /// this its clients would hang until TCP gives up, a quarter of an hour
-    /// later. They get a reset, reconnect, and are served by another.
-    fn cut(&mut self) {
-        let mut cut = Vec::new();
-        for target in self.targets.iter() {
-            let seen = self.cuts_seen.entry(target.id).or_default();
-            if *seen != target.cuts() {
-                *seen = target.cuts();
-                cut.push(target.id);
-            }
-        }
-        if cut.is_empty() {
-            return;
-        }
-        let keys: Vec<usize> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| !session.over)
-            .filter(|(_, session)| session.target().is_some_and(|one| cut.contains(&one.id)))
-            .map(|(key, _)| key)
-            .collect();
-        tracing::info!(
-            sessions = keys.len(),
-            "sessions of a target that is down closed"
-        );
-        for key in keys {
-            if let Phase::Connecting(_) = self.sessions[key].phase {
-                self.connect_failed(key, &io::ErrorKind::TimedOut.into());
-            } else {
-                self.sessions[key].reset(Side::Client);
-                self.broke(key, Side::Server, true);
-            }
-        }
-    }
-
-    /// A side broke off: the other gets a reset, so that it does not take this
-    /// for an orderly end, unless it was sent something that a reset might
-    /// overtake.
-    fn broke(&mut self, key: usize, side: Side, delivered: bool) {
-        let session = &mut self.sessions[key];
-        let other = match side {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
-        };
-        session.reset(side);
-        if !delivered {
-            session.reset(other);
-        }
-        if let Some(target) = session.target() {
-            for traffic in [&target.traffic, &self.shared.backend] {
-                let counter = match side {
-                    Side::Client => &traffic.client_aborts,
-                    Side::Server => &traffic.server_aborts,
-                };
-                counter.fetch_add(1, Relaxed);
-            }
-        }
-        self.finish(key);
-    }
-
-    /// A session is over; it is closed at the end of the turn.
-    fn finish(&mut self, key: usize) {
-        self.set_deadline(key, Duration::MAX);
-        let session = &mut self.sessions[key];
-        debug_assert!(!session.over, "a session ends once");
-        session.over = true;
-        self.unsent -= session.unsent();
-        self.over.push(key);
-        let target = session.target().cloned();
-        if let Some(target) = target {
-            self.leave_target(&target);
-            if let Phase::Relaying { .. } = self.sessions[key].phase {
-                let session_ms = self.now_ms - self.sessions[key].begun_ms;
-                for traffic in [&target.traffic, &self.shared.backend] {
-                    traffic.session_ms.add(session_ms);
-                }
             }
         }
     }

@@ -217,3 +217,16 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_small() {
+        // Debug builds of mio add a word to each socket.
+        let words = if cfg!(debug_assertions) { 2 } else { 0 };
+        let bytes = size_of::<Session>() - words * size_of::<usize>();
+        assert!(bytes <= 88, "{bytes} bytes");
+    }
+}

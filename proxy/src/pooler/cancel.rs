@@ -62,6 +62,7 @@ impl EventLoop {
             return self.cancel_done(requester);
         }
         let peer = self.live.config.peers.get(&peer_id);
+        // A name is looked up right here: it is rare, and resolvers cache.
         let Some(address) = peer.and_then(|peer| {
             let host = peer.host.as_deref()?;
             (host, peer.port).to_socket_addrs().ok()?.next()

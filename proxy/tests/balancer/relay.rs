@@ -379,3 +379,100 @@ fn resident_kb(pid: u32) -> u64 {
         .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+/// However sessions end, and while targets come and go, every place, count and
+/// descriptor is given back.
+#[test]
+fn nothing_is_left_behind() {
+    let seed = std::env::var("SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
+    eprintln!("SEED={seed}");
+    let mut targets = three_targets();
+    let config = Config::over(&targets)
+        .check("{interval: 100ms, timeout: 100ms, rise: 1, fall: 2}")
+        .with("threads: 2");
+    let balancer = Balancer::serving(&config);
+    drop(balancer.client());
+    wait_for("the first session's end", || idle(&balancer));
+    let descriptors = descriptors(&balancer);
+    let address = balancer.address;
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                let mut random = Random(seed + thread);
+                for _ in 0..60 {
+                    // What breaks here was broken on purpose; what hangs was not.
+                    if let Err(error) = live_dangerously(address, &mut random) {
+                        assert_ne!(error.kind(), ErrorKind::WouldBlock, "{error}");
+                    }
+                }
+            });
+        }
+        for target in &mut targets {
+            target.kill();
+            target.open_port();
+        }
+    });
+    wait_for("all sessions to end", || idle(&balancer));
+    for row in ["FRONTEND", "pooler-0", "pooler-1", "pooler-2", "BACKEND"] {
+        assert_eq!(balancer.csv(row, "scur"), "0", "{row}");
+    }
+    wait_for("descriptors to be closed", || {
+        (self::descriptors(&balancer) <= descriptors).then_some(())
+    });
+    wait_for("a target", || {
+        (balancer.csv("BACKEND", "status") == "UP").then_some(())
+    });
+    balancer.client().talk("and it goes on");
+}
+
+/// One session, ended in one of many ways.
+fn live_dangerously(address: SocketAddr, random: &mut Random) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let how = random.below(6);
+    if how == 0 {
+        return Ok(());
+    }
+    stream.write_all(&wire::startup(&[("user", "ann")]))?;
+    if random.below(2) == 0 {
+        stream.read_exact(&mut [0; 9])?;
+    }
+    stream.write_all(&vec![b'x'; 1_000 + random.below(200_000)])?;
+    if random.below(2) == 0 {
+        // A reset, perhaps with much on its way.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    }
+    match how {
+        1 => stream.shutdown(Shutdown::Write)?,
+        2 => stream.shutdown(Shutdown::Both)?,
+        3 => {
+            stream.shutdown(Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new())?;
+        }
+        4 => stream.read_exact(&mut vec![0; 1000])?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn idle(balancer: &Balancer) -> Option<()> {
+    (balancer.status().connections == 0).then_some(())
+}
+
+fn descriptors(balancer: &Balancer) -> usize {
+    let directory = format!("/proc/{}/fd", balancer.pid());
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+/// xorshift64*, for tests.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        (mixed >> 33) as usize % limit
+    }
+}

@@ -26,7 +26,7 @@ const fn goal(row: Row, column: Column, limit: Limit) -> Goal {
     Goal { row, column, limit }
 }
 
-const GOALS: [Goal; 15] = [
+const GOALS: [Goal; 16] = [
     goal(
         Row::Simple,
         Column::Pooler,
@@ -93,6 +93,11 @@ const GOALS: [Goal; 15] = [
         Row::Prepared,
         Column::Balancer,
         Limit::CpuPlus(Column::Relay, 0.8),
+    ),
+    goal(
+        Row::Prepared,
+        Column::Balancer,
+        Limit::CpuTimes(Column::Haproxy, 1.0),
     ),
 ];
 
