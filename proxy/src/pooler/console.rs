@@ -171,7 +171,7 @@ impl EventLoop {
     }
 
     /// A command's answer.
-    pub(super) fn console_printed(&mut self, client: ClientRef, reply: Reply) {
+    pub(super) fn console_printed(&mut self, client: ClientRef, reply: &Reply) {
         let Some(found) = self.client_of(client) else {
             return;
         };

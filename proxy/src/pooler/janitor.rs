@@ -26,7 +26,7 @@ impl Drain {
     fn due(self, id: u64) -> Moment {
         let spread_us = u64::try_from(self.spread.as_micros()).unwrap_or(u64::MAX);
         let place = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let after_us = u128::from(spread_us) * u128::from(place) >> 32;
+        let after_us = (u128::from(spread_us) * u128::from(place)) >> 32;
         self.from + Duration::from_micros(after_us as u64)
     }
 }

@@ -152,13 +152,16 @@ impl Mailbox {
     }
 }
 
+/// User, salt and iterations.
+type Derivation = (String, Vec<u8>, u32);
+
 /// Secrets and what has been derived from them.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
     /// Verifiers of plain passwords, by user; valid while the password is the same.
     verifiers: Mutex<HashMap<String, (String, Arc<Verifier>)>>,
     /// Keys of plain passwords, by user, salt and iterations.
-    derived: Mutex<HashMap<(String, Vec<u8>, u32), (String, Keys)>>,
+    derived: Mutex<HashMap<Derivation, (String, Keys)>>,
     /// Keys that clients' SCRAM proofs revealed, by user.
     revealed: Mutex<HashMap<String, (Verifier, Keys)>>,
 }
