@@ -420,6 +420,11 @@ impl EventLoop {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.kill_client(id));
             }
+            Mail::PeerResolved {
+                requester,
+                address,
+                request,
+            } => self.peer_resolved(requester, address, request),
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
             Mail::Reconnect { database } => self.reconnect(database.as_deref()),

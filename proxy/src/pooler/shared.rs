@@ -98,6 +98,12 @@ pub(super) enum Mail {
         id: u64,
         reply: tokio::sync::oneshot::Sender<bool>,
     },
+    /// Address of the peer that a cancel request belongs to.
+    PeerResolved {
+        requester: ClientRef,
+        address: Option<std::net::SocketAddr>,
+        request: Vec<u8>,
+    },
     /// The configuration has changed.
     Reconfigured,
     /// Pools were paused or resumed; close idle servers of paused ones.
@@ -155,8 +161,8 @@ impl Mailbox {
 /// User, salt and iterations.
 type Derivation = (String, Vec<u8>, u32);
 
-/// Secrets and what has been derived from them.
-#[derive(Debug, Default)]
+/// Secrets and what has been derived from them. Debug shows none.
+#[derive(Default)]
 pub(super) struct Secrets {
     /// Verifiers of plain passwords, by user; valid while the password is the same.
     verifiers: Mutex<HashMap<String, (String, Arc<Verifier>)>>,
@@ -164,6 +170,12 @@ pub(super) struct Secrets {
     derived: Mutex<HashMap<Derivation, (String, Keys)>>,
     /// Keys that clients' SCRAM proofs revealed, by user.
     revealed: Mutex<HashMap<String, (Verifier, Keys)>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
 }
 
 /// Most derived keys kept: one for each user and salt met.

@@ -476,7 +476,14 @@ impl<'a> Reader<'a> {
             let text = format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already");
             return self.refuse(SqlState::LIMIT_EXCEEDED, &text);
         }
-        let statement = self.rules.registry.intern(self.rules.scope, definition);
+        let rules = self.rules;
+        let search_path = rules
+            .interner
+            .tracked()
+            .index(b"search_path")
+            .and_then(|index| self.client.parameters.value(index))
+            .unwrap_or_default();
+        let statement = rules.registry.intern(rules.scope, search_path, definition);
         self.client.name_statement(name.into(), statement.clone());
         let naming = Box::new(Naming {
             name: name.into(),
