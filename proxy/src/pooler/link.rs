@@ -3,7 +3,9 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{DUE_MAX, ServerFault, Transaction, Unlinked, from_client, from_server, request_length},
+    session::{
+        DUE_MAX, ServerFault, Transaction, Unlinked, from_client, from_server, request_length,
+    },
     wire::{self, Severity, SqlState, error_response},
 };
 
@@ -402,7 +404,10 @@ impl EventLoop {
     /// Ends a session whose server must go: another server would not have what
     /// the session has set.
     fn close_fast(&mut self, server_key: ServerKey, key: ClientKey) {
-        self.close_server(server_key, "it was to be closed, and server_fast_close is on");
+        self.close_server(
+            server_key,
+            "it was to be closed, and server_fast_close is on",
+        );
         self.refuse_client(
             key,
             SqlState::ADMIN_SHUTDOWN,
