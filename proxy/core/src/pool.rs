@@ -189,6 +189,13 @@ impl Shared {
         counts.sum()
     }
 
+    /// A loop that has idle servers: where to close one for [`Step::Evict`].
+    #[must_use]
+    pub fn loop_with_idle(&self) -> Option<Thread> {
+        let mut parts = self.parts.iter();
+        parts.position(|part| part.idle.load(Ordering::SeqCst) > 0)
+    }
+
     /// The limits that are full, if opening one more server would pass one.
     fn size_limit(&self, oldest_wait: Duration) -> u32 {
         let size = self.size.load(Ordering::Relaxed);
@@ -269,8 +276,9 @@ pub enum Step {
     /// Ask that loop for an idle server ([`Pool::asked`] there).
     Ask(Thread),
     /// The limit that stands in the way is a budget shared with other pools:
-    /// close an idle server of one of those, or if there is none ask again
-    /// after [`LOOK_AGAIN`].
+    /// close an idle server of one of those, on this loop or, as
+    /// [`Shared::loop_with_idle`] tells, on another; ask again when it is
+    /// closed, or after [`LOOK_AGAIN`].
     Evict,
     /// Nothing before that moment.
     WaitUntil(Moment),

@@ -173,6 +173,8 @@ pub struct ServerSession {
     /// ReadyForQuery messages taken for the answer to a Sync that a failed
     /// copy may have ignored: each may have been a later Sync's.
     readies_in_doubt: usize,
+    /// The last copy in was begun by an Execute.
+    copy_extended: bool,
     /// The unnamed statement is that of the client the server is lent to.
     unnamed: bool,
     /// The query of ours failed (SET, check).
@@ -196,6 +198,7 @@ impl ServerSession {
             copying_in: false,
             unsynced: false,
             readies_in_doubt: 0,
+            copy_extended: false,
             unnamed: false,
             ours_failed: false,
             cancels_in_flight: 0,
@@ -216,10 +219,28 @@ impl ServerSession {
         self.statements.len()
     }
 
+    /// Name and query of each prepared statement it is believed to have.
+    #[cfg(test)]
+    pub(crate) fn taught(&self) -> impl Iterator<Item = (String, String)> {
+        self.statements.iter().map(|statement| {
+            let name = statement.server_name();
+            let query = wire::cstr(statement.definition()).map_or(&[][..], |(query, _)| query);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (text(name.as_bytes()), text(query))
+        })
+    }
+
     /// State of its transaction, as its last ReadyForQuery said.
     #[must_use]
     pub fn transaction(&self) -> Transaction {
         self.transaction
+    }
+
+    /// Whether the client has got only a part of a message so far: should the
+    /// server be lost, an error of ours would be taken for the rest of it.
+    #[must_use]
+    pub fn mid_message(&self) -> bool {
+        self.rest > 0 && !self.rest_dropped
     }
 
     /// Requests whose answers are due.

@@ -4,10 +4,7 @@
 //! else: PostgreSQL closes the connection after it has sent the signal, and
 //! until then the signal might hit the next client's query.
 
-use std::{
-    io,
-    net::{SocketAddr, ToSocketAddrs},
-};
+use std::{io, net::SocketAddr};
 
 use proxy_core::{
     pool::{Moment, ServerKey},
@@ -20,6 +17,7 @@ use super::{
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
     shared::{ClientRef, Mail},
     unix,
+    worker::{Asker, Job},
 };
 use crate::net;
 
@@ -61,19 +59,49 @@ impl EventLoop {
         if peer_id == 0 || peer_id == own_id || hops == 0 {
             return self.cancel_done(requester);
         }
-        let peer = self.live.config.peers.get(&peer_id);
-        // A name is looked up right here: it is rare, and resolvers cache.
-        let Some(address) = peer.and_then(|peer| {
-            let host = peer.host.as_deref()?;
-            (host, peer.port).to_socket_addrs().ok()?.next()
-        }) else {
+        let mut forwarded = bytes;
+        forwarded[7] = (bytes[7] & !0b11) | (hops - 1);
+        let request = wire::cancel_request(&forwarded);
+        let live = self.live.clone();
+        let Some((host, port)) = live
+            .config
+            .peers
+            .get(&peer_id)
+            .and_then(|peer| Some((peer.host.as_deref()?, peer.port)))
+        else {
             tracing::warn!(peer_id, "cancel request for a peer that is not known");
             return self.cancel_done(requester);
         };
-        let mut forwarded = bytes;
-        forwarded[7] = (bytes[7] & !0b11) | (hops - 1);
-        let bytes = wire::cancel_request(&forwarded);
-        self.send_cancel(Address::Tcp(address), bytes, None, requester);
+        if let Ok(ip) = host.parse() {
+            let address = Some(SocketAddr::new(ip, port));
+            return self.peer_resolved(requester, address, request);
+        }
+        let job = Job::Resolve {
+            asker: Asker::Cancel { requester, request },
+            host: host.to_owned(),
+            port,
+            ttl: live.config.global.dns_max_ttl,
+            failure_ttl: live.config.global.dns_nxdomain_ttl,
+        };
+        if !self.shared.work(job) {
+            self.cancel_done(requester);
+        }
+    }
+
+    /// Where the peer is that a cancel request belongs to, if it was found.
+    pub(super) fn peer_resolved(
+        &mut self,
+        requester: ClientRef,
+        address: Option<SocketAddr>,
+        request: Vec<u8>,
+    ) {
+        match address {
+            Some(address) => self.send_cancel(Address::Tcp(address), request, None, requester),
+            None => {
+                tracing::warn!("cancel request for a peer whose name does not resolve");
+                self.cancel_done(requester);
+            }
+        }
     }
 
     /// Cancels what a client of this loop is doing.

@@ -13,19 +13,17 @@
 
 mod command;
 pub(super) mod execute;
+mod session;
 mod show;
 mod table;
-
-use std::collections::HashMap;
 
 use proxy_core::{
     config::{AuthType, pooler::CONSOLE},
     parameters::Parameters,
     pool::ClientKey,
     session::ClientSession,
-    wire::{self, Severity, SqlState, backend, cstr, error_response, frontend},
+    wire::{self, SqlState},
 };
-use tokio::sync::oneshot;
 
 use super::{
     client::Phase,
@@ -34,14 +32,12 @@ use super::{
     shared::ClientRef,
 };
 pub(super) use command::Statement;
+pub(super) use session::Console;
+use session::Outcome;
 pub(super) use table::Formats;
 
 /// Longest message taken: a command is short.
 const MESSAGE_LENGTH_MAX: usize = 16 * 1024;
-/// Prepared statements, and portals, that one client may hold. Drivers that
-/// cache statements prepare one for each distinct command.
-const STATEMENTS_MAX: usize = 256;
-
 /// What the console reports of itself at login, and on SHOW.
 const PARAMETERS: &[(&str, &str)] = &[
     ("server_version", super::SERVER_VERSION),
@@ -54,37 +50,6 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("integer_datetimes", "on"),
 ];
 
-/// A client of the console.
-#[derive(Debug)]
-pub(super) struct Console {
-    admin: bool,
-    /// A command is under way.
-    busy: bool,
-    /// Sending ends that command's waiting, dropping tells it that nobody will
-    /// read its answer.
-    cancel: Option<oneshot::Sender<()>>,
-    /// After an error in the extended protocol, up to the next Sync.
-    skipping: bool,
-    /// `None` is an empty statement.
-    statements: HashMap<Box<[u8]>, Option<Statement>>,
-    portals: HashMap<Box<[u8]>, (Option<Statement>, Formats)>,
-}
-
-impl Console {
-    /// Whether a command is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.busy
-    }
-
-    /// Cancels the command under way, if it is one that waits.
-    pub(super) fn interrupt(&mut self) {
-        if let Some(cancel) = self.cancel.take() {
-            // It may have ended at this very moment.
-            let _ = cancel.send(());
-        }
-    }
-}
-
 /// What a command printed.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -93,20 +58,6 @@ pub(super) struct Reply {
     failed: bool,
     /// What the process does once the reply is on its way.
     pub(super) then: Option<Ending>,
-}
-
-/// What a message leads to.
-enum Outcome {
-    /// Send this.
-    Answer(Vec<u8>),
-    /// Carry this out.
-    Run(Request),
-    /// The request fails, not the connection.
-    Failed(SqlState, String),
-    /// The connection ends with this error.
-    Fatal(SqlState, String),
-    /// The client said goodbye.
-    Goodbye,
 }
 
 impl EventLoop {
@@ -141,14 +92,7 @@ impl EventLoop {
         client.cancel_key = Some(cancel_key);
         client.session = ClientSession::new(parameters);
         client.request_at = now;
-        client.phase = Phase::Console(Box::new(Console {
-            admin,
-            busy: false,
-            cancel: None,
-            skipping: false,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
-        }));
+        client.phase = Phase::Console(Box::new(Console::new(admin)));
         self.tell_client(key, &bytes);
     }
 
@@ -198,13 +142,6 @@ impl EventLoop {
                 self.tell_client(key, &bytes);
             }
             Outcome::Run(request) => self.run_command(key, request),
-            Outcome::Failed(code, text) => {
-                if let Phase::Console(console) = &mut self.clients[key].phase {
-                    console.skipping = true;
-                }
-                let bytes = error_response(Severity::Error, code, &text, "");
-                self.tell_client(key, &bytes);
-            }
             Outcome::Fatal(code, text) => self.refuse_client(key, code, &text, ""),
             Outcome::Goodbye => self.client_gone(key, "client said goodbye"),
         }
@@ -216,15 +153,12 @@ impl EventLoop {
         let Phase::Console(console) = &mut self.clients[key].phase else {
             return;
         };
-        let (cancel, interrupt) = oneshot::channel();
-        console.busy = true;
-        console.cancel = Some(cancel);
         let command = Command {
             client,
             user,
-            admin: console.admin,
+            admin: console.is_admin(),
             request,
-            interrupt,
+            interrupt: console.began(),
         };
         if self.shared.command(command).is_err() {
             self.refuse_client(
@@ -237,14 +171,12 @@ impl EventLoop {
     }
 
     /// A command's answer.
-    pub(super) fn console_printed(&mut self, client: ClientRef, reply: Reply) {
+    pub(super) fn console_printed(&mut self, client: ClientRef, reply: &Reply) {
         let Some(found) = self.client_of(client) else {
             return;
         };
         if let Phase::Console(console) = &mut found.phase {
-            console.busy = false;
-            console.cancel = None;
-            console.skipping |= reply.failed;
+            console.ended(reply.failed);
             if self.tell_client(client.key, &reply.bytes) {
                 self.resume_client(client.key);
             }
@@ -266,209 +198,3 @@ impl EventLoop {
         true
     }
 }
-
-impl Console {
-    /// Deals with one whole message.
-    fn message(&mut self, kind: u8, body: &[u8]) -> Outcome {
-        match kind {
-            frontend::TERMINATE => return Outcome::Goodbye,
-            frontend::SYNC => {
-                self.skipping = false;
-                self.portals.clear();
-                return Outcome::Answer(wire::ready_for_query(b'I').to_vec());
-            }
-            _ if self.skipping => return Outcome::Answer(Vec::new()),
-            _ => {}
-        }
-        let outcome = match kind {
-            frontend::QUERY => match cstr(body) {
-                Some((sql, [])) => {
-                    let sql = String::from_utf8_lossy(sql).into_owned();
-                    Ok(Outcome::Run(Request::Simple(sql)))
-                }
-                _ => Err(malformed("Query")),
-            },
-            frontend::PARSE => self.parse(body),
-            frontend::BIND => self.bind(body),
-            frontend::DESCRIBE => self.describe(body),
-            frontend::EXECUTE => self.execute(body),
-            frontend::CLOSE => self.close(body),
-            // Everything is sent at once anyway.
-            frontend::FLUSH => Ok(Outcome::Answer(Vec::new())),
-            kind => Err(Outcome::Fatal(
-                SqlState::PROTOCOL_VIOLATION,
-                format!(
-                    "the console does not take messages of type {:?}",
-                    char::from(kind)
-                ),
-            )),
-        };
-        outcome.unwrap_or_else(|outcome| outcome)
-    }
-
-    fn parse(&mut self, body: &[u8]) -> Result<Outcome, Outcome> {
-        let (name, rest) = cstr(body).ok_or_else(|| malformed("Parse"))?;
-        // What follows are types of parameters, of which there are none.
-        let (sql, _) = cstr(rest).ok_or_else(|| malformed("Parse"))?;
-        if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(Outcome::Failed(
-                SqlState::DUPLICATE_STATEMENT,
-                format!(
-                    "prepared statement \"{}\" already exists",
-                    String::from_utf8_lossy(name)
-                ),
-            ));
-        }
-        let mut statements = command::parse(&String::from_utf8_lossy(sql))
-            .map_err(|error| Outcome::Failed(error.code(), error.to_string()))?;
-        if statements.len() > 1 {
-            return Err(Outcome::Failed(
-                SqlState::SYNTAX_ERROR,
-                "cannot insert multiple commands into a prepared statement".to_owned(),
-            ));
-        }
-        has_room(self.statements.len(), "prepared statements")?;
-        self.statements.insert(name.into(), statements.pop());
-        Ok(bare(backend::PARSE_COMPLETE))
-    }
-
-    fn bind(&mut self, body: &[u8]) -> Result<Outcome, Outcome> {
-        let (portal, rest) = cstr(body).ok_or_else(|| malformed("Bind"))?;
-        let (name, rest) = cstr(rest).ok_or_else(|| malformed("Bind"))?;
-        let statement = self.statement(name)?;
-        let (_, rest) = shorts(rest).ok_or_else(|| malformed("Bind"))?;
-        let (parameters, rest) = rest
-            .split_first_chunk::<2>()
-            .ok_or_else(|| malformed("Bind"))?;
-        if *parameters != [0, 0] {
-            return Err(Outcome::Failed(
-                SqlState::PROTOCOL_VIOLATION,
-                "the console's commands take no parameters".to_owned(),
-            ));
-        }
-        let (codes, _) = shorts(rest).ok_or_else(|| malformed("Bind"))?;
-        let columns = statement.as_ref().map_or(0, |known| known.columns().len());
-        let formats = Formats::new(codes, columns).ok_or_else(|| {
-            Outcome::Failed(
-                SqlState::PROTOCOL_VIOLATION,
-                format!("bind message has result formats that do not fit {columns} columns"),
-            )
-        })?;
-        has_room(self.portals.len(), "portals")?;
-        self.portals.insert(portal.into(), (statement, formats));
-        Ok(bare(backend::BIND_COMPLETE))
-    }
-
-    fn describe(&self, body: &[u8]) -> Result<Outcome, Outcome> {
-        let (kind, name) = target(body).ok_or_else(|| malformed("Describe"))?;
-        let mut bytes = Vec::new();
-        let (statement, formats) = match kind {
-            b'S' => {
-                bytes.extend(wire::message(backend::PARAMETER_DESCRIPTION, |out| {
-                    out.extend(0_u16.to_be_bytes());
-                }));
-                (self.statement(name)?, Formats::default())
-            }
-            _ => self.portal(name)?,
-        };
-        let columns = statement
-            .as_ref()
-            .map(Statement::columns)
-            .unwrap_or_default();
-        if columns.is_empty() {
-            bytes.extend(wire::message(backend::NO_DATA, |_| {}));
-        } else {
-            bytes.extend(table::describe(&columns, &formats));
-        }
-        Ok(Outcome::Answer(bytes))
-    }
-
-    fn execute(&self, body: &[u8]) -> Result<Outcome, Outcome> {
-        // The number of rows that may follow is of no use: tables are small.
-        let (name, _) = cstr(body).ok_or_else(|| malformed("Execute"))?;
-        let (statement, formats) = self.portal(name)?;
-        Ok(match statement {
-            Some(statement) => Outcome::Run(Request::Portal(statement, formats)),
-            None => bare(backend::EMPTY_QUERY_RESPONSE),
-        })
-    }
-
-    fn close(&mut self, body: &[u8]) -> Result<Outcome, Outcome> {
-        let (kind, name) = target(body).ok_or_else(|| malformed("Close"))?;
-        // To close what is not there is no error.
-        match kind {
-            b'S' => drop(self.statements.remove(name)),
-            _ => drop(self.portals.remove(name)),
-        }
-        Ok(bare(backend::CLOSE_COMPLETE))
-    }
-
-    fn statement(&self, name: &[u8]) -> Result<Option<Statement>, Outcome> {
-        self.statements.get(name).cloned().ok_or_else(|| {
-            Outcome::Failed(
-                SqlState::INVALID_STATEMENT_NAME,
-                format!(
-                    "prepared statement \"{}\" does not exist",
-                    String::from_utf8_lossy(name)
-                ),
-            )
-        })
-    }
-
-    fn portal(&self, name: &[u8]) -> Result<(Option<Statement>, Formats), Outcome> {
-        self.portals.get(name).cloned().ok_or_else(|| {
-            Outcome::Failed(
-                SqlState("34000"),
-                format!(
-                    "portal \"{}\" does not exist",
-                    String::from_utf8_lossy(name)
-                ),
-            )
-        })
-    }
-}
-
-fn bare(kind: u8) -> Outcome {
-    Outcome::Answer(wire::message(kind, |_| {}))
-}
-
-fn malformed(what: &str) -> Outcome {
-    Outcome::Fatal(
-        SqlState::PROTOCOL_VIOLATION,
-        format!("malformed {what} message"),
-    )
-}
-
-fn has_room(count: usize, what: &str) -> Result<(), Outcome> {
-    if count < STATEMENTS_MAX {
-        return Ok(());
-    }
-    Err(Outcome::Failed(
-        SqlState::PROGRAM_LIMIT_EXCEEDED,
-        format!("a client of the console may hold at most {STATEMENTS_MAX} {what}"),
-    ))
-}
-
-/// `S` or `P`, and the name of a statement or portal.
-fn target(body: &[u8]) -> Option<(u8, &[u8])> {
-    let (&kind, rest) = body.split_first()?;
-    let (name, _) = cstr(rest)?;
-    matches!(kind, b'S' | b'P').then_some((kind, name))
-}
-
-/// A count and so many 16-bit numbers.
-fn shorts(bytes: &[u8]) -> Option<(Vec<u16>, &[u8])> {
-    let (count, rest) = bytes.split_first_chunk::<2>()?;
-    let length = usize::from(u16::from_be_bytes(*count)) * 2;
-    let (numbers, rest) = rest.split_at_checked(length)?;
-    let numbers = numbers
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .map(|bytes| u16::from_be_bytes(*bytes))
-        .collect();
-    Some((numbers, rest))
-}
-
-#[cfg(test)]
-mod tests;

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use proxy_core::{
-    config::{self, Problem},
-    pool::Moment,
-};
+use proxy_core::config::{self, Problem};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -307,13 +304,14 @@ impl Control {
         }
         let from = shared.now();
         let end = from + timeout;
-        let from = match ending {
-            Ending::Drain => from,
+        let spread = match ending {
+            // The last tenth is for those who were busy when their moment came.
+            Ending::Drain => timeout / 10 * 9,
             // Everybody's moment has come.
-            Ending::Soon | Ending::Now => Moment(0),
+            Ending::Soon | Ending::Now => Duration::ZERO,
         };
         shared.listening.store(false, Ordering::SeqCst);
-        shared.tell_all(|| Mail::Drain { from, end });
+        shared.tell_all(|| Mail::Drain { from, spread, end });
     }
 
     /// Two check intervals and a second; without checks, 2 s.

@@ -129,6 +129,10 @@ pub(super) struct EventLoop {
     pub(super) cancels: Slab<CancelRequest>,
     pub(super) pools: Vec<Option<LocalPool>>,
     turns: VecDeque<Turn>,
+    #[allow(
+        clippy::vec_box,
+        reason = "they are lent as boxes, which are cheap to move"
+    )]
     pub(super) spare_buffers: Vec<Box<Buffers>>,
     pub(super) counters: LoopCounters,
     /// Reading of the clock at the beginning of this turn.
@@ -411,15 +415,20 @@ impl EventLoop {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.snapshot(detail));
             }
-            Mail::Console { client, reply } => self.console_printed(client, reply),
+            Mail::Console { client, reply } => self.console_printed(client, &reply),
             Mail::Kill { id, reply } => {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.kill_client(id));
             }
+            Mail::PeerResolved {
+                requester,
+                address,
+                request,
+            } => self.peer_resolved(requester, address, request),
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
             Mail::Reconnect { database } => self.reconnect(database.as_deref()),
-            Mail::Drain { from, end } => self.begin_drain(from, end),
+            Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),
             Mail::Stop => self.stopped = true,
         }
     }

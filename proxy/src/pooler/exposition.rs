@@ -7,14 +7,16 @@ use super::{
 };
 use crate::metrics::{Page, pooler as series};
 
-/// States of clients that have a pool.
-const CLIENT_STATES: [(&str, fn(&PoolSnapshot) -> u32); 3] = [
+/// A state's label, and how many of a pool are in it.
+type State = (&'static str, fn(&PoolSnapshot) -> u32);
+
+const CLIENT_STATES: [State; 3] = [
     ("idle", |pool| pool.clients_idle),
     ("active", |pool| pool.clients_active),
     ("waiting", |pool| pool.clients_waiting),
 ];
 
-const SERVER_STATES: [(&str, fn(&PoolSnapshot) -> u32); 6] = [
+const SERVER_STATES: [State; 6] = [
     ("active", |pool| pool.servers_active),
     ("idle", |pool| pool.servers_idle),
     ("used", |pool| pool.servers_used),

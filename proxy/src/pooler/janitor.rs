@@ -10,23 +10,24 @@ use proxy_core::{
 
 use super::{client::Phase, event_loop::EventLoop, link::is_at_boundary, pools::Settings};
 
-/// A drain under way: sessions are closed at their boundaries between `from`
-/// and `end`, each at a moment of its own, so that they do not all reconnect
-/// at once.
+/// A drain under way: sessions are closed at their boundaries, each from a
+/// moment of its own on, so that they do not all reconnect at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    from: Moment,
-    end: Moment,
+    pub(super) from: Moment,
+    /// Their moments are spread over so long.
+    pub(super) spread: Duration,
+    /// What is left is closed then, boundary or not.
+    pub(super) end: Moment,
 }
 
 impl Drain {
     /// When the client with this id is to go.
     fn due(self, id: u64) -> Moment {
-        let span_us = self.end.0.saturating_sub(self.from.0);
-        // The last tenth is for those who were busy when their moment came.
-        let spread_us = span_us / 10 * 9;
+        let spread_us = u64::try_from(self.spread.as_micros()).unwrap_or(u64::MAX);
         let place = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        Moment(self.from.0 + spread_us * place / (1 << 32))
+        let after_us = (u128::from(spread_us) * u128::from(place)) >> 32;
+        self.from + Duration::from_micros(after_us as u64)
     }
 }
 
@@ -211,10 +212,10 @@ impl EventLoop {
         }
     }
 
-    /// Ends sessions at their boundaries until `end`, and what is left then.
-    pub(super) fn begin_drain(&mut self, from: Moment, end: Moment) {
+    /// Ends sessions at their boundaries, and what is left at the drain's end.
+    pub(super) fn begin_drain(&mut self, drain: Drain) {
         self.stop_listening();
-        self.drain = Some(Drain { from, end });
+        self.drain = Some(drain);
     }
 
     fn drain_clients(&mut self) {

@@ -392,10 +392,11 @@ impl EventLoop {
                 }
             }
             // Its client left while a cancel was on its way.
-            None if server.orphaned => {
-                if server.session.is_clean() && server.session.cancel_guarded() {
-                    self.release(server_key);
-                }
+            None if server.orphaned
+                && server.session.is_clean()
+                && server.session.cancel_guarded() =>
+            {
+                self.release(server_key);
             }
             None => {}
         }

@@ -22,7 +22,7 @@ use super::{
     pools::{Known, Settings},
     shared::{ServerRef, random},
     unix,
-    worker::{Job, Password},
+    worker::{Asker, Job, Password},
 };
 use crate::net::{self, Keepalive, Tuning};
 
@@ -136,7 +136,7 @@ impl EventLoop {
                         id: server_id,
                     };
                     let job = Job::Resolve {
-                        server,
+                        asker: Asker::Server(server),
                         host: host.to_owned(),
                         port: settings.port,
                         ttl: self.live.config.global.dns_max_ttl,

@@ -296,6 +296,7 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
         }),
         user_timeout: (!global.tcp_user_timeout.0.is_zero()).then_some(global.tcp_user_timeout.0),
     };
+    let mut port = global.listen_port;
     for name in &global.listen_addr {
         let ips = match name.as_str() {
             "*" => vec![
@@ -305,7 +306,7 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
             name => vec![any_address(name)?],
         };
         for ip in ips {
-            let address = SocketAddr::new(ip, global.listen_port);
+            let address = SocketAddr::new(ip, port);
             let listener = match net::listen(address, global.so_reuseport, BACKLOG) {
                 Ok(listener) => listener,
                 // With * the IPv4 listener may serve alone: many hosts have no IPv6.
@@ -316,23 +317,27 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
                 Err(error) => return Err(error.into()),
             };
             net::tune(&listener, &tuning).map_err(system("cannot tune the listening socket"))?;
-            addresses.push(
-                listener
-                    .local_addr()
-                    .map_err(system("cannot read the listening address"))?,
-            );
+            let address = listener
+                .local_addr()
+                .map_err(system("cannot read the listening address"))?;
+            // Where 0 took a free one, the others take the same.
+            port = address.port();
+            addresses.push(address);
             listeners.push(Listener::Tcp(mio::net::TcpListener::from_std(listener)));
         }
     }
     if !global.unix_socket_dir.is_empty() {
-        let (listener, path) = listen_unix(global)?;
+        let (listener, path) = listen_unix(global, port)?;
         listeners.push(Listener::Unix(listener));
         sockets.extend(path);
     }
     Ok((listeners, addresses, sockets))
 }
 
-fn listen_unix(global: &Global) -> Result<(mio::net::UnixListener, Option<PathBuf>), StartError> {
+fn listen_unix(
+    global: &Global,
+    port: u16,
+) -> Result<(mio::net::UnixListener, Option<PathBuf>), StartError> {
     let group = match global.unix_socket_group.as_deref() {
         None | Some("") => None,
         Some(name) => match privileges::find_group(name) {
@@ -341,14 +346,10 @@ fn listen_unix(global: &Global) -> Result<(mio::net::UnixListener, Option<PathBu
         },
     };
     let directory = global.unix_socket_dir.as_str();
-    unix::listen(
-        directory,
-        global.listen_port,
-        global.unix_socket_mode.0,
-        group,
-    )
-    .map_err(|source| StartError::ListenUnix {
-        directory: directory.to_owned(),
-        source,
+    unix::listen(directory, port, global.unix_socket_mode.0, group).map_err(|source| {
+        StartError::ListenUnix {
+            directory: directory.to_owned(),
+            source,
+        }
     })
 }

@@ -37,13 +37,25 @@ pub(super) enum Job {
     },
     /// Look up a host.
     Resolve {
-        server: ServerRef,
+        asker: Asker,
         host: String,
         port: u16,
         /// How long an earlier answer may be used...
         ttl: Duration,
         /// ...and an earlier failure.
         failure_ttl: Duration,
+    },
+}
+
+/// Who needs an address.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// A server that is being opened.
+    Server(ServerRef),
+    /// A cancel request that belongs to a peer.
+    Cancel {
+        requester: ClientRef,
+        request: Vec<u8>,
     },
 }
 
@@ -129,14 +141,27 @@ fn run(job: Job, shared: &Shared) {
             shared.tell(server.thread, Mail::Keys { server, keys });
         }
         Job::Resolve {
-            server,
+            asker,
             host,
             port,
             ttl,
             failure_ttl,
         } => {
             let addresses = resolve(&shared.names, host, port, ttl, failure_ttl);
-            shared.tell(server.thread, Mail::Resolved { server, addresses });
+            match asker {
+                Asker::Server(server) => {
+                    shared.tell(server.thread, Mail::Resolved { server, addresses });
+                }
+                Asker::Cancel { requester, request } => {
+                    let address = addresses.ok().and_then(|found| found.first().copied());
+                    let mail = Mail::PeerResolved {
+                        requester,
+                        address,
+                        request,
+                    };
+                    shared.tell(requester.thread, mail);
+                }
+            }
         }
     }
 }

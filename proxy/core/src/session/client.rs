@@ -209,7 +209,6 @@ impl<'a> Reader<'a> {
 
     fn message(&mut self, head: Header) -> Result<Next, ClientFault> {
         match head.kind {
-            frontend::QUERY => return self.query(head),
             frontend::SYNC => self.sync(head),
             frontend::TERMINATE => {
                 self.done.consumed += head.total.min(self.rest_len());
@@ -230,6 +229,23 @@ impl<'a> Reader<'a> {
                 check_kind(head.kind)?;
                 self.forward(head);
             }
+            kind => return self.request(kind, head),
+        }
+        Ok(Next::Go)
+    }
+
+    /// A message that has an answer.
+    fn request(&mut self, kind: u8, head: Header) -> Result<Next, ClientFault> {
+        let server = &mut *self.server;
+        let in_doubt = server.due.doubts_syncs() || server.readies_in_doubt > 0;
+        if in_doubt && !server.due.is_fenced() && !server.copying_in {
+            if server.due.copy_goes_on() {
+                return Ok(self.pause());
+            }
+            self.fence();
+        }
+        match kind {
+            frontend::QUERY => return self.query(head),
             frontend::EXECUTE => self.batch(Due::Execute, head),
             frontend::BIND => return self.bind(head),
             frontend::PARSE => return self.parse(head),
@@ -328,21 +344,33 @@ impl<'a> Reader<'a> {
     }
 
     fn sync(&mut self, head: Header) {
+        self.forward(head);
         if self.server.copying_in {
             self.server.due.push(Due::SyncInCopy);
-        } else {
-            self.server.due.push(Due::Sync);
-            self.server.unsynced = false;
-            self.server.skipping = false;
+            return;
         }
-        self.forward(head);
+        // A simple Query may go on to copy in again, and then take no Close.
+        let due = &mut self.server.due;
+        let in_doubt = due.doubts_syncs() && self.server.copy_extended && !due.is_fenced();
+        let needs_fence = in_doubt || due.copies_unasked();
+        due.push(Due::Sync);
+        self.server.unsynced = false;
+        self.server.skipping = false;
+        if needs_fence {
+            self.fence();
+        }
+    }
+
+    /// Makes the server answer, so that it is known which Syncs it ignored.
+    fn fence(&mut self) {
+        self.to_server.own(&wire::message(frontend::CLOSE, |out| {
+            out.extend_from_slice(b"Ppoolkeeper_fence\0");
+        }));
+        self.to_server.own(&wire::message(frontend::FLUSH, |_| {}));
+        self.server.due.push(Due::Fence);
     }
 
     fn query(&mut self, head: Header) -> Result<Next, ClientFault> {
-        if self.server.skipping {
-            self.forward(head);
-            return Ok(Next::Go);
-        }
         let due = match self.forgets(head) {
             Forgets::Nothing => Due::Query,
             Forgets::Unseen(needed) => return Ok(self.need(needed)),
@@ -448,7 +476,14 @@ impl<'a> Reader<'a> {
             let text = format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already");
             return self.refuse(SqlState::LIMIT_EXCEEDED, &text);
         }
-        let statement = self.rules.registry.intern(self.rules.scope, definition);
+        let rules = self.rules;
+        let search_path = rules
+            .interner
+            .tracked()
+            .index(b"search_path")
+            .and_then(|index| self.client.parameters.value(index))
+            .unwrap_or_default();
+        let statement = rules.registry.intern(rules.scope, search_path, definition);
         self.client.name_statement(name.into(), statement.clone());
         let naming = Box::new(Naming {
             name: name.into(),

@@ -36,6 +36,9 @@ pub(super) enum Due {
     /// answers if the copy has failed by then. Success of the copy tells, its
     /// failure does not.
     SyncInCopy,
+    /// A Close of ours of a portal that nobody has, sent after Syncs that may
+    /// be [`Due::SyncInCopy`]: its answer tells that no more of theirs will come.
+    Fence,
     /// A client's Parse, forwarded. `None` for the unnamed statement.
     Parse(Option<Box<Naming>>),
     /// A Parse of ours that teaches the server a statement.
@@ -122,6 +125,8 @@ pub(super) struct DueQueue {
     unnamed_in_batch: bool,
     /// Entries of [`Due::SyncInCopy`].
     syncs_in_copy: usize,
+    /// Entries of [`Due::Fence`].
+    fences: usize,
 }
 
 impl DueQueue {
@@ -149,6 +154,7 @@ impl DueQueue {
 
     fn count(&mut self, due: &Due) {
         self.syncs_in_copy += usize::from(matches!(due, Due::SyncInCopy));
+        self.fences += usize::from(matches!(due, Due::Fence));
         self.changes += usize::from(due.changes_names());
         if due.ends_ready() {
             self.readies += 1;
@@ -172,6 +178,7 @@ impl DueQueue {
         let due = self.entries.pop_front()?;
         self.readies -= usize::from(due.ends_ready());
         self.syncs_in_copy -= usize::from(matches!(due, Due::SyncInCopy));
+        self.fences -= usize::from(matches!(due, Due::Fence));
         self.changes -= usize::from(due.changes_names());
         // Those of the last batch are the last to go.
         self.changes_of_batch = self.changes_of_batch.min(self.changes);
@@ -195,6 +202,30 @@ impl DueQueue {
     /// is unknown.
     pub(super) fn awaits_ready(&self) -> bool {
         self.readies > 0
+    }
+
+    /// Whether there are Syncs that may or may not be answered.
+    pub(super) fn doubts_syncs(&self) -> bool {
+        self.syncs_in_copy > 0
+    }
+
+    /// Whether what became of the copy that Syncs were sent into is unknown.
+    pub(super) fn copy_goes_on(&self) -> bool {
+        self.doubts_syncs() && !matches!(self.front(), Some(Due::SyncInCopy))
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fences > 0
+    }
+
+    /// Whether the client, without waiting for the server's word, has just sent
+    /// the end of a copy, after the Sync of the batch that may copy in: then
+    /// that Sync is in doubt.
+    pub(super) fn copies_unasked(&self) -> bool {
+        let mut latest = self.entries.iter().rev();
+        matches!(latest.next(), Some(Due::CopyEnd))
+            && matches!(latest.next(), Some(Due::Sync))
+            && matches!(latest.next(), Some(Due::Execute))
     }
 
     /// Whether the oldest entry is part of an extended-protocol batch, which

@@ -246,6 +246,7 @@ impl<'a> Reader<'a> {
         };
         let end_sent = self.server.due.begin_copy_in();
         self.server.copying_in = !end_sent;
+        self.server.copy_extended = extended;
         if extended && !self.server.due.awaits_ready() {
             self.server.unsynced = true;
         }
@@ -328,10 +329,15 @@ impl<'a> Reader<'a> {
     }
 
     fn closed(&mut self, head: Header) -> Result<(), ServerFault> {
-        let accepts = |due: &Due| matches!(due, Due::Close | Due::CloseOurs(_) | Due::CloseScratch);
+        let accepts = |due: &Due| {
+            matches!(
+                due,
+                Due::Close | Due::CloseOurs(_) | Due::CloseScratch | Due::Fence
+            )
+        };
         match self.expect(head, accepts)? {
-            Due::CloseOurs(_) | Due::CloseScratch => self.swallow(head),
-            _ => self.forward(head),
+            Due::Close => self.forward(head),
+            _ => self.swallow(head),
         }
         Ok(())
     }

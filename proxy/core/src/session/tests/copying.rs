@@ -16,6 +16,11 @@ fn copy_in() -> Vec<u8> {
     sample::copy_response(b'G')
 }
 
+/// The answer to what we send to learn which Syncs were ignored.
+fn fence() -> Vec<u8> {
+    sample::bare(b'3')
+}
+
 /// A client whose extended COPY, sent with its Sync as libpq does, has begun.
 fn copying() -> Lent {
     let mut lent = Lent::new();
@@ -61,8 +66,9 @@ fn a_sync_sent_before_the_copy_began_is_ignored() {
     lent.client([sample::copy_done(), sync().to_vec()].concat());
     lent.server(sample::complete("COPY 0"));
     assert!(!lent.released());
-    lent.server(sample::ready(b'I'));
+    lent.server([sample::ready(b'I'), fence()].concat());
     assert!(lent.released());
+    assert_eq!(lent.answers(), "C Z");
 }
 
 #[test]
@@ -124,25 +130,63 @@ fn each_copy_of_one_query_ignores_syncs() {
 }
 
 #[test]
-fn a_failed_copy_waits_for_the_sync_after_it() {
+fn a_failed_copy_ends_with_the_sync_after_it() {
     let mut lent = copying();
-    lent.client(
-        [
-            sample::copy_data("bad\n"),
-            sample::copy_done(),
-            sync().to_vec(),
-        ]
-        .concat(),
-    );
+    let end = [
+        sample::copy_data("bad\n"),
+        sample::copy_done(),
+        sync().to_vec(),
+    ];
+    assert_eq!(kinds(&lent.client(end.concat())), "d c S C H");
     lent.server([sample::error("22P02", "bad"), sample::ready(b'I')].concat());
-    assert_eq!(lent.answers(), "E Z");
     assert!(
         !lent.released(),
-        "the server may have failed before it read the first Sync, which it then answers too"
+        "if it failed before it read the first Sync, it answers that, too"
     );
-    lent.client(query("select 1"));
-    lent.server([sample::complete("SELECT 0"), sample::ready(b'I')].concat());
-    assert!(lent.released(), "the first Sync was ignored after all");
+    lent.server(fence());
+    assert!(lent.released());
+    assert_eq!(lent.answers(), "E Z");
+}
+
+#[test]
+fn a_failed_copy_sent_in_one_go_ends_with_its_last_sync() {
+    let mut lent = Lent::new();
+    let rest = [sync().to_vec(), sample::copy_done(), sync().to_vec()];
+    let sent = lent.client([extended_copy(), rest.concat()].concat());
+    assert_eq!(kinds(&sent), "P B E S c S C H");
+    lent.server(joined(&[
+        &sample::bare(b'1'),
+        &sample::bare(b'2'),
+        &copy_in(),
+        &sample::error("42809", "a view"),
+        &sample::ready(b'I'),
+    ]));
+    assert!(!lent.released());
+    lent.server([sample::ready(b'I'), fence()].concat());
+    assert!(lent.released());
+    assert_eq!(lent.answers(), "1 2 G E Z Z");
+}
+
+#[test]
+fn an_answer_of_ours_waits_until_it_is_known_which_syncs_were_ignored() {
+    let mut lent = Lent::new();
+    lent.prepare("s", "select 1");
+    lent.client(query("copy t from stdin"));
+    lent.server(copy_in());
+    lent.client([sync().to_vec(), sample::copy_done()].concat());
+    let next = [sample::close(b'S', "s"), sync().to_vec()].concat();
+    let (done, _) = lent.try_client(&next).unwrap();
+    assert!(done.paused, "the copy goes on");
+    lent.server([sample::error("22P02", "bad"), sample::ready(b'I')].concat());
+    assert_eq!(
+        kinds(&lent.client(next)),
+        "C H S",
+        "ours, then the client's"
+    );
+    assert_eq!(lent.answers(), "G E Z");
+    lent.server([fence(), sample::ready(b'I')].concat());
+    assert_eq!(lent.answers(), "3 Z");
+    assert!(lent.released());
 }
 
 #[test]
@@ -160,22 +204,9 @@ fn both_syncs_of_a_copy_that_failed_at_once_are_answered() {
     lent.client([sample::copy_done(), sync().to_vec()].concat());
     lent.server([sample::error("42809", "a view"), sample::ready(b'I')].concat());
     assert!(!lent.released());
-    lent.server(sample::ready(b'I'));
+    lent.server([sample::ready(b'I'), fence()].concat());
     assert!(lent.released());
     assert_eq!(lent.answers(), "E Z Z");
-}
-
-#[test]
-fn an_error_of_the_next_query_settles_a_failed_copy_as_well() {
-    let mut lent = copying();
-    lent.client([sample::copy_done(), sync().to_vec(), query("bad")].concat());
-    lent.server(joined(&[
-        &sample::error("22P02", "bad"),
-        &sample::ready(b'I'),
-        &sample::error("42601", "no"),
-        &sample::ready(b'I'),
-    ]));
-    assert!(lent.released());
 }
 
 #[test]
@@ -258,7 +289,10 @@ fn a_copy_that_could_not_begin_leaves_nothing_due() {
 fn a_copy_that_the_client_gives_up_fails_like_any_other() {
     let mut lent = copying();
     lent.client([sample::copy_fail("no more"), sync().to_vec()].concat());
-    lent.server([sample::error("57014", "no more"), sample::ready(b'I')].concat());
-    lent.server(sample::ready(b'I'));
+    lent.server(joined(&[
+        &sample::error("57014", "no more"),
+        &sample::ready(b'I'),
+        &fence(),
+    ]));
     assert!(lent.released());
 }

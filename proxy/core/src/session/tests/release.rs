@@ -26,6 +26,17 @@ fn a_message_cut_in_two_holds_the_server() {
 }
 
 #[test]
+fn a_message_that_the_server_has_not_ended_takes_no_error_of_ours() {
+    let mut lent = Lent::new();
+    lent.client(query("select 1"));
+    let row = sample::data_row("a long value");
+    lent.server(&row[..10]);
+    assert!(lent.server.mid_message());
+    lent.server(&row[10..]);
+    assert!(!lent.server.mid_message());
+}
+
+#[test]
 fn a_query_of_ours_is_seen_by_nobody() {
     let mut lent = Lent::new();
     assert_eq!(kinds(&lent.server.ours("set a=b")), "Q");
