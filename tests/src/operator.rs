@@ -109,6 +109,17 @@ impl Operator {
         self.dir.path().join("state")
     }
 
+    /// What it remembers, as the file of its state directory says.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn state(&self) -> Result<serde_json::Value> {
+        let file = self.state_dir().join("state.json");
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -189,6 +189,11 @@ fn a_killed_pooler_costs_its_own_clients_one_error_and_is_told_once() -> Result<
         .wait_for("the DOWN message", Duration::from_secs(3), |text| {
             text.contains("pooler-1 is DOWN")
         })?;
+    wait::until_true("the state file to tell", Duration::from_secs(2), || {
+        tier.operator
+            .state()
+            .is_ok_and(|state| state["notifier"]["open"]["pooler-1"].is_object())
+    })?;
     ensure!(
         down.text().contains("2 of 3"),
         "how many remain: {}",
@@ -215,6 +220,12 @@ fn a_killed_pooler_costs_its_own_clients_one_error_and_is_told_once() -> Result<
         up.at - killed
     );
     tier.wait_until_up("pooler-1")?;
+    wait::until_true("the state file to tell", Duration::from_secs(2), || {
+        tier.operator.state().is_ok_and(|state| {
+            state["notifier"]["open"]["pooler-1"].is_null()
+                && state["children"]["pooler-1"]["pid"] != victim.pid
+        })
+    })?;
     let account = load.finish()?;
     for one in tier.transitions("pooler-1")? {
         ensure!(

@@ -261,4 +261,16 @@ mod tests {
             );
         }
     }
+
+    /// `--test NAME` chooses by name alone, in all crates.
+    #[test]
+    fn no_scenario_shares_its_name() {
+        let targets = Targets::read().unwrap();
+        for name in &targets.scenarios {
+            assert!(
+                !targets.others.contains(name),
+                "{name} is also another crate's"
+            );
+        }
+    }
 }

@@ -41,11 +41,7 @@ fn check(pattern: &str, mut wrong: impl FnMut(&str) -> Option<&'static str>) {
 #[test]
 fn no_file_names_the_machine_it_was_written_on() {
     // Spelt in halves, or this file would be the first to be told.
-    let paths = [
-        concat!("/wo", "rk/"),
-        concat!("/ro", "ot/"),
-        concat!("/ho", "me/"),
-    ];
+    let paths = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
     check("*", |line| {
         paths
             .iter()
@@ -58,7 +54,10 @@ fn no_file_names_the_machine_it_was_written_on() {
 #[test]
 fn comments_fit_a_screen() {
     check("*.rs", |line| {
-        let comment = line.trim_start().starts_with("//") && !line.contains("://");
+        // A table's row cannot be broken either.
+        let comment = line.trim_start().starts_with("//")
+            && !line.contains("://")
+            && !line.trim_end().ends_with('|');
         (comment && line.chars().count() > 120).then_some("longer than 120")
     });
 }

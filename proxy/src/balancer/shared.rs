@@ -311,7 +311,7 @@ impl Shared {
     }
 
     /// Takes a place for a connection just accepted; `None` if not even a
-    /// refusal is possible. The place is given back by [`Shared::leave`].
+    /// refusal is possible. The place is given back by [`Shared::leave_connection`].
     pub fn enter_connection(&self) -> Option<Place> {
         let connections = self.frontend.connections.raise();
         let max = self.connections_max.load(Relaxed);
