@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, sync::watch};
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// What is served.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Why the operator is not ready, if it is not.
     pub not_ready: Option<String>,
@@ -30,6 +30,17 @@ pub struct Snapshot {
     pub metrics: String,
     /// `/status`.
     pub status: Value,
+}
+
+impl Default for Snapshot {
+    /// Before anything is known.
+    fn default() -> Self {
+        Self {
+            not_ready: Some("starting".to_owned()),
+            metrics: String::new(),
+            status: Value::Null,
+        }
+    }
 }
 
 /// When the main loop last turned.
@@ -104,5 +115,8 @@ async fn metrics(State((_, snapshot)): State<Shared>) -> Response {
 }
 
 async fn status(State((_, snapshot)): State<Shared>) -> Response {
-    Json(snapshot.borrow().status.clone()).into_response()
+    match &snapshot.borrow().status {
+        Value::Null => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+        status => Json(status.clone()).into_response(),
+    }
 }

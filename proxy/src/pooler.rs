@@ -27,6 +27,7 @@ mod pools;
 mod privileges;
 mod server;
 mod shared;
+mod signals;
 mod snapshot;
 mod start;
 mod stats;

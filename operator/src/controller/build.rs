@@ -154,7 +154,7 @@ fn user((index, user): (usize, &User)) -> Entry {
 fn address(address: &HostPort, origin: &str) -> Vec<Setting> {
     vec![
         setting("host", &address.host, &format!("{origin}.host")),
-        setting("port", address.port, &format!("{origin}.port")),
+        setting("port", &address.port, &format!("{origin}.port")),
     ]
 }
 
@@ -178,17 +178,17 @@ fn settings(cluster: &ValidatedCluster) -> Vec<Setting> {
         setting("pool_mode", mode(pool.mode), "spec.pool.mode"),
         setting(
             "default_pool_size",
-            pool.default_pool_size,
+            &pool.default_pool_size,
             "spec.pool.defaultPoolSize",
         ),
         setting(
             "max_client_conn",
-            pool.max_client_connections,
+            &pool.max_client_connections,
             "spec.pool.maxClientConnections",
         ),
         setting(
             "drain_timeout",
-            drain_timeout_s,
+            &drain_timeout_s,
             "spec.poolers.drainTimeout",
         ),
         setting("client_tls_sslmode", client_tls, "spec.tls.client.mode"),
@@ -221,7 +221,7 @@ fn files(cluster: &ValidatedCluster) -> Vec<File> {
     files
 }
 
-fn setting(key: &str, value: impl ToString, origin: &str) -> Setting {
+fn setting(key: &str, value: &(impl ToString + ?Sized), origin: &str) -> Setting {
     Setting {
         key: key.to_owned(),
         value: value.to_string(),

@@ -25,7 +25,6 @@
 mod table;
 
 use std::{
-    collections::VecDeque,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
@@ -146,6 +145,8 @@ pub struct Ready {
 pub struct Output {
     style: Style,
     table: Option<Table>,
+    /// Lines that were told and not printed yet.
+    waiting: String,
 }
 
 /// What stands below the lines.
@@ -168,7 +169,6 @@ enum Style {
         color: bool,
         drawn_lines: usize,
         drawn: String,
-        waiting: VecDeque<String>,
     },
 }
 
@@ -182,46 +182,46 @@ impl Output {
                 color: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
                 drawn_lines: 0,
                 drawn: String::new(),
-                waiting: VecDeque::new(),
             },
             Format::Table => Style::Lines,
         };
-        Self { style, table: None }
-    }
-
-    /// Tells what happened.
-    pub fn tell(&mut self, event: &Event<'_>, now: Timestamp) {
-        match &mut self.style {
-            Style::Json => print(&format!("{}\n", event.json(now))),
-            Style::Lines => {
-                let mut text = format!("{}\n", event.line(now));
-                if let (Event::Ready(_), Some(table)) = (event, &self.table) {
-                    text.push_str(&table::render(table, false, now));
-                }
-                print(&text);
-            }
-            Style::Live { waiting, .. } => {
-                waiting.push_back(event.line(now));
-                self.draw(now);
-            }
+        Self {
+            style,
+            table: None,
+            waiting: String::new(),
         }
     }
 
-    /// Shows the table as it is now; on a terminal only, elsewhere it is shown
-    /// once, when the tier is ready.
-    pub fn show(&mut self, table: Table, now: Timestamp) {
-        self.table = Some(table);
-        self.draw(now);
+    /// Tells what happened, at the next [`Output::flush`]: what is printed must
+    /// be on disk by then, for readers act on it.
+    pub fn tell(&mut self, event: &Event<'_>, now: Timestamp) {
+        match &self.style {
+            Style::Json => self.waiting.push_str(&event.json(now).to_string()),
+            Style::Lines | Style::Live { .. } => self.waiting.push_str(&event.line(now)),
+        }
+        self.waiting.push('\n');
+        if let (Style::Lines, Event::Ready(_), Some(table)) = (&self.style, event, &self.table) {
+            self.waiting.push_str(&table::render(table, false, now));
+        }
     }
 
-    fn draw(&mut self, now: Timestamp) {
+    /// Takes the table as it is now. A terminal shows it at the next
+    /// [`Output::flush`]; elsewhere it is shown once, when the tier is ready.
+    pub fn show(&mut self, table: Table) {
+        self.table = Some(table);
+    }
+
+    /// Prints what was told, and on a terminal the table below it.
+    pub fn flush(&mut self, now: Timestamp) {
         let Style::Live {
             color,
             drawn_lines,
             drawn,
-            waiting,
         } = &mut self.style
         else {
+            if !self.waiting.is_empty() {
+                print(&std::mem::take(&mut self.waiting));
+            }
             return;
         };
         let table = self
@@ -229,7 +229,7 @@ impl Output {
             .as_ref()
             .map(|table| table::render(table, *color, now));
         let table = table.unwrap_or_default();
-        if waiting.is_empty() && *drawn == table {
+        if self.waiting.is_empty() && *drawn == table {
             return;
         }
         let mut text = String::new();
@@ -238,10 +238,7 @@ impl Output {
         if *drawn_lines > 0 {
             text.push_str(&format!("\x1b[{drawn_lines}A\r\x1b[J"));
         }
-        for line in waiting.drain(..) {
-            text.push_str(&line);
-            text.push('\n');
-        }
+        text.push_str(&std::mem::take(&mut self.waiting));
         if !table.is_empty() {
             text.push_str(&format!("\x1b[?7l\n{table}\x1b[?7h"));
         }

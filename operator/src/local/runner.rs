@@ -219,6 +219,7 @@ impl Runner {
             let child = runner.idle_child(id);
             runner.children.insert(id, child);
         }
+        runner.publish();
         Ok(runner)
     }
 
@@ -298,6 +299,7 @@ impl Runner {
         self.dirty = true;
         self.settle();
         self.output.tell(&Event::Stopped, Timestamp::now());
+        self.output.flush(Timestamp::now());
         Ok(())
     }
 
@@ -778,16 +780,13 @@ impl Runner {
 
     // What is kept, told and shown
 
-    /// Keeps what happened, then posts what should be told, kept before too.
+    /// Keeps what happened, then posts what should be told, kept before too,
+    /// then prints.
     fn settle(&mut self) {
         let before = self.dirty;
-        if !self.keep() {
-            return;
-        }
-        let now = Timestamp::now();
-        let posts = self.state.notifier.claim(now);
-        if !posts.is_empty() {
-            self.dirty = true;
+        if self.keep() {
+            let posts = self.state.notifier.claim(Timestamp::now());
+            self.dirty = !posts.is_empty();
             let kept = self.keep();
             for post in posts {
                 self.post(post, kept);
@@ -796,6 +795,7 @@ impl Runner {
         if before {
             self.publish();
         }
+        self.output.flush(Timestamp::now());
     }
 
     /// Writes what is remembered, if it changed. False if the disk refuses.
@@ -868,7 +868,7 @@ impl Runner {
             }),
         });
         let table = self.table();
-        self.output.show(table, now);
+        self.output.show(table);
     }
 
     fn table(&self) -> Table {

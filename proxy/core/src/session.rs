@@ -177,6 +177,8 @@ pub struct ServerSession {
     copy_extended: bool,
     /// The unnamed statement is that of the client the server is lent to.
     unnamed: bool,
+    /// It has said that it ends the connection.
+    ending: bool,
     /// The query of ours failed (SET, check).
     ours_failed: bool,
     /// Cancel requests on their way to this server.
@@ -200,6 +202,7 @@ impl ServerSession {
             readies_in_doubt: 0,
             copy_extended: false,
             unnamed: false,
+            ending: false,
             ours_failed: false,
             cancels_in_flight: 0,
             parameters,
@@ -236,6 +239,13 @@ impl ServerSession {
         self.transaction
     }
 
+    /// Whether it has said, by an error of severity FATAL, that it ends the
+    /// connection. Its client, if it has one, has been told: close both.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
     /// Whether the client has got only a part of a message so far: should the
     /// server be lost, an error of ours would be taken for the rest of it.
     #[must_use]
@@ -257,7 +267,8 @@ impl ServerSession {
         if sabotaged(Sabotage::ReadyForQueryOnly) {
             return ready;
         }
-        ready && self.due.is_empty() && !self.unsynced && !self.skipping && !self.copying_in
+        let owes = !self.due.is_empty() || self.ending;
+        ready && !owes && !self.unsynced && !self.skipping && !self.copying_in
     }
 
     /// Whether the server may be given back by `client` now, in transaction

@@ -9,15 +9,15 @@ use std::{
 };
 
 use proxy_core::config::{Global, PoolerConfig, Problem};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    control::{COMMANDS_MAX, Control, Ending, Released, load},
+    control::{COMMANDS_MAX, Control, load},
     event_loop::{EventLoop, Listener, Parts, poll_and_waker},
     http,
     pidfile::{PidFile, PidFileError},
     privileges,
     shared::{Mailbox, Shared},
+    signals::Signals,
     tls, unix, worker,
 };
 use crate::{
@@ -147,6 +147,16 @@ pub fn run(
     worker::start(job_queue, &shared).map_err(system("cannot start a worker"))?;
     let control = Arc::new(Control::new(shared.clone(), file.to_owned(), telemetry));
 
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    let _guard = runtime.enter();
+    // Before anybody is told that the pooler is ready: a signal that nobody
+    // watches ends the process.
+    let signals = Signals::watch().map_err(system("cannot watch signals"))?;
+
     let mut loops = Vec::new();
     for (index, parts) in parts.into_iter().enumerate() {
         let event_loop = EventLoop::new(index, shared.clone(), parts)
@@ -165,15 +175,9 @@ pub fn run(
         "pooler ready"
     );
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(system("cannot start the runtime"))?;
-    let _guard = runtime.enter();
     runtime.spawn(control.clone().serve_console(command_queue));
     runtime.spawn(control.clone().keep_stats());
-    runtime.spawn(signals(control.clone()));
+    runtime.spawn(signals.obey(control.clone()));
     if let Some(listener) = http {
         let router = http::router(control.clone());
         runtime.spawn(async move {
@@ -196,61 +200,6 @@ pub fn run(
     tracing::info!("pooler stopped");
     runtime.shutdown_background();
     Ok(())
-}
-
-/// TERM drains, INT ends at transaction boundaries, QUIT at once, HUP reloads,
-/// USR1 pauses, USR2 resumes: PgBouncer's signals.
-async fn signals(control: Arc<Control>) {
-    let listen = |kind| signal(kind).map_err(|error| tracing::error!(%error, "signal not watched"));
-    let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup), Ok(mut usr1), Ok(mut usr2)) = (
-        listen(SignalKind::terminate()),
-        listen(SignalKind::interrupt()),
-        listen(SignalKind::quit()),
-        listen(SignalKind::hangup()),
-        listen(SignalKind::user_defined1()),
-        listen(SignalKind::user_defined2()),
-    ) else {
-        return;
-    };
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            _ = term.recv() => {
-                // A second one means: no more patience.
-                let how = if ending { Ending::Now } else { Ending::Drain };
-                ending = true;
-                tokio::spawn(end(control.clone(), how));
-            }
-            _ = int.recv() => {
-                let how = if ending { Ending::Now } else { Ending::Soon };
-                ending = true;
-                tokio::spawn(end(control.clone(), how));
-            }
-            _ = quit.recv() => control.end(Ending::Now).await,
-            // It has told the log.
-            _ = hup.recv() => drop(control.reload_and_log()),
-            _ = usr1.recv() => match control.begin_pause(None) {
-                Ok(()) => {
-                    tracing::info!("pausing");
-                    let control = control.clone();
-                    tokio::spawn(async move {
-                        if control.released(None).await == Released::All {
-                            tracing::info!("paused");
-                        }
-                    });
-                }
-                Err(error) => tracing::warn!(%error, "not paused"),
-            },
-            _ = usr2.recv() => match control.resume(None) {
-                Ok(()) => tracing::info!("resumed"),
-                Err(error) => tracing::warn!(%error, "not resumed"),
-            },
-        }
-    }
-}
-
-async fn end(control: Arc<Control>, ending: Ending) {
-    control.end(ending).await;
 }
 
 /// Each client may need a descriptor for a server as well.

@@ -76,8 +76,8 @@ pub fn pooler_ini(tier: &Tier, place: &PoolerPlace<'_>) -> Ini {
         ini.entry(&Entry {
             name: peer_id(index).to_string(),
             settings: vec![
-                setting("host", peer.data.ip(), ""),
-                setting("port", peer.data.port(), ""),
+                setting("host", &peer.data.ip(), ""),
+                setting("port", &peer.data.port(), ""),
             ],
             origin: "spec.poolers".to_owned(),
         });

@@ -17,7 +17,7 @@ fn tier() -> Tier {
     build::tier(&cluster)
 }
 
-#[path = "../../../tests/support/offset.rs"]
+#[path = "../../../tests/local/offset.rs"]
 mod offset;
 use offset::Offset;
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::PoolMode,
     sabotage::{Sabotage, sabotaged},
-    wire::{self, Header, backend, cstr, header},
+    wire::{self, ErrorFields, Header, backend, cstr, header},
 };
 
 /// What became of bytes read from a server.
@@ -25,7 +25,7 @@ pub struct FromServer {
     pub transactions: u32,
 }
 
-/// Longest ParameterStatus or CommandComplete looked into; longer ones pass unread.
+/// Longest message looked into; longer ones pass unread.
 const LOOK_MAX: usize = 16 * 1024;
 
 /// Turns what was read from a server into what its client gets.
@@ -98,7 +98,10 @@ impl<'a> Reader<'a> {
             };
             let looked_into = matches!(
                 head.kind,
-                backend::READY_FOR_QUERY | backend::COMMAND_COMPLETE | backend::PARAMETER_STATUS
+                backend::READY_FOR_QUERY
+                    | backend::COMMAND_COMPLETE
+                    | backend::ERROR_RESPONSE
+                    | backend::PARAMETER_STATUS
             );
             if looked_into && from + head.total > self.input.len() && head.total <= LOOK_MAX {
                 self.done.needed = head.total;
@@ -344,6 +347,7 @@ impl<'a> Reader<'a> {
 
     fn error(&mut self, head: Header) {
         self.server.copying_in = false;
+        self.server.ending |= ErrorFields::read(self.body(head)).ends_connection();
         if self.is_ours() {
             self.server.ours_failed = true;
             return self.swallow(head);
@@ -471,7 +475,7 @@ impl<'a> Reader<'a> {
     fn settle_syncs(&mut self) {
         while let Some(due) = self.server.due.front() {
             match due {
-                Due::SyncInCopy => {}
+                Due::SyncInCopy | Due::CopyEnd => {}
                 Due::Sync if self.server.readies_in_doubt > 0 => {
                     self.server.readies_in_doubt -= 1;
                 }

@@ -145,17 +145,16 @@ fn an_error_of_a_query_leaves_the_batch_behind_it() {
 }
 
 #[test]
-fn a_fatal_error_passes_and_the_server_is_not_free() {
-    let mut lent = Lent::new();
-    lent.client(query("select 1"));
-    lent.server(error_response(
-        Severity::Fatal,
-        SqlState::ADMIN_SHUTDOWN,
-        "bye",
-        "",
-    ));
-    assert_eq!(lent.answers(), "E");
-    assert!(!lent.released());
+fn a_fatal_error_passes_and_the_server_is_never_free_again() {
+    for sent in [&query("select 1")[..], &[]] {
+        let mut lent = Lent::new();
+        lent.client(sent);
+        let error = error_response(Severity::Fatal, SqlState::ADMIN_SHUTDOWN, "bye", "");
+        lent.server(error);
+        assert_eq!(lent.answers(), "E");
+        assert!(lent.server.is_ending());
+        assert!(!lent.released());
+    }
 }
 
 #[test]
