@@ -1,1 +1,181 @@
-fn main() {}
+//! `operator`: flags, and which part of the library they call.
+
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use operator::{
+    api,
+    local::{self, LocalError, Resolve, output::Format},
+    webhook::WebhookPolicy,
+};
+use proxy_core::config::Problem;
+
+/// Runs connection tiers of PostgreSQL as PgPoolCluster objects describe them.
+#[derive(Debug, Parser)]
+#[command(name = "operator", version, disable_version_flag = true)]
+struct Flags {
+    /// Print the version.
+    #[arg(short = 'V', long = "version", action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reconcile the PgPoolClusters of a Kubernetes cluster (not built yet).
+    Run,
+    /// Run a tier as processes on this machine, until SIGINT or SIGTERM.
+    Local(Box<Local>),
+    /// Validate manifests, name every problem as FILE:LINE: message, change nothing.
+    Check(Check),
+    /// Print the CustomResourceDefinition.
+    Crd,
+    /// Show how a PgPoolCluster does (not built yet).
+    Status {
+        /// Name of the PgPoolCluster.
+        name: String,
+    },
+    /// Post a test message to the channels of a PgPoolCluster (not built yet).
+    NotifyTest,
+    /// Make a PgPoolCluster from pgbouncer.ini and haproxy.cfg (not built yet).
+    Convert,
+}
+
+#[derive(Debug, Args)]
+struct Manifests {
+    /// A manifest, or - for standard input; may be given several times. A
+    /// document in a later one replaces an earlier one of the same kind and name.
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Hosts that webhooks may have.
+    #[arg(long, value_name = "HOST,…", value_delimiter = ',', default_values = WebhookPolicy::HOSTS_DEFAULT)]
+    webhook_hosts: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    manifests: Manifests,
+}
+
+#[derive(Debug, Args)]
+struct Local {
+    #[command(flatten)]
+    manifests: Manifests,
+    /// Where state, configuration and logs are kept [default: .poolkeeper/NAME]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where pooler and balancer are [default: where this program is]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Added to the ports of the service, the dashboards and the operator; the
+    /// search for the poolers' ports is moved too.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port_offset: u16,
+    /// What a host of the manifest stands for here; may be given several times.
+    #[arg(long, value_name = "NAME=HOST:PORT")]
+    resolve: Vec<Resolve>,
+    /// A table for people, or an object a line for programs.
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+fn main() -> ExitCode {
+    // kube and reqwest bring two providers; without a choice the first client panics.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    match Flags::parse().command {
+        Command::Local(flags) => run_local(*flags),
+        Command::Check(flags) => check(&flags),
+        Command::Crd => {
+            print!("{}", api::crd_yaml());
+            ExitCode::SUCCESS
+        }
+        Command::Run => not_built(
+            "reconciling a Kubernetes cluster; `operator local` runs a tier on this machine",
+        ),
+        Command::Status { .. } => not_built(
+            "the status of a PgPoolCluster in Kubernetes; of a local one ask http://127.0.0.1:8080/status",
+        ),
+        Command::NotifyTest => not_built("a test message"),
+        Command::Convert => not_built(
+            "converting pgbouncer.ini and haproxy.cfg; pooler reads a pgbouncer.ini as it is",
+        ),
+    }
+}
+
+fn not_built(what: &str) -> ExitCode {
+    eprintln!("operator: not built yet: {what}");
+    ExitCode::FAILURE
+}
+
+fn print(problems: &[Problem]) {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+}
+
+fn check(flags: &Check) -> ExitCode {
+    let policy = WebhookPolicy {
+        hosts: flags.manifests.webhook_hosts.clone(),
+        loopback_http: true,
+    };
+    match local::check(&flags.manifests.files, &policy) {
+        Ok(checked) => {
+            for remark in &checked.remarks {
+                eprintln!("{remark}");
+            }
+            let (file, name) = (checked.manifest.file(), &checked.cluster.name);
+            println!("{file}: PgPoolCluster {name} is valid");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            print(&problems);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_local(flags: Local) -> ExitCode {
+    let options = local::Options {
+        files: flags.manifests.files,
+        webhook_hosts: flags.manifests.webhook_hosts,
+        state_dir: flags.state_dir,
+        bin_dir: flags.bin_dir,
+        bind: flags.bind,
+        port_offset: flags.port_offset,
+        resolve: flags.resolve,
+        output: flags.output,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("operator: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(local::run(&options));
+    // What is still under way is remembered; nobody waits for it.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let LocalError::Manifest(problems) = &error {
+                print(problems);
+            }
+            eprintln!("operator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

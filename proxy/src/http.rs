@@ -89,11 +89,14 @@ impl Heartbeat {
 /// `/livez` fails when one of `hearts` has not beaten for [`STUCK_AFTER`], and
 /// for nothing else: restarting a process cures no other ill. `ready` is asked
 /// for `/readyz` and says why not; `metrics` renders the whole page.
-pub fn probes(
+pub fn probes<F>(
     hearts: Vec<Arc<Heartbeat>>,
     ready: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
-    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
-) -> Router {
+    metrics: impl Fn() -> F + Clone + Send + Sync + 'static,
+) -> Router
+where
+    F: Future<Output = String> + Send + 'static,
+{
     let live = move || {
         let now = Instant::now();
         let stuck = hearts
@@ -122,7 +125,7 @@ pub fn probes(
                         header::CONTENT_TYPE,
                         "text/plain; version=0.0.4; charset=utf-8",
                     )],
-                    metrics(),
+                    metrics().await,
                 )
             }),
         )
@@ -252,7 +255,7 @@ mod tests {
         let router = probes(
             hearts,
             || Err("draining".to_owned()),
-            || "a_metric 1\n".to_owned(),
+            || async { "a_metric 1\n".to_owned() },
         );
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();

@@ -15,21 +15,38 @@ mod cancel;
 mod client;
 mod console;
 mod control;
+mod counters;
 mod event_loop;
+mod exposition;
 mod http;
 mod io;
 mod janitor;
 mod link;
+mod pidfile;
 mod pools;
-mod print;
+mod privileges;
 mod server;
 mod shared;
+mod signals;
 mod snapshot;
 mod start;
+mod stats;
 mod tls;
+mod unix;
+mod view;
 mod worker;
 
+pub use pidfile::PidFileError;
+pub use privileges::{UserError, become_user};
 pub use start::{StartError, check, run};
 
-/// What the console calls itself: tools read a version from it.
+/// The console's `server_version`: drivers read a number from its beginning.
 const SERVER_VERSION: &str = concat!("1.25.0/poolkeeper-", env!("CARGO_PKG_VERSION"));
+
+/// What SHOW VERSION says: exporters ask for a `PgBouncer` and its version, and
+/// behave as that one asks for.
+const CONSOLE_VERSION: &str = concat!(
+    "PgBouncer 1.25.0 (Poolkeeper ",
+    env!("CARGO_PKG_VERSION"),
+    ")"
+);

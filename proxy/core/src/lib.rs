@@ -8,7 +8,9 @@
 //! lends servers, [`balance`] picks a target, [`health`] judges observations.
 
 pub mod auth;
+pub mod balance;
 pub mod config;
+pub mod health;
 pub mod login;
 pub mod parameters;
 pub mod pool;

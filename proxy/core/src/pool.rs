@@ -545,12 +545,18 @@ impl Pool {
         self.take_idle()
     }
 
-    /// A server that was open here has been closed, whatever it was doing.
-    pub fn closed(&mut self, server: ServerKey) {
+    /// A server is about to be closed: nobody gets it any more, but it counts
+    /// until it is [`Pool::closed`].
+    pub fn retire(&mut self, server: ServerKey) {
         if let Some(at) = self.idle.iter().position(|idle| idle.server == server) {
             self.idle.remove(at);
             self.publish_idle();
         }
+    }
+
+    /// A server that was open here has been closed, whatever it was doing.
+    pub fn closed(&mut self, server: ServerKey) {
+        self.retire(server);
         self.shared.unreserve();
     }
 

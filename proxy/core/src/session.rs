@@ -20,7 +20,7 @@ mod due;
 mod output;
 mod server;
 
-pub use client::{FromClient, Unlinked, from_client};
+pub use client::{FromClient, Unlinked, from_client, request_length};
 pub use output::Output;
 pub use server::{FromServer, from_server};
 
@@ -41,6 +41,10 @@ pub const CLIENT_STATEMENTS_MAX: usize = 10_000;
 /// Longest message of which we must see the whole before we can pass it on:
 /// a named Parse. Anything else streams through, whatever its length.
 pub const WHOLE_MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// A message up to this length must have come as a whole before a server is
+/// asked for: half a message must not keep others waiting. Longer ones stream.
+pub const AWAITED_WHOLE_MAX: usize = 8 * 1024;
 
 /// Most requests that one client may have outstanding; reading from it pauses
 /// while there are more.

@@ -4,10 +4,10 @@
 //! query, parameter types and scope. A server holds a bounded set of them under
 //! names of ours, and is taught one when it first meets it.
 //!
-//! PostgreSQL re-analyses a prepared statement when `search_path` differs from
-//! the one it was planned under, so sharing across clients whose path differs
-//! is right by the server's own rules; what it would not notice, another role,
-//! is part of the scope.
+//! The role is part of the scope, and so is `search_path` where it is followed
+//! (`track_extra_parameters = search_path`; PostgreSQL 18 reports it). Where it
+//! is not, PostgreSQL itself re-analyses a statement under the present path, and
+//! refuses it (0A000) should its columns be others there.
 
 use std::{
     collections::HashMap,
@@ -23,6 +23,7 @@ use std::{
 pub struct Statement {
     id: u64,
     scope: u32,
+    search_path: Box<str>,
     /// Body of the Parse after the name: query with its zero, parameter types.
     definition: Box<[u8]>,
 }
@@ -102,16 +103,18 @@ const SWEEP_FIRST: usize = 1_024;
 
 impl Registry {
     /// The statement for `definition` within `scope` (the pool: one database,
-    /// one role), known already or new.
+    /// one role) and under `search_path` (empty where it is not followed),
+    /// known already or new.
     #[must_use]
-    pub fn intern(&self, scope: u32, definition: &[u8]) -> Arc<Statement> {
-        let hash = self.hasher.hash_one((scope, definition));
+    pub fn intern(&self, scope: u32, search_path: &str, definition: &[u8]) -> Arc<Statement> {
+        let hash = self.hasher.hash_one((scope, search_path, definition));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.by_hash.get(&hash).and_then(|same_hash| {
-            same_hash
-                .iter()
-                .filter_map(Weak::upgrade)
-                .find(|known| known.scope == scope && *known.definition == *definition)
+            same_hash.iter().filter_map(Weak::upgrade).find(|known| {
+                known.scope == scope
+                    && *known.search_path == *search_path
+                    && *known.definition == *definition
+            })
         }) {
             return found;
         }
@@ -125,6 +128,7 @@ impl Registry {
         let statement = Arc::new(Statement {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             scope,
+            search_path: search_path.into(),
             definition: definition.into(),
         });
         let same_hash = known.by_hash.entry(hash).or_default();
@@ -259,17 +263,21 @@ mod tests {
     #[test]
     fn one_statement_per_definition_and_scope() {
         let registry = Registry::default();
-        let a = registry.intern(1, b"select 1\0\0\0");
-        assert!(Arc::ptr_eq(&a, &registry.intern(1, b"select 1\0\0\0")));
-        assert!(!Arc::ptr_eq(&a, &registry.intern(2, b"select 1\0\0\0")));
-        assert!(!Arc::ptr_eq(&a, &registry.intern(1, b"select 2\0\0\0")));
+        let a = registry.intern(1, "", b"select 1\0\0\0");
+        assert!(Arc::ptr_eq(&a, &registry.intern(1, "", b"select 1\0\0\0")));
+        assert!(!Arc::ptr_eq(&a, &registry.intern(2, "", b"select 1\0\0\0")));
+        assert!(!Arc::ptr_eq(&a, &registry.intern(1, "", b"select 2\0\0\0")));
+        assert!(!Arc::ptr_eq(
+            &a,
+            &registry.intern(1, "own", b"select 1\0\0\0")
+        ));
     }
 
     #[test]
     fn unused_statements_are_swept() {
         let registry = Registry::default();
         for n in 0..10_000 {
-            drop(registry.intern(1, n.to_string().as_bytes()));
+            drop(registry.intern(1, "", n.to_string().as_bytes()));
         }
         assert!(registry.known.lock().unwrap().by_hash.len() <= SWEEP_FIRST * 2);
     }
@@ -287,7 +295,7 @@ mod tests {
     fn a_statement_of_this_checkout_is_never_evicted() {
         let registry = Registry::default();
         let mut server = ServerStatements::new(1);
-        let [a, b, c] = ["a", "b", "c"].map(|sql| registry.intern(1, sql.as_bytes()));
+        let [a, b, c] = ["a", "b", "c"].map(|sql| registry.intern(1, "", sql.as_bytes()));
         server.insert(a.clone());
         assert!(server.evict().is_none());
         server.insert(b.clone());

@@ -1,6 +1,6 @@
 //! `pooler`: flags, configuration, run.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use proxy::{pooler, telemetry};
@@ -19,6 +19,16 @@ struct Flags {
     /// Print the version and exit
     #[arg(short = 'V', long)]
     version: bool,
+    /// Become this system user after start-up, instead of the one of the setting `user`
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Not supported: run it under a supervisor instead (systemd, a container)
+    #[arg(short, long)]
+    daemon: bool,
+    /// Not supported: start another pooler on the same port with so_reuseport = 1, then
+    /// send SIGTERM to the old one
+    #[arg(short = 'R', long)]
+    reboot: bool,
     /// Check the configuration, print every problem, and exit without serving
     #[arg(long)]
     check: bool,
@@ -32,6 +42,21 @@ fn main() -> ExitCode {
     if flags.version {
         println!("pooler (Poolkeeper) {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
+    }
+    if flags.daemon {
+        eprintln!(
+            "-d is not supported: the pooler stays in the foreground. \
+             Run it under a supervisor (systemd, a container), or as `setsid pooler FILE &`."
+        );
+        return ExitCode::FAILURE;
+    }
+    if flags.reboot {
+        eprintln!(
+            "-R is not supported: sessions do not move to another process. \
+             Set so_reuseport = 1, start the new pooler beside the old one, and send SIGTERM to \
+             the old one: it ends its sessions between transactions."
+        );
+        return ExitCode::FAILURE;
     }
     let Some(file) = flags.file else {
         return ExitCode::FAILURE;
@@ -50,6 +75,15 @@ fn main() -> ExitCode {
         println!("{}: configuration is valid", file.display());
         return ExitCode::SUCCESS;
     }
+    // Before the first thread, which the log is. Whoever is not listened to yet
+    // has to be told on standard error.
+    let user = flags.user.or(config.global.user.clone());
+    if let Some(user) = user.filter(|user| !user.is_empty())
+        && let Err(error) = pooler::become_user(&user)
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let options = telemetry::Options {
         quiet: flags.quiet,
         verbosity: flags
@@ -66,8 +100,8 @@ fn main() -> ExitCode {
             .filter(|path| !path.is_empty())
             .map(PathBuf::from),
     };
-    let _telemetry = match telemetry::init(&options) {
-        Ok(telemetry) => telemetry,
+    let telemetry = match telemetry::init(&options) {
+        Ok(telemetry) => Arc::new(telemetry),
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
@@ -76,7 +110,7 @@ fn main() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
-    match pooler::run(&file, config) {
+    match pooler::run(&file, config, Arc::downgrade(&telemetry)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "pooler not started");

@@ -4,10 +4,7 @@
 //! else: PostgreSQL closes the connection after it has sent the signal, and
 //! until then the signal might hit the next client's query.
 
-use std::{
-    io,
-    net::{SocketAddr, ToSocketAddrs},
-};
+use std::{io, net::SocketAddr};
 
 use proxy_core::{
     pool::{Moment, ServerKey},
@@ -15,9 +12,12 @@ use proxy_core::{
 };
 
 use super::{
+    client::{Client, Phase},
     event_loop::EventLoop,
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
     shared::{ClientRef, Mail},
+    unix,
+    worker::{Asker, Job},
 };
 use crate::net;
 
@@ -31,6 +31,13 @@ pub(super) struct CancelRequest {
     server: Option<ServerKey>,
     requester: ClientRef,
     began_at: Moment,
+}
+
+impl CancelRequest {
+    /// The server it is for.
+    pub(super) fn server(&self) -> Option<ServerKey> {
+        self.server
+    }
 }
 
 impl EventLoop {
@@ -52,22 +59,61 @@ impl EventLoop {
         if peer_id == 0 || peer_id == own_id || hops == 0 {
             return self.cancel_done(requester);
         }
-        let peer = self.live.config.peers.get(&peer_id);
-        let Some(address) = peer.and_then(|peer| {
-            let host = peer.host.as_deref()?;
-            (host, peer.port).to_socket_addrs().ok()?.next()
-        }) else {
+        let mut forwarded = bytes;
+        forwarded[7] = (bytes[7] & !0b11) | (hops - 1);
+        let request = wire::cancel_request(&forwarded);
+        let live = self.live.clone();
+        let Some((host, port)) = live
+            .config
+            .peers
+            .get(&peer_id)
+            .and_then(|peer| Some((peer.host.as_deref()?, peer.port)))
+        else {
             tracing::warn!(peer_id, "cancel request for a peer that is not known");
             return self.cancel_done(requester);
         };
-        let mut forwarded = bytes;
-        forwarded[7] = (bytes[7] & !0b11) | (hops - 1);
-        let bytes = wire::cancel_request(&forwarded);
-        self.send_cancel(Address::Tcp(address), bytes, None, requester);
+        if let Ok(ip) = host.parse() {
+            let address = Some(SocketAddr::new(ip, port));
+            return self.peer_resolved(requester, address, request);
+        }
+        let job = Job::Resolve {
+            asker: Asker::Cancel { requester, request },
+            host: host.to_owned(),
+            port,
+            ttl: live.config.global.dns_max_ttl,
+            failure_ttl: live.config.global.dns_nxdomain_ttl,
+        };
+        if !self.shared.work(job) {
+            self.cancel_done(requester);
+        }
+    }
+
+    /// Where the peer is that a cancel request belongs to, if it was found.
+    pub(super) fn peer_resolved(
+        &mut self,
+        requester: ClientRef,
+        address: Option<SocketAddr>,
+        request: Vec<u8>,
+    ) {
+        match address {
+            Some(address) => self.send_cancel(Address::Tcp(address), request, None, requester),
+            None => {
+                tracing::warn!("cancel request for a peer whose name does not resolve");
+                self.cancel_done(requester);
+            }
+        }
     }
 
     /// Cancels what a client of this loop is doing.
     pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
+        match self.client_of(client) {
+            Some(found) if found.waiting => self.cancel_waiting(client.key),
+            Some(Client {
+                phase: Phase::Console(console),
+                ..
+            }) => console.interrupt(),
+            _ => {}
+        }
         let server_key = self.client_of(client).and_then(|client| client.server);
         let Some(server_key) = server_key else {
             return self
@@ -130,9 +176,7 @@ impl EventLoop {
     fn connect_like(&self, server: Option<ServerKey>) -> io::Result<Stream> {
         let pool = server.and_then(|key| self.pools.get(self.servers[key].pool)?.as_ref());
         let settings = &pool.ok_or(io::ErrorKind::NotFound)?.settings;
-        let directory = settings.host.as_deref().unwrap_or("/var/run/postgresql");
-        let path = std::path::Path::new(directory).join(format!(".s.PGSQL.{}", settings.port));
-        mio::net::UnixStream::connect(path).map(Stream::Unix)
+        unix::connect(&settings.host, settings.port).map(Stream::Unix)
     }
 
     /// Something happened on a cancel request's connection.

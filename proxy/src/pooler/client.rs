@@ -157,7 +157,8 @@ impl EventLoop {
             Phase::First | Phase::Requester | Phase::Ending { .. } => true,
             Phase::Proving(proving) => proving.pending.is_none(),
             Phase::AwaitingWelcome(_) => client.io.hung_up,
-            Phase::Console(console) => !console.is_busy() && !client.io.is_choked(),
+            Phase::Console(console) if console.is_busy() => client.io.hung_up,
+            Phase::Console(_) => !client.io.is_choked(),
             Phase::Session => {
                 if client.waiting {
                     return client.io.hung_up;
@@ -182,7 +183,12 @@ impl EventLoop {
             return;
         }
         let client = &mut self.clients[key];
-        if client.waiting || matches!(client.phase, Phase::AwaitingWelcome(_)) {
+        let waits = match &client.phase {
+            Phase::AwaitingWelcome(_) => true,
+            Phase::Console(console) => console.is_busy(),
+            _ => client.waiting,
+        };
+        if waits {
             // It hung up while it waited.
             self.client_gone(key, "client closed the connection while it waited");
             return;
@@ -280,6 +286,7 @@ impl EventLoop {
         if self.live.config.global.log_pooler_errors {
             tracing::warn!(client = %client.address, user = %client.user, code = code.0, reason = text, "client refused");
         }
+        self.counters.count_refused(code.0);
         let bytes = error_response(Severity::Fatal, code, text, hint);
         self.end_client(key, &bytes);
     }
@@ -449,6 +456,8 @@ impl EventLoop {
         self.clients[key].user = Arc::from(user);
         let wanted = match self.wanted_parameters(parameters) {
             Ok(wanted) => wanted,
+            // Exporters and tools send this and that; there is nothing to follow.
+            Err(_) if database == CONSOLE => self.shared.interner.empty(),
             Err(name) => {
                 return self.refuse_client(
                     key,
@@ -471,6 +480,11 @@ impl EventLoop {
                 return;
             }
         }
+        let wanted = if global.application_name_add_host && database != CONSOLE {
+            self.with_host(key, &wanted)
+        } else {
+            wanted
+        };
         let asked = Asked {
             user: user.to_owned(),
             database: database.to_owned(),
@@ -532,6 +546,17 @@ impl EventLoop {
         Ok(wanted)
     }
 
+    /// The client's address after its application_name, where people look for it.
+    fn with_host(&self, key: ClientKey, wanted: &Parameters) -> Parameters {
+        let interner = &self.shared.interner;
+        let Some(index) = interner.tracked().index(b"application_name") else {
+            return wanted.clone();
+        };
+        let name = wanted.value(index).unwrap_or("app");
+        let address = self.clients[key].address;
+        interner.with(wanted, index, &format!("{name} - {address}"))
+    }
+
     fn begin_proof(&mut self, key: ClientKey, asked: Asked) {
         let live = self.live.clone();
         let config = &live.config;
@@ -539,6 +564,7 @@ impl EventLoop {
         let secret = config.userlist.secret(&asked.user);
         if auth_type == AuthType::Trust && !config.userlist.contains(&asked.user) {
             let user = asked.user;
+            self.counters.auth_failures += 1;
             return self.refuse_client(
                 key,
                 SqlState::INVALID_AUTHORIZATION,
@@ -662,6 +688,7 @@ impl EventLoop {
             Verdict::Refused(reason) => {
                 let address = self.clients[key].address;
                 tracing::info!(client = %address, %user, reason, "authentication failed");
+                self.counters.auth_failures += 1;
                 self.refuse_client(
                     key,
                     SqlState::INVALID_PASSWORD,
@@ -682,7 +709,7 @@ impl EventLoop {
 
     fn authenticated(&mut self, key: ClientKey, asked: Asked) {
         if asked.database == CONSOLE {
-            return self.console_login(key, &asked.user);
+            return self.console_login(key, &asked.user, asked.parameters);
         }
         let live = self.live.clone();
         let Some(info) = self
@@ -761,6 +788,7 @@ impl EventLoop {
             .new_cancel_key(self.client_ref(key), self.live.config.global.peer_id);
         bytes.extend(wire::backend_key_data(&cancel_key));
         bytes.extend(wire::ready_for_query(b'I'));
+        self.pool(info.id).counters.logins += 1;
         let client = &mut self.clients[key];
         client.session = ClientSession::new(parameters);
         client.cancel_key = Some(cancel_key);

@@ -3,39 +3,64 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use proxy_core::{
-    config::{self, Problem},
-    pool::Moment,
-};
+use proxy_core::config::{self, Problem};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    print,
+    console::{Formats, Statement, execute},
+    pools::PauseError,
     shared::{ClientRef, Mail, Shared},
     snapshot::LoopSnapshot,
+    stats::Stats,
     tls,
+    view::View,
 };
+use crate::telemetry::Telemetry;
 
 /// Commands that may wait.
 pub(super) const COMMANDS_MAX: usize = 1_024;
 
 /// A loop that does not answer within this time is left out.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause between two looks at a condition that a command waits for.
 const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a console client typed.
+/// What a console client wants.
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) client: ClientRef,
+    pub(super) user: Arc<str>,
     /// May change something; others may only look.
     pub(super) admin: bool,
-    pub(super) sql: String,
+    pub(super) request: Request,
+    /// Gets a value when the client cancels, an error when it is gone.
+    pub(super) interrupt: oneshot::Receiver<()>,
+}
+
+/// In which protocol it wants it.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// A Query message's text.
+    Simple(String),
+    /// A portal of the extended protocol.
+    Portal(Statement, Formats),
+}
+
+/// How a wait for servers to be released ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// None is in use any more.
+    All,
+    /// What was waited for is not paused any more.
+    Resumed,
 }
 
 /// How the process ends.
@@ -55,21 +80,29 @@ pub(super) struct Control {
     pub(super) shared: Arc<Shared>,
     /// The ini file, for RELOAD.
     pub(super) file: PathBuf,
+    pub(super) stats: Stats,
+    /// Console commands dealt with.
+    commands: AtomicU64,
+    /// The log, to be opened anew at a reload, while `main` keeps it.
+    telemetry: Weak<Telemetry>,
     /// One reload at a time.
     reloading: Mutex<()>,
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, file: PathBuf) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, file: PathBuf, telemetry: Weak<Telemetry>) -> Self {
         Self {
+            stats: Stats::new(shared.now()),
             shared,
             file,
+            commands: AtomicU64::new(0),
+            telemetry,
             reloading: Mutex::new(()),
         }
     }
 
-    /// Asks every loop to describe itself.
-    pub(super) async fn snapshots(&self, detail: bool) -> Vec<LoopSnapshot> {
+    /// Asks every loop to describe itself, every client and server with `detail`.
+    pub(super) async fn view(&self, detail: bool) -> View {
         let mut replies = Vec::new();
         for mailbox in &self.shared.mailboxes {
             let (reply, answer) = oneshot::channel();
@@ -78,11 +111,23 @@ impl Control {
         }
         let mut snapshots = Vec::new();
         for answer in replies {
-            if let Ok(Ok(snapshot)) = tokio::time::timeout(SNAPSHOT_TIMEOUT, answer).await {
+            if let Ok(Ok(snapshot)) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
                 snapshots.push(snapshot);
             }
         }
-        snapshots
+        let pools = &self.shared.pools;
+        View {
+            live: self.shared.live(),
+            loops: LoopSnapshot::sum(snapshots),
+            // After the loops were asked: it has every pool that they know.
+            infos: pools.all(),
+            databases: pools.databases(),
+            users: pools.users(),
+            changes: self.stats.changes(),
+            is_paused: pools.is_paused(),
+            commands: self.commands.load(Ordering::Relaxed),
+            dns_names: self.shared.names.len(),
+        }
     }
 
     /// Carries out console commands until the loops are gone.
@@ -92,10 +137,15 @@ impl Control {
             // PAUSE waits for transactions; the next command must not.
             tokio::spawn(async move {
                 let client = command.client;
-                let bytes = print::answer(&control, command).await;
+                let reply = execute::answer(&control, command).await;
+                control.commands.fetch_add(1, Ordering::Relaxed);
+                let then = reply.then;
                 control
                     .shared
-                    .tell(client.thread, Mail::Console { client, bytes });
+                    .tell(client.thread, Mail::Console { client, reply });
+                if let Some(ending) = then {
+                    control.end(ending).await;
+                }
             });
         }
     }
@@ -126,9 +176,18 @@ impl Control {
         Ok(restart)
     }
 
-    /// [`Control::reload`], told to the log.
-    pub(super) fn reload_and_log(&self) {
-        match self.reload() {
+    /// [`Control::reload`], told to the log, which is opened anew.
+    ///
+    /// # Errors
+    /// As [`Control::reload`].
+    pub(super) fn reload_and_log(&self) -> Result<Vec<&'static str>, Vec<Problem>> {
+        if let Some(telemetry) = self.telemetry.upgrade()
+            && let Err(error) = telemetry.reopen()
+        {
+            tracing::error!(%error, "log file not opened anew");
+        }
+        let result = self.reload();
+        match &result {
             Ok(restart) if restart.is_empty() => tracing::info!("configuration reloaded"),
             Ok(restart) => {
                 tracing::warn!(
@@ -142,27 +201,83 @@ impl Control {
                 }
             }
         }
+        result
     }
 
-    /// Pauses one database or all; returns when no server is lent any more.
-    pub(super) async fn pause(&self, database: Option<&str>) {
-        self.shared.pools.set_paused(database, true);
-        self.shared.tell_all(|| Mail::PoolsChanged);
+    /// Pauses one database or all: no more servers are lent.
+    ///
+    /// # Errors
+    /// There is no such database, or everything is paused already.
+    pub(super) fn begin_pause(&self, database: Option<&str>) -> Result<(), PauseError> {
+        self.set_paused(database, true)
+    }
+
+    /// Waits until no server of one database, or of all, is open: paused pools
+    /// close those that come back.
+    pub(super) async fn released(&self, database: Option<&str>) -> Released {
+        let pools = &self.shared.pools;
         loop {
-            let open = self.shared.pools.all();
-            let open = open
+            let paused = match database {
+                None => pools.is_paused(),
+                Some(name) => pools
+                    .databases()
+                    .get(name)
+                    .is_some_and(|usage| usage.paused),
+            };
+            if !paused {
+                return Released::Resumed;
+            }
+            let open = pools
+                .all()
                 .iter()
-                .filter(|info| database.is_none_or(|name| name == info.database));
-            if open.map(|info| info.shared.open()).sum::<u32>() == 0 {
-                return;
+                .filter(|info| database.is_none_or(|name| name == info.database))
+                .map(|info| info.shared.open())
+                .sum::<u32>();
+            if open == 0 {
+                return Released::All;
             }
             tokio::time::sleep(WATCH_PAUSE).await;
         }
     }
 
-    pub(super) fn resume(&self, database: Option<&str>) {
-        self.shared.pools.set_paused(database, false);
+    /// Lets one database or all go on.
+    ///
+    /// # Errors
+    /// There is no such database, or it is not paused.
+    pub(super) fn resume(&self, database: Option<&str>) -> Result<(), PauseError> {
+        self.set_paused(database, false)
+    }
+
+    fn set_paused(&self, database: Option<&str>, paused: bool) -> Result<(), PauseError> {
+        let pools = &self.shared.pools;
+        match database {
+            None => pools.set_all_paused(paused)?,
+            Some(name) => {
+                pools.set_database_paused(&self.shared.live().config, name, paused)?;
+            }
+        }
         self.shared.tell_all(|| Mail::PoolsChanged);
+        Ok(())
+    }
+
+    /// Replaces the servers of one database or all, each when it is free.
+    pub(super) fn reconnect(&self, database: Option<&str>) {
+        let database: Option<Arc<str>> = database.map(Arc::from);
+        self.shared.tell_all(|| Mail::Reconnect {
+            database: database.clone(),
+        });
+    }
+
+    /// Ends the client with this id; says whether there is one.
+    pub(super) async fn kill_client(&self, id: u64) -> bool {
+        for mailbox in &self.shared.mailboxes {
+            let (reply, answer) = oneshot::channel();
+            mailbox.send(Mail::Kill { id, reply });
+            if let Ok(Ok(true)) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Begins the end of the process; the loops return when it is done.
@@ -189,13 +304,14 @@ impl Control {
         }
         let from = shared.now();
         let end = from + timeout;
-        let from = match ending {
-            Ending::Drain => from,
+        let spread = match ending {
+            // The last tenth is for those who were busy when their moment came.
+            Ending::Drain => timeout / 10 * 9,
             // Everybody's moment has come.
-            Ending::Soon | Ending::Now => Moment(0),
+            Ending::Soon | Ending::Now => Duration::ZERO,
         };
         shared.listening.store(false, Ordering::SeqCst);
-        shared.tell_all(|| Mail::Drain { from, end });
+        shared.tell_all(|| Mail::Drain { from, spread, end });
     }
 
     /// Two check intervals and a second; without checks, 2 s.

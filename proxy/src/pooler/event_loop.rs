@@ -18,7 +18,7 @@ use mio::{
     net::{TcpListener, UnixListener},
 };
 use proxy_core::{
-    pool::{ClientKey, Moment, Pool, ServerKey, Step, Thread},
+    pool::{ClientKey, LOOK_AGAIN, Moment, Pool, ServerKey, Step, Thread},
     session::{Output, Rules},
 };
 use slab::Slab;
@@ -26,12 +26,12 @@ use slab::Slab;
 use super::{
     cancel::CancelRequest,
     client::Client,
+    counters::{LoopCounters, PoolCounters},
     io::{Address, Scratch, Stream},
     janitor::Drain,
     pools::{PoolInfo, Settings},
     server::Server,
     shared::{Live, Mail, Shared},
-    snapshot::PoolCounters,
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -47,6 +47,9 @@ const EVENTS_MAX: usize = 1_024;
 const ACCEPTS_MAX: usize = 64;
 /// A loop turns at least so often, to look at deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// Connections beyond max_client_conn: logins under way, cancel requests,
+/// checks and the console.
+const LOGINS_MAX: u32 = 1_000;
 /// Pause after accept failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -126,7 +129,12 @@ pub(super) struct EventLoop {
     pub(super) cancels: Slab<CancelRequest>,
     pub(super) pools: Vec<Option<LocalPool>>,
     turns: VecDeque<Turn>,
-    spare_buffers: Vec<Box<Buffers>>,
+    #[allow(
+        clippy::vec_box,
+        reason = "they are lent as boxes, which are cheap to move"
+    )]
+    pub(super) spare_buffers: Vec<Box<Buffers>>,
+    pub(super) counters: LoopCounters,
     /// Reading of the clock at the beginning of this turn.
     pub(super) now: Moment,
     janitor_at: Moment,
@@ -171,6 +179,7 @@ impl EventLoop {
             pools: Vec::new(),
             turns: VecDeque::new(),
             spare_buffers: Vec::new(),
+            counters: LoopCounters::default(),
             drain: None,
             stopped: false,
         })
@@ -301,12 +310,13 @@ impl EventLoop {
                     ) => {}
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
-                    break;
+                    self.accept_at = Some(self.now + ACCEPT_PAUSE);
+                    return;
                 }
             }
         }
         // More may wait, and no new edge will come for them.
-        self.accept_at = Some(self.now + ACCEPT_PAUSE.min(Duration::from_millis(1)));
+        self.accept_at = Some(self.now);
     }
 
     /// Gives a new connection to the loop that has fewest.
@@ -315,7 +325,18 @@ impl EventLoop {
         let (thread, mailbox) = counts
             .min_by_key(|(_, mailbox)| mailbox.clients.load(Ordering::Relaxed))
             .expect("there is a loop");
+        let connections = self.shared.mailboxes.iter();
+        let connections: u32 = connections
+            .map(|mailbox| mailbox.clients.load(Ordering::Relaxed))
+            .sum();
+        let max = self.live.config.global.max_client_conn;
+        if connections >= max.saturating_add(LOGINS_MAX) {
+            // Not even worth a login: those under way must have an end.
+            tracing::warn!(client = %address, connections, "connection closed, too many are logging in");
+            return;
+        }
         mailbox.clients.fetch_add(1, Ordering::Relaxed);
+        self.counters.accepted += 1;
         if thread == self.thread {
             self.accepted(stream, address);
         } else {
@@ -394,11 +415,20 @@ impl EventLoop {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.snapshot(detail));
             }
-            Mail::Console { client, bytes } => self.console_printed(client, &bytes),
+            Mail::Console { client, reply } => self.console_printed(client, &reply),
+            Mail::Kill { id, reply } => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.kill_client(id));
+            }
+            Mail::PeerResolved {
+                requester,
+                address,
+                request,
+            } => self.peer_resolved(requester, address, request),
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
-            Mail::Reconnect => self.reconnect(),
-            Mail::Drain { from, end } => self.begin_drain(from, end),
+            Mail::Reconnect { database } => self.reconnect(database.as_deref()),
+            Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),
             Mail::Stop => self.stopped = true,
         }
     }
@@ -453,7 +483,7 @@ impl EventLoop {
                 }
                 Step::Evict => {
                     if !self.evict_idle(id) {
-                        self.pool(id).step_at = Some(now + TICK);
+                        self.pool(id).step_at = Some(now + LOOK_AGAIN);
                         return;
                     }
                 }

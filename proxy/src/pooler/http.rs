@@ -1,11 +1,14 @@
 //! `/livez`, `/readyz`, `/metrics` and `/status` of the pooler.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use axum::{Json, Router, routing::get};
 use proxy_core::status::{ClientCounts, PoolerStatus, ServerCounts};
 
-use super::control::Control;
+use super::{control::Control, exposition};
 use crate::http;
 
 /// All routes.
@@ -28,7 +31,17 @@ pub(super) fn router(control: Arc<Control>) -> Router {
             }
         }
     };
-    http::probes(hearts, ready, String::new).route(
+    let metrics = {
+        let control = control.clone();
+        move || {
+            let control = control.clone();
+            async move {
+                let view = control.view(false).await;
+                exposition::page(&control.shared, &view, Instant::now())
+            }
+        }
+    };
+    http::probes(hearts, ready, metrics).route(
         "/status",
         get(move || {
             let control = control.clone();
@@ -39,18 +52,18 @@ pub(super) fn router(control: Arc<Control>) -> Router {
 
 async fn status(control: &Control) -> PoolerStatus {
     let shared = &control.shared;
-    let snapshots = control.snapshots(false).await;
+    let view = control.view(false).await;
     let mut clients = ClientCounts {
         total: shared.clients.load(Ordering::SeqCst),
-        max: shared.live().config.global.max_client_conn,
+        max: view.live.config.global.max_client_conn,
         ..ClientCounts::default()
     };
     let mut servers = ServerCounts::default();
-    for pool in snapshots.iter().flat_map(|snapshot| &snapshot.pools) {
+    for pool in &view.loops.pools {
         clients.active += pool.clients_active;
         clients.waiting += pool.clients_waiting;
         servers.active += pool.servers_active;
-        servers.idle += pool.servers_idle;
+        servers.idle += pool.servers_idle + pool.servers_used;
         servers.login += pool.servers_login;
     }
     PoolerStatus {

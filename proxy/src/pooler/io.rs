@@ -274,7 +274,9 @@ impl Io {
     fn not_read(&mut self, error: io::Error) -> io::Result<Input> {
         match error.kind() {
             io::ErrorKind::WouldBlock => {
+                // Neither data nor an end: whatever was announced has been seen.
                 self.readable = false;
+                self.hung_up = false;
                 Ok(Input::Nothing)
             }
             io::ErrorKind::Interrupted => Ok(Input::Nothing),

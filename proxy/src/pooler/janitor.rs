@@ -10,23 +10,24 @@ use proxy_core::{
 
 use super::{client::Phase, event_loop::EventLoop, link::is_at_boundary, pools::Settings};
 
-/// A drain under way: sessions are closed at their boundaries between `from`
-/// and `end`, each at a moment of its own, so that they do not all reconnect
-/// at once.
+/// A drain under way: sessions are closed at their boundaries, each from a
+/// moment of its own on, so that they do not all reconnect at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    from: Moment,
-    end: Moment,
+    pub(super) from: Moment,
+    /// Their moments are spread over so long.
+    pub(super) spread: Duration,
+    /// What is left is closed then, boundary or not.
+    pub(super) end: Moment,
 }
 
 impl Drain {
     /// When the client with this id is to go.
     fn due(self, id: u64) -> Moment {
-        let span_us = self.end.0.saturating_sub(self.from.0);
-        // The last tenth is for those who were busy when their moment came.
-        let spread_us = span_us / 10 * 9;
+        let spread_us = u64::try_from(self.spread.as_micros()).unwrap_or(u64::MAX);
         let place = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        Moment(self.from.0 + spread_us * place / (1 << 32))
+        let after_us = (u128::from(spread_us) * u128::from(place)) >> 32;
+        self.from + Duration::from_micros(after_us as u64)
     }
 }
 
@@ -114,10 +115,11 @@ impl EventLoop {
         if server.session.due_len() > 0 && over(limits.query_timeout, server.query_at) {
             return Some(Late::Query);
         }
-        if over(limits.transaction_timeout, server.linked_at) {
+        let in_transaction = server.session.transaction() != Transaction::Idle;
+        let busy = in_transaction || server.session.due_len() > 0;
+        if busy && over(limits.transaction_timeout, server.transaction_at) {
             return Some(Late::Transaction);
         }
-        let in_transaction = server.session.transaction() != Transaction::Idle;
         let idle = server.session.due_len() == 0
             && over(limits.idle_transaction_timeout, client.request_at);
         (in_transaction && idle).then_some(Late::IdleInTransaction)
@@ -154,7 +156,7 @@ impl EventLoop {
         let connect_max = self.live.config.global.server_connect_timeout;
         let mut late: Vec<ServerKey> = Vec::new();
         for (key, server) in &self.servers {
-            if !server.is_ready()
+            if server.is_opening()
                 && !connect_max.is_zero()
                 && self.now.since(server.opened_at) >= connect_max
             {
@@ -168,6 +170,14 @@ impl EventLoop {
                 connect_max.as_secs_f64()
             );
             self.connect_failed(key, &reason);
+        }
+        let overdue = self.servers.iter();
+        let overdue: Vec<ServerKey> = overdue
+            .filter(|(_, server)| server.is_overdue(self.now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in overdue {
+            self.server_closed(key);
         }
     }
 
@@ -202,10 +212,10 @@ impl EventLoop {
         }
     }
 
-    /// Ends sessions at their boundaries until `end`, and what is left then.
-    pub(super) fn begin_drain(&mut self, from: Moment, end: Moment) {
+    /// Ends sessions at their boundaries, and what is left at the drain's end.
+    pub(super) fn begin_drain(&mut self, drain: Drain) {
         self.stop_listening();
-        self.drain = Some(Drain { from, end });
+        self.drain = Some(drain);
     }
 
     fn drain_clients(&mut self) {
@@ -282,23 +292,42 @@ impl EventLoop {
             };
             if local.info.shared.is_paused() {
                 self.close_idle_servers(|other| other == id);
-            } else {
-                self.step_pool(id);
+                continue;
+            }
+            while let Some((server, client)) = self.pool(id).pool.resume() {
+                self.serve(client, server);
+            }
+            self.step_pool(id);
+        }
+    }
+
+    /// Closes servers of one database, or all, each when it is free.
+    pub(super) fn reconnect(&mut self, database: Option<&str>) {
+        for id in 0..self.pools.len() {
+            let chosen = self.pools[id]
+                .as_ref()
+                .is_some_and(|local| database.is_none_or(|name| name == local.info.database));
+            if chosen {
+                self.replace_servers(id);
             }
         }
     }
 
-    /// Closes every server when it is free.
-    pub(super) fn reconnect(&mut self) {
-        for (_, server) in &mut self.servers {
-            server.close_when_free = true;
-        }
-        self.close_idle_servers(|_| true);
-        for id in 0..self.pools.len() {
-            if self.pools[id].is_some() {
-                self.step_pool(id);
+    /// Closes the pool's servers, each when it is free; others take their place.
+    fn replace_servers(&mut self, id: usize) {
+        let mut lent = Vec::new();
+        for (key, server) in &mut self.servers {
+            if server.pool == id {
+                server.close_when_free = true;
+                lent.extend(server.client.map(|_| key));
             }
         }
+        // With server_fast_close some of them are free already.
+        for key in lent {
+            self.release_if_free(key);
+        }
+        self.close_idle_servers(|other| other == id);
+        self.step_pool(id);
     }
 
     /// Another configuration is in force.
@@ -312,14 +341,10 @@ impl EventLoop {
             let stale = is_stale(&local.settings, &settings);
             local.settings = settings;
             if stale {
-                for (_, server) in &mut self.servers {
-                    if server.pool == id {
-                        server.close_when_free = true;
-                    }
-                }
-                self.close_idle_servers(|other| other == id);
+                self.replace_servers(id);
+            } else {
+                self.step_pool(id);
             }
-            self.step_pool(id);
         }
         self.shared.mailboxes[self.thread]
             .clients

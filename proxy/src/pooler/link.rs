@@ -3,8 +3,10 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{DUE_MAX, ServerFault, Unlinked, from_client, from_server},
-    wire::{self, SqlState},
+    session::{
+        DUE_MAX, ServerFault, Transaction, Unlinked, from_client, from_server, request_length,
+    },
+    wire::{self, Severity, SqlState, error_response},
 };
 
 use super::{
@@ -32,6 +34,9 @@ impl EventLoop {
                 return;
             };
             let rest = &input[at..];
+            if !client.is_session() {
+                return;
+            }
             if client.waiting || client.paused {
                 return client.io.keep(rest, 0);
             }
@@ -65,14 +70,8 @@ impl EventLoop {
                     }
                 }
                 Ok(Unlinked::Terminated) => return self.client_gone(key, "client said goodbye"),
-                Ok(Unlinked::NeedsServer) => {
-                    if self.request_server(key) == Linked::Later {
-                        if let Some(client) = self.clients.get_mut(key) {
-                            client.io.keep(&input[at..], 0);
-                        }
-                        return;
-                    }
-                }
+                // It has one now, or what is left is kept.
+                Ok(Unlinked::NeedsServer) => self.request_server(key),
                 Err(fault) => {
                     let text = fault.to_string();
                     return self.refuse_client(key, fault.code(), &text, "");
@@ -117,6 +116,9 @@ impl EventLoop {
         };
         if began {
             server.query_at = self.now;
+            if server.session.transaction() == Transaction::Idle {
+                server.transaction_at = self.now;
+            }
         }
         client.request_at = self.now;
         let counters = &mut local.counters;
@@ -153,17 +155,18 @@ impl EventLoop {
     }
 
     /// The client needs a server.
-    fn request_server(&mut self, key: ClientKey) -> Linked {
+    fn request_server(&mut self, key: ClientKey) {
         let now = self.now;
         let client = &mut self.clients[key];
         client.request_at = now;
         let id = client.pool;
         match self.pool(id).pool.request(key, now) {
-            Request::Granted(server) => self.link(key, server),
+            Request::Granted(server) => {
+                self.link(key, server);
+            }
             Request::Queued => {
                 self.clients[key].waiting = true;
                 self.step_pool(id);
-                Linked::Later
             }
         }
     }
@@ -176,7 +179,6 @@ impl EventLoop {
         client.waiting = false;
         client.server = Some(server_key);
         server.client = Some(key);
-        server.linked_at = self.now;
         server.query_at = self.now;
         let local = self.pools[client.pool]
             .as_mut()
@@ -186,11 +188,10 @@ impl EventLoop {
         local.counters.wait_us += u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         let settings = local.settings.clone();
         let unused = self.now.since(server.used_at);
-        if !settings.check_query.is_empty()
-            && settings.check_query != "<empty>"
+        if let Some(sql) = &settings.check_query
             && unused >= settings.check_delay
         {
-            return self.set_up(server_key, Setup::Check, &settings.check_query);
+            return self.set_up(server_key, Setup::Check, sql);
         }
         self.set_parameters(server_key)
     }
@@ -200,11 +201,8 @@ impl EventLoop {
         let server = &self.servers[server_key];
         let client = &self.clients[server.client.expect("it is lent")];
         let wants = client.session.parameters();
-        match self
-            .shared
-            .interner
-            .set_statements(wants, server.session.parameters())
-        {
+        let has = server.session.parameters();
+        match self.shared.interner.set_statements(wants, has) {
             None => Linked::Now,
             Some(sql) => self.set_up(server_key, Setup::Parameters, &sql),
         }
@@ -251,8 +249,13 @@ impl EventLoop {
 
     fn set_up_failed(&mut self, server_key: ServerKey, setup: Setup) {
         match setup {
+            // As PgBouncer does: a table of settings that is not there must not
+            // keep everybody out.
             Setup::Connect => {
-                self.open_failed(server_key, "connect_query failed", None);
+                let pool = &self.pools[self.servers[server_key].pool];
+                let info = &pool.as_ref().expect("a server has a pool").info;
+                tracing::warn!(database = %info.database, user = %info.user, "connect_query failed");
+                self.server_opened(server_key);
             }
             Setup::Check | Setup::Reset => {
                 self.server_lost(server_key, "the server's check or reset query failed");
@@ -286,6 +289,7 @@ impl EventLoop {
             .as_mut()
             .expect("a server has a pool");
         let rules = Self::rules(&self.shared, local);
+        // Of a query of ours the client hears nothing.
         let client_key = server.client.filter(|_| server.setup.is_none());
         let mut client = client_key.map(|key| &mut self.clients[key]);
         outputs.to_client.clear();
@@ -311,6 +315,11 @@ impl EventLoop {
             let took = self.now.since(server.query_at);
             local.counters.query_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             server.query_at = self.now;
+        }
+        if done.transactions > 0 {
+            let took = self.now.since(server.transaction_at);
+            local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            server.transaction_at = self.now;
         }
         if let Some(client) = client {
             if let Err(error) = client.io.send(&outputs.to_client, input) {
@@ -373,20 +382,39 @@ impl EventLoop {
             Some(key) => {
                 let client = &self.clients[key];
                 let leaving = !client.is_session();
-                if (mode != PoolMode::Session || leaving)
-                    && server.session.released(&client.session)
-                {
+                if !server.session.released(&client.session) {
+                    return;
+                }
+                if mode != PoolMode::Session || leaving {
                     self.release(server_key);
+                } else if server.close_when_free && self.live.config.global.server_fast_close {
+                    self.close_fast(server_key, key);
                 }
             }
             // Its client left while a cancel was on its way.
-            None if server.orphaned => {
-                if server.session.is_clean() && server.session.cancel_guarded() {
-                    self.release(server_key);
-                }
+            None if server.orphaned
+                && server.session.is_clean()
+                && server.session.cancel_guarded() =>
+            {
+                self.release(server_key);
             }
             None => {}
         }
+    }
+
+    /// Ends a session whose server must go: another server would not have what
+    /// the session has set.
+    fn close_fast(&mut self, server_key: ServerKey, key: ClientKey) {
+        self.close_server(
+            server_key,
+            "it was to be closed, and server_fast_close is on",
+        );
+        self.refuse_client(
+            key,
+            SqlState::ADMIN_SHUTDOWN,
+            "the session's connection to PostgreSQL is being replaced",
+            "Reconnect: nothing was under way.",
+        );
     }
 
     /// Takes the server from its client and makes it fit for the next.
@@ -398,10 +426,8 @@ impl EventLoop {
         server.used_at = now;
         server.session.end_checkout();
         let local = self.pools[server.pool]
-            .as_mut()
+            .as_ref()
             .expect("a server has a pool");
-        let took = now.since(server.linked_at);
-        local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let settings = local.settings.clone();
         if let Some(key) = client_key {
             self.clients[key].server = None;
@@ -480,6 +506,32 @@ impl EventLoop {
         server.client = None;
         server.orphaned = true;
         self.release_if_free(server_key);
+    }
+
+    /// Cancels the request that a client waits with, as PostgreSQL would have
+    /// had it begun.
+    pub(super) fn cancel_waiting(&mut self, key: ClientKey) {
+        let client = &mut self.clients[key];
+        if !client.is_session() {
+            return;
+        }
+        let (code, text) = (
+            SqlState::QUERY_CANCELED,
+            "canceling statement due to user request",
+        );
+        let kept = client.io.take_kept();
+        let Some(length) = request_length(&kept) else {
+            return self.refuse_client(key, code, text, "");
+        };
+        client.io.keep(&kept[length..], 0);
+        client.waiting = false;
+        let id = client.pool;
+        self.pool(id).pool.forget(key);
+        let mut bytes = error_response(Severity::Error, code, text, "");
+        bytes.extend(wire::ready_for_query(b'I'));
+        if self.tell_client(key, &bytes) {
+            self.resume_client(key);
+        }
     }
 
     /// Moves an idle server to the loop of a waiter.

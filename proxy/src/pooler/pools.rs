@@ -1,7 +1,7 @@
 //! The process's pools: one for each database and user that met.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -10,7 +10,10 @@ use std::{
 };
 
 use proxy_core::{
-    config::{Database, PoolMode, PoolerConfig, Secret, pooler::PoolSettings},
+    config::{
+        Database, PoolMode, PoolerConfig, Secret,
+        pooler::{CONSOLE, PoolSettings},
+    },
     login::server::Welcome,
     parameters::Parameters,
     pool::{self, Budget, Limits},
@@ -22,8 +25,8 @@ use super::shared::lock;
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) pool: PoolSettings,
-    /// `None` is the Unix socket in the standard place.
-    pub(super) host: Option<String>,
+    /// A name, an address, or the directory of a Unix socket.
+    pub(super) host: String,
     pub(super) port: u16,
     /// Name of the database on the server.
     pub(super) dbname: String,
@@ -35,7 +38,8 @@ pub(super) struct Settings {
     pub(super) startup: Vec<(&'static str, String)>,
     pub(super) reset_query: String,
     pub(super) reset_always: bool,
-    pub(super) check_query: String,
+    /// `None` for no check.
+    pub(super) check_query: Option<String>,
     pub(super) check_delay: Duration,
     pub(super) max_prepared_statements: usize,
 }
@@ -53,7 +57,10 @@ impl Settings {
         let global = &config.global;
         Some(Self {
             pool: config.pool(entry, user),
-            host: entry.host.clone(),
+            host: entry
+                .host
+                .clone()
+                .unwrap_or_else(|| global.unix_socket_dir.clone()),
             port: entry.port,
             dbname: entry.dbname.clone().unwrap_or_else(|| database.to_owned()),
             server_user,
@@ -62,7 +69,11 @@ impl Settings {
             startup: startup_of(entry),
             reset_query: global.server_reset_query.clone(),
             reset_always: global.server_reset_query_always,
-            check_query: global.server_check_query.clone(),
+            check_query: match global.server_check_query.as_str() {
+                "" => None,
+                "<empty>" => Some(String::new()),
+                sql => Some(sql.to_owned()),
+            },
             check_delay: global.server_check_delay,
             max_prepared_statements: global.max_prepared_statements as usize,
         })
@@ -84,6 +95,29 @@ fn startup_of(entry: &Database) -> Vec<(&'static str, String)> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.clone()?)))
         .collect()
+}
+
+/// What a database or a user has at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    pub(super) servers: u32,
+    pub(super) clients: u32,
+    pub(super) paused: bool,
+}
+
+/// Why PAUSE or RESUME is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PauseError {
+    #[error("no such database: {0}")]
+    NoSuchDatabase(String),
+    #[error("cannot pause admin db: {CONSOLE}")]
+    Console,
+    #[error("already suspended/paused")]
+    AlreadyPaused,
+    #[error("pooler is not paused/suspended")]
+    NotPaused,
+    #[error("database {0} is not paused")]
+    DatabaseNotPaused(String),
 }
 
 /// What the pool's servers say of themselves to clients that log in.
@@ -111,16 +145,6 @@ pub(super) struct PoolInfo {
 }
 
 impl PoolInfo {
-    /// Clients logged in, on all loops.
-    pub(super) fn clients(&self) -> u32 {
-        self.clients.load(Ordering::SeqCst)
-    }
-
-    /// The limit of servers shared by all pools of the database, and its use.
-    pub(super) fn db_budget(&self) -> &Budget {
-        &self.db_budget
-    }
-
     pub(super) fn settings(&self) -> Arc<Settings> {
         self.settings
             .read()
@@ -208,6 +232,8 @@ impl Pools {
                 budget: Arc::new(Budget::new(settings.pool.max_db_connections)),
                 paused: false,
             });
+        // It may have been made by PAUSE, which knows no limit.
+        state.budget.set_limit(settings.pool.max_db_connections);
         let (db_budget, paused) = (state.budget.clone(), state.paused || paused_all);
         let user_budget = table
             .users
@@ -310,33 +336,59 @@ impl Pools {
         }
     }
 
-    /// Pauses or resumes one database, or all. False if no pool of that
-    /// database exists and the configuration does not name it either.
-    pub(super) fn set_paused(&self, database: Option<&str>, paused: bool) {
+    /// Pauses or resumes everything. Databases paused by themselves stay so.
+    pub(super) fn set_all_paused(&self, paused: bool) -> Result<(), PauseError> {
+        let table = lock(&self.table);
+        if self.paused_all.swap(paused, Ordering::SeqCst) == paused {
+            return Err(match paused {
+                true => PauseError::AlreadyPaused,
+                false => PauseError::NotPaused,
+            });
+        }
+        for info in &table.pools {
+            let by_itself = table.databases[&info.database].paused;
+            info.shared.set_paused(paused || by_itself);
+        }
+        Ok(())
+    }
+
+    /// Pauses or resumes one database. Pausing it again is no error, resuming it
+    /// again is: PgBouncer's rule.
+    pub(super) fn set_database_paused(
+        &self,
+        config: &PoolerConfig,
+        name: &str,
+        paused: bool,
+    ) -> Result<(), PauseError> {
+        if name == CONSOLE {
+            return Err(PauseError::Console);
+        }
         let mut table = lock(&self.table);
-        match database {
+        let Some((entry, _)) = config.database(name) else {
+            return Err(PauseError::NoSuchDatabase(name.to_owned()));
+        };
+        let state = match table.databases.get_mut(name) {
+            Some(state) => state,
+            None if !paused => return Err(PauseError::DatabaseNotPaused(name.to_owned())),
             None => {
-                self.paused_all.store(paused, Ordering::SeqCst);
-                for state in table.databases.values_mut() {
-                    state.paused = paused;
-                }
-            }
-            Some(name) => {
+                let limit = config.pool(entry, "").max_db_connections;
                 table
                     .databases
                     .entry(name.to_owned())
-                    .or_insert_with(|| DatabaseState {
-                        budget: Arc::new(Budget::new(0)),
+                    .or_insert(DatabaseState {
+                        budget: Arc::new(Budget::new(limit)),
                         paused: false,
                     })
-                    .paused = paused;
             }
+        };
+        if !std::mem::replace(&mut state.paused, paused) && !paused {
+            return Err(PauseError::DatabaseNotPaused(name.to_owned()));
         }
-        for info in &table.pools {
-            if database.is_none_or(|name| name == info.database) {
-                info.shared.set_paused(paused);
-            }
+        let paused = paused || self.is_paused();
+        for info in table.pools.iter().filter(|info| info.database == name) {
+            info.shared.set_paused(paused);
         }
+        Ok(())
     }
 
     /// Whether everything is paused.
@@ -344,12 +396,41 @@ impl Pools {
         self.paused_all.load(Ordering::SeqCst)
     }
 
-    /// Whether that database is paused.
-    pub(super) fn is_database_paused(&self, database: &str) -> bool {
-        self.is_paused()
-            || lock(&self.table)
-                .databases
-                .get(database)
-                .is_some_and(|state| state.paused)
+    /// What each database has that was ever used.
+    pub(super) fn databases(&self) -> BTreeMap<String, Usage> {
+        let table = lock(&self.table);
+        let paused_all = self.is_paused();
+        let mut usages: BTreeMap<String, Usage> = table
+            .databases
+            .iter()
+            .map(|(name, state)| {
+                let usage = Usage {
+                    servers: state.budget.used(),
+                    clients: 0,
+                    paused: state.paused || paused_all,
+                };
+                (name.clone(), usage)
+            })
+            .collect();
+        for info in &table.pools {
+            if let Some(usage) = usages.get_mut(&info.database) {
+                usage.clients += info.clients.load(Ordering::SeqCst);
+            }
+        }
+        usages
+    }
+
+    /// What each user has who was ever at work: servers under that name in
+    /// PostgreSQL, clients under that name here.
+    pub(super) fn users(&self) -> BTreeMap<String, Usage> {
+        let table = lock(&self.table);
+        let mut usages: BTreeMap<String, Usage> = BTreeMap::new();
+        for (name, budget) in &table.users {
+            usages.entry(name.clone()).or_default().servers = budget.used();
+        }
+        for (name, clients) in &table.clients_by_user {
+            usages.entry(name.clone()).or_default().clients = *clients;
+        }
+        usages
     }
 }

@@ -3,25 +3,26 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    time::Duration,
 };
 
-use mio::net::UnixStream;
 use proxy_core::{
     auth::scram::Keys,
     config::Secret,
     login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
-    pool::{ClientKey, Moment, OpenFailure, Request, Returned, ServerKey},
+    pool::{ClientKey, Moment, Request, Returned, ServerKey},
     session::ServerSession,
     wire::{self, CancelKey, SqlState, header},
 };
 
 use super::{
+    counters::NotOpened,
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
     pools::{Known, Settings},
     shared::{ServerRef, random},
-    worker::{Job, Password},
+    unix,
+    worker::{Asker, Job, Password},
 };
 use crate::net::{self, Keepalive, Tuning};
 
@@ -47,7 +48,13 @@ enum Phase {
     Login(Box<Login>),
     /// Ready for clients.
     Ready,
+    /// Told to go. It counts against the limits until PostgreSQL has closed its
+    /// side, for until then a backend may be there; but not for longer than this.
+    Closing { until: Moment },
 }
+
+/// How long a server that was told to go counts against the limits.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
 
 /// A server connection.
 #[derive(Debug)]
@@ -69,7 +76,8 @@ pub(super) struct Server {
     pub(super) process_id: u32,
     pub(super) opened_at: Moment,
     pub(super) used_at: Moment,
-    pub(super) linked_at: Moment,
+    /// When its present transaction began, or its last one.
+    pub(super) transaction_at: Moment,
     pub(super) query_at: Moment,
     pub(super) choked_since: Option<Moment>,
 }
@@ -78,6 +86,17 @@ impl Server {
     /// Whether a query of ours is under way.
     pub(super) fn is_in_setup(&self) -> bool {
         self.setup.is_some()
+    }
+
+    /// On its way to being ready.
+    pub(super) fn is_opening(&self) -> bool {
+        !matches!(self.phase, Phase::Ready | Phase::Closing { .. })
+            || self.setup == Some(Setup::Connect)
+    }
+
+    /// Whether it was told to go and had its time.
+    pub(super) fn is_overdue(&self, now: Moment) -> bool {
+        matches!(self.phase, Phase::Closing { until } if until <= now)
     }
 
     /// Connected and logged in.
@@ -95,15 +114,16 @@ impl EventLoop {
     pub(super) fn open_server(&mut self, id: usize) {
         let settings = self.pool(id).settings.clone();
         let server_id = self.shared.next_id();
-        match &settings.host {
-            None => {
-                let directory = "/var/run/postgresql";
-                self.connect_unix(id, server_id, directory, settings.port);
-            }
-            Some(host) if host.starts_with('/') => {
+        match settings.host.as_str() {
+            "" => self.not_opened(
+                id,
+                "the database has no host, and unix_socket_dir is empty",
+                NotOpened::Name,
+            ),
+            host if unix::is_directory(host) => {
                 self.connect_unix(id, server_id, host, settings.port);
             }
-            Some(host) => match host.parse::<IpAddr>() {
+            host => match host.parse::<IpAddr>() {
                 Ok(ip) => {
                     let addresses = VecDeque::from([SocketAddr::new(ip, settings.port)]);
                     self.connect_any(id, server_id, addresses);
@@ -116,17 +136,14 @@ impl EventLoop {
                         id: server_id,
                     };
                     let job = Job::Resolve {
-                        server,
-                        host: host.clone(),
+                        asker: Asker::Server(server),
+                        host: host.to_owned(),
                         port: settings.port,
                         ttl: self.live.config.global.dns_max_ttl,
+                        failure_ttl: self.live.config.global.dns_nxdomain_ttl,
                     };
                     if !self.shared.work(job) {
-                        self.not_opened(
-                            id,
-                            "too many name look-ups at once",
-                            OpenFailure::Unreachable,
-                        );
+                        self.not_opened(id, "too many name look-ups at once", NotOpened::Name);
                     }
                 }
             },
@@ -144,21 +161,20 @@ impl EventLoop {
             Ok(addresses) if !addresses.is_empty() => {
                 self.connect_any(id, server.id, addresses.into());
             }
-            Ok(_) => self.not_opened(id, "the host has no address", OpenFailure::Unreachable),
-            Err(reason) => self.not_opened(id, &reason, OpenFailure::Unreachable),
+            Ok(_) => self.not_opened(id, "the host has no address", NotOpened::Name),
+            Err(reason) => self.not_opened(id, &reason, NotOpened::Name),
         }
     }
 
     fn connect_unix(&mut self, id: usize, server_id: u64, directory: &str, port: u16) {
-        let path = Path::new(directory).join(format!(".s.PGSQL.{port}"));
-        match UnixStream::connect(&path) {
+        match unix::connect(directory, port) {
             Ok(stream) => {
                 let stream = Stream::Unix(stream);
                 self.add_server(id, server_id, stream, Address::Unix, VecDeque::new());
             }
             Err(error) => {
-                let reason = format!("cannot connect to {}: {error}", path.display());
-                self.not_opened(id, &reason, OpenFailure::Unreachable);
+                let reason = format!("cannot connect to {directory}/.s.PGSQL.{port}: {error}");
+                self.not_opened(id, &reason, NotOpened::Unreachable);
             }
         }
     }
@@ -180,7 +196,7 @@ impl EventLoop {
                 Err(error) => reason = format!("cannot connect to {address}: {error}"),
             }
         }
-        self.not_opened(id, &reason, OpenFailure::Unreachable);
+        self.not_opened(id, &reason, NotOpened::Unreachable);
     }
 
     fn add_server(
@@ -195,7 +211,7 @@ impl EventLoop {
         let token = Self::server_token(entry.key());
         if let Err(error) = stream.register(self.poll.registry(), token) {
             let reason = format!("cannot register the connection: {error}");
-            return self.not_opened(pool, &reason, OpenFailure::Unreachable);
+            return self.not_opened(pool, &reason, NotOpened::Unreachable);
         }
         let now = self.now;
         entry.insert(Server {
@@ -214,7 +230,7 @@ impl EventLoop {
             process_id: 0,
             opened_at: now,
             used_at: now,
-            linked_at: now,
+            transaction_at: now,
             query_at: now,
             choked_since: None,
         });
@@ -266,7 +282,7 @@ impl EventLoop {
 
     fn connected(&mut self, key: ServerKey) {
         let global = &self.live.config.global;
-        let some = |duration: std::time::Duration| (!duration.is_zero()).then_some(duration);
+        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
         let tuning = Tuning {
             nodelay: true,
             keepalive: global.tcp_keepalive.then(|| Keepalive {
@@ -325,6 +341,8 @@ impl EventLoop {
             Ok(input) => {
                 let bytes = buffers.scratch.bytes(&input);
                 match server.phase {
+                    // Nobody's any more.
+                    Phase::Closing { .. } => {}
                     Phase::Ready => self.server_input(key, bytes, &mut buffers.outputs),
                     _ => self.login_input(key, bytes, &mut buffers.outputs),
                 }
@@ -505,11 +523,11 @@ impl EventLoop {
         let id = self.servers[key].pool;
         self.remove_server(key);
         let failure = match error {
-            Some(error) if !error.is_passing() => OpenFailure::Rejected,
-            _ => OpenFailure::Unreachable,
+            Some(error) if !error.is_passing() => NotOpened::Rejected,
+            _ => NotOpened::Unreachable,
         };
         self.not_opened(id, reason, failure);
-        if failure == OpenFailure::Rejected {
+        if failure == NotOpened::Rejected {
             // Waiting will not help those who wait: they are told why.
             let code = match error {
                 Some(LoginError::Refused { code, .. }) => static_code(code),
@@ -524,10 +542,11 @@ impl EventLoop {
         }
     }
 
-    fn not_opened(&mut self, id: usize, reason: &str, failure: OpenFailure) {
+    fn not_opened(&mut self, id: usize, reason: &str, failure: NotOpened) {
         let now = self.now;
+        self.counters.count_not_opened(failure);
         let local = self.pool(id);
-        let failures = local.pool.open_failed(failure, now);
+        let failures = local.pool.open_failed(failure.into(), now);
         // The first of a row, and each tenth: the others say the same.
         if failures % 10 == 1 {
             tracing::warn!(database = %local.info.database, user = %local.info.user, reason, failures, "cannot open a server");
@@ -543,34 +562,53 @@ impl EventLoop {
         server
     }
 
-    /// Closes a server that was open.
+    /// Closes a server that was open: its client, if any, is no longer linked.
     pub(super) fn close_server(&mut self, key: ServerKey, reason: &str) {
-        let mut server = self.remove_server(key);
+        let now = self.now;
+        let server = &mut self.servers[key];
         tracing::debug!(pid = server.process_id, reason, "server closed");
         if server.session.is_clean() {
-            // PostgreSQL logs an unexpected end of the connection otherwise.
+            // PostgreSQL logs an unexpected end of the connection otherwise. If
+            // it cannot be sent, the connection is gone already.
             let _ = server.io.send_bytes(&wire::terminate());
         }
-        let local = self.pool(server.pool);
-        local.pool.closed(key);
-        if let Some(client) = server.client
-            && let Some(client) = self.clients.get_mut(client)
-        {
+        server.io.end_output();
+        server.setup = None;
+        server.orphaned = false;
+        server.phase = Phase::Closing {
+            until: now + CLOSING_MAX,
+        };
+        let (pool, client) = (server.pool, server.client.take());
+        if let Some(client) = client.and_then(|key| self.clients.get_mut(key)) {
             client.server = None;
         }
+        self.pool(pool).pool.retire(key);
         self.forget_cancels(key);
+        self.queue_server(key);
+    }
+
+    /// PostgreSQL has closed its side of a server that was told to go.
+    pub(super) fn server_closed(&mut self, key: ServerKey) {
+        let server = self.remove_server(key);
+        let id = server.pool;
+        self.pool(id).pool.closed(key);
+        self.step_pool(id);
     }
 
     /// The server's connection is lost.
     pub(super) fn server_lost(&mut self, key: ServerKey, reason: &str) {
         let server = &self.servers[key];
-        if !server.is_ready() {
+        if matches!(server.phase, Phase::Closing { .. }) {
+            return self.server_closed(key);
+        }
+        if server.is_opening() {
             return self.open_failed(key, reason, None);
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
         let local = self.pools[id].as_ref().expect("a server has a pool");
         tracing::info!(database = %local.info.database, user = %local.info.user, pid = server.process_id, reason, "server lost");
         self.close_server(key, reason);
+        self.server_closed(key);
         if let Some(client) = client {
             if in_setup {
                 // Nothing of the client's has reached the server: it waits on.

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         mpsc,
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -23,12 +23,13 @@ use proxy_core::{
 use rustls::ServerConfig;
 
 use super::{
+    console::Reply,
     control::Command,
     io::{Address, Stream},
     pools::Pools,
     server::Moved,
     snapshot::LoopSnapshot,
-    worker::Job,
+    worker::{Job, Names},
 };
 use crate::http::Heartbeat;
 
@@ -91,15 +92,31 @@ pub(super) enum Mail {
         reply: tokio::sync::oneshot::Sender<LoopSnapshot>,
     },
     /// What a console client's command printed.
-    Console { client: ClientRef, bytes: Vec<u8> },
+    Console { client: ClientRef, reply: Reply },
+    /// End the client with this id, if it is here; says whether it is.
+    Kill {
+        id: u64,
+        reply: tokio::sync::oneshot::Sender<bool>,
+    },
+    /// Address of the peer that a cancel request belongs to.
+    PeerResolved {
+        requester: ClientRef,
+        address: Option<std::net::SocketAddr>,
+        request: Vec<u8>,
+    },
     /// The configuration has changed.
     Reconfigured,
     /// Pools were paused or resumed; close idle servers of paused ones.
     PoolsChanged,
-    /// Close servers, each when it is free (RECONNECT).
-    Reconnect,
-    /// Stop accepting and close sessions at their boundaries until `end`.
-    Drain { from: Moment, end: Moment },
+    /// Close servers of one database or of all, each when it is free (RECONNECT).
+    Reconnect { database: Option<Arc<str>> },
+    /// Stop accepting and close sessions at their boundaries, each from a moment
+    /// of its own within `spread` on, all of them at `end`.
+    Drain {
+        from: Moment,
+        spread: Duration,
+        end: Moment,
+    },
     /// Close everything and return.
     Stop,
 }
@@ -141,15 +158,24 @@ impl Mailbox {
     }
 }
 
-/// Secrets and what has been derived from them.
-#[derive(Debug, Default)]
+/// User, salt and iterations.
+type Derivation = (String, Vec<u8>, u32);
+
+/// Secrets and what has been derived from them. Debug shows none.
+#[derive(Default)]
 pub(super) struct Secrets {
     /// Verifiers of plain passwords, by user; valid while the password is the same.
     verifiers: Mutex<HashMap<String, (String, Arc<Verifier>)>>,
     /// Keys of plain passwords, by user, salt and iterations.
-    derived: Mutex<HashMap<(String, Vec<u8>, u32), (String, Keys)>>,
+    derived: Mutex<HashMap<Derivation, (String, Keys)>>,
     /// Keys that clients' SCRAM proofs revealed, by user.
     revealed: Mutex<HashMap<String, (Verifier, Keys)>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
 }
 
 /// Most derived keys kept: one for each user and salt met.
@@ -239,6 +265,8 @@ pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) mailboxes: Vec<Mailbox>,
     pub(super) secrets: Secrets,
+    /// Answers of name servers.
+    pub(super) names: Names,
     /// Makes up verifiers for users who do not exist.
     pub(super) mock_secret: [u8; 32],
     jobs: Mutex<mpsc::SyncSender<Job>>,
@@ -286,6 +314,7 @@ impl Shared {
             })),
             mailboxes,
             secrets: Secrets::default(),
+            names: Names::default(),
             mock_secret: random(),
             jobs: Mutex::new(jobs),
             commands,

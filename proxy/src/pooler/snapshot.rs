@@ -3,60 +3,55 @@
 
 use jiff::Timestamp;
 
-use super::{client::Phase, event_loop::EventLoop, io::Address};
+use proxy_core::{config::pooler::CONSOLE, pool::Moment};
 
-/// Counters of one loop's part of a pool. Only ever grow.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct PoolCounters {
-    pub(super) assignments: u64,
-    pub(super) transactions: u64,
-    pub(super) queries: u64,
-    /// From clients.
-    pub(super) received_bytes: u64,
-    /// To clients.
-    pub(super) sent_bytes: u64,
-    pub(super) transaction_us: u64,
-    pub(super) query_us: u64,
-    pub(super) wait_us: u64,
-    pub(super) client_parses: u64,
-    pub(super) server_parses: u64,
-    pub(super) binds: u64,
-}
+use super::{
+    client::Phase,
+    counters::{LoopCounters, PoolCounters},
+    event_loop::{EventLoop, LocalPool},
+    io::Address,
+    server::{Server, Setup},
+};
 
-impl PoolCounters {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.assignments += other.assignments;
-        self.transactions += other.transactions;
-        self.queries += other.queries;
-        self.received_bytes += other.received_bytes;
-        self.sent_bytes += other.sent_bytes;
-        self.transaction_us += other.transaction_us;
-        self.query_us += other.query_us;
-        self.wait_us += other.wait_us;
-        self.client_parses += other.client_parses;
-        self.server_parses += other.server_parses;
-        self.binds += other.binds;
-    }
-}
-
-/// One loop's part of a pool.
-#[derive(Clone, Debug)]
+/// One loop's part of a pool, or the sum of all loops' parts.
+#[derive(Clone, Debug, Default)]
 pub(super) struct PoolSnapshot {
     pub(super) id: usize,
     pub(super) counters: PoolCounters,
+    /// Linked to a server.
     pub(super) clients_active: u32,
     pub(super) clients_waiting: u32,
     pub(super) clients_idle: u32,
+    /// Cancel requests on their way to a server.
+    pub(super) cancels: u32,
     pub(super) servers_active: u32,
-    pub(super) servers_active_cancel: u32,
+    /// Done with their client, but a cancel request to them is under way.
     pub(super) servers_being_canceled: u32,
     pub(super) servers_idle: u32,
+    /// Idle for so long that they are checked before they are lent.
+    pub(super) servers_used: u32,
     /// In a check or reset query.
     pub(super) servers_tested: u32,
     pub(super) servers_login: u32,
-    pub(super) cancels_active: u32,
     /// How long the oldest waiter has waited.
     pub(super) wait_us_max: u64,
+}
+
+impl PoolSnapshot {
+    fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.clients_active += other.clients_active;
+        self.clients_waiting += other.clients_waiting;
+        self.clients_idle += other.clients_idle;
+        self.cancels += other.cancels;
+        self.servers_active += other.servers_active;
+        self.servers_being_canceled += other.servers_being_canceled;
+        self.servers_idle += other.servers_idle;
+        self.servers_used += other.servers_used;
+        self.servers_tested += other.servers_tested;
+        self.servers_login += other.servers_login;
+        self.wait_us_max = self.wait_us_max.max(other.wait_us_max);
+    }
 }
 
 /// A client, for SHOW CLIENTS.
@@ -64,7 +59,6 @@ pub(super) struct PoolSnapshot {
 pub(super) struct ClientSnapshot {
     pub(super) id: u64,
     pub(super) user: String,
-    /// Empty on the console.
     pub(super) database: String,
     pub(super) state: &'static str,
     pub(super) address: Address,
@@ -99,41 +93,62 @@ pub(super) struct ServerSnapshot {
     pub(super) prepared_statements: usize,
 }
 
-/// All of one loop.
+/// All of one loop, or of all loops together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LoopSnapshot {
+    pub(super) counters: LoopCounters,
     pub(super) pools: Vec<PoolSnapshot>,
     /// Connections that have not logged in yet.
     pub(super) clients_login: u32,
+    /// Clients of the console.
+    pub(super) clients_console: u32,
+    /// Places of clients who left, kept for others.
+    pub(super) clients_free: usize,
+    pub(super) servers_free: usize,
+    /// Buffers that wait for the next turn.
+    pub(super) buffers_free: usize,
     pub(super) clients: Vec<ClientSnapshot>,
     pub(super) servers: Vec<ServerSnapshot>,
 }
 
+impl LoopSnapshot {
+    /// All loops as one.
+    pub(super) fn sum(loops: impl IntoIterator<Item = Self>) -> Self {
+        let mut sum = Self::default();
+        for one in loops {
+            sum.counters.add(&one.counters);
+            for pool in one.pools {
+                match sum.pools.binary_search_by_key(&pool.id, |known| known.id) {
+                    Ok(at) => sum.pools[at].add(&pool),
+                    Err(at) => sum.pools.insert(at, pool),
+                }
+            }
+            sum.clients_login += one.clients_login;
+            sum.clients_console += one.clients_console;
+            sum.clients_free += one.clients_free;
+            sum.servers_free += one.servers_free;
+            sum.buffers_free += one.buffers_free;
+            sum.clients.extend(one.clients);
+            sum.servers.extend(one.servers);
+        }
+        sum
+    }
+}
+
 impl EventLoop {
     pub(super) fn snapshot(&self, detail: bool) -> LoopSnapshot {
-        let mut pools: Vec<Option<PoolSnapshot>> = Vec::new();
-        pools.resize_with(self.pools.len(), || None);
-        for local in self.pools.iter().flatten() {
-            pools[local.info.id] = Some(PoolSnapshot {
-                id: local.info.id,
-                counters: local.counters,
-                clients_active: 0,
-                clients_waiting: local.pool.waiting_len() as u32,
-                clients_idle: 0,
-                servers_active: 0,
-                servers_active_cancel: 0,
-                servers_being_canceled: 0,
-                servers_idle: local.pool.idle_len() as u32,
-                servers_tested: 0,
-                servers_login: local.pool.opening(),
-                cancels_active: 0,
-                wait_us_max: local
-                    .pool
-                    .oldest_since()
-                    .map_or(0, |since| self.now.since(since).as_micros() as u64),
-            });
-        }
-        let mut snapshot = LoopSnapshot::default();
+        let mut pools: Vec<Option<PoolSnapshot>> = self
+            .pools
+            .iter()
+            .map(|local| local.as_ref().map(|local| self.describe_pool(local)))
+            .collect();
+        let mut snapshot = LoopSnapshot {
+            counters: self.counters.clone(),
+            clients_free: self.clients.capacity() - self.clients.len(),
+            servers_free: self.servers.capacity() - self.servers.len(),
+            buffers_free: self.spare_buffers.len(),
+            ..LoopSnapshot::default()
+        };
         for (_, client) in &self.clients {
             match (&client.phase, pools.get_mut(client.pool)) {
                 (Phase::Session, Some(Some(pool))) => {
@@ -144,6 +159,7 @@ impl EventLoop {
                     }
                 }
                 (Phase::First | Phase::Proving(_), _) => snapshot.clients_login += 1,
+                (Phase::Console(_), _) => snapshot.clients_console += 1,
                 _ => {}
             }
         }
@@ -154,15 +170,18 @@ impl EventLoop {
             if !server.is_ready() {
                 continue;
             }
-            if !server.session.cancel_guarded() {
-                pool.cancels_active += 1;
+            match server_state(server) {
+                "active" => pool.servers_active += 1,
+                "tested" => pool.servers_tested += 1,
+                "being_canceled" => pool.servers_being_canceled += 1,
+                // Counted by their pool.
+                _ => {}
             }
-            if server.client.is_some() {
-                pool.servers_active += 1;
-            } else if server.is_in_setup() {
-                pool.servers_tested += 1;
-            } else if server.orphaned {
-                pool.servers_being_canceled += 1;
+        }
+        for (_, cancel) in &self.cancels {
+            let pool = cancel.server().map(|server| self.servers[server].pool);
+            if let Some(Some(pool)) = pool.and_then(|id| pools.get_mut(id)) {
+                pool.cancels += 1;
             }
         }
         snapshot.pools = pools.into_iter().flatten().collect();
@@ -173,7 +192,34 @@ impl EventLoop {
         snapshot
     }
 
-    /// Name of the database and position of `application_name`.
+    /// What the pool itself knows.
+    fn describe_pool(&self, local: &LocalPool) -> PoolSnapshot {
+        let used = local
+            .pool
+            .idle()
+            .filter(|&(_, since)| self.needs_check(local, since))
+            .count();
+        PoolSnapshot {
+            id: local.info.id,
+            counters: local.counters,
+            clients_waiting: local.pool.waiting_len() as u32,
+            servers_idle: (local.pool.idle_len() - used) as u32,
+            servers_used: used as u32,
+            servers_login: local.pool.opening(),
+            wait_us_max: local
+                .pool
+                .oldest_since()
+                .map_or(0, |since| self.now.since(since).as_micros() as u64),
+            ..PoolSnapshot::default()
+        }
+    }
+
+    fn needs_check(&self, local: &LocalPool, idle_since: Moment) -> bool {
+        local.settings.check_query.is_some()
+            && self.now.since(idle_since) >= local.settings.check_delay
+    }
+
+    /// Name of the pool's database.
     fn database(&self, pool: usize) -> String {
         self.pools
             .get(pool)
@@ -199,7 +245,7 @@ impl EventLoop {
                 0
             };
             let database = if matches!(client.phase, Phase::Console(_)) {
-                String::new()
+                CONSOLE.to_owned()
             } else {
                 self.database(client.pool)
             };
@@ -228,17 +274,13 @@ impl EventLoop {
 
     fn describe_servers(&self) -> Vec<ServerSnapshot> {
         let application_name = self.shared.interner.tracked().index(b"application_name");
-        let servers = self.servers.iter().map(|(_, server)| {
-            let state = if !server.is_ready() {
-                "login"
-            } else if server.client.is_some() {
-                "active"
-            } else if server.is_in_setup() {
-                "tested"
-            } else if server.orphaned {
-                "being_canceled"
-            } else {
-                "idle"
+        // Those that were told to go are nobody's any more.
+        let known = self.servers.iter();
+        let known = known.filter(|(_, server)| server.is_opening() || server.is_ready());
+        let servers = known.map(|(_, server)| {
+            let state = match server_state(server) {
+                "idle" if self.is_used(server) => "used",
+                state => state,
             };
             let user = self.pools[server.pool]
                 .as_ref()
@@ -266,5 +308,26 @@ impl EventLoop {
             }
         });
         servers.collect()
+    }
+
+    fn is_used(&self, server: &Server) -> bool {
+        let local = self.pools.get(server.pool).and_then(Option::as_ref);
+        local.is_some_and(|local| self.needs_check(local, server.used_at))
+    }
+}
+
+/// PgBouncer's word for what the server is doing.
+fn server_state(server: &Server) -> &'static str {
+    if server.is_opening() {
+        return "new";
+    }
+    let cancelling = !server.session.cancel_guarded();
+    match (server.setup, server.client) {
+        (Some(Setup::Parameters), Some(_)) => "active",
+        (Some(_), _) => "tested",
+        (None, Some(_)) if cancelling && server.session.is_clean() => "being_canceled",
+        (None, Some(_)) => "active",
+        (None, None) if server.orphaned => "being_canceled",
+        (None, None) => "idle",
     }
 }

@@ -2,26 +2,28 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, Weak, atomic::Ordering, mpsc},
     thread,
     time::Instant,
 };
 
 use proxy_core::config::{Global, PoolerConfig, Problem};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    control::{COMMANDS_MAX, Control, Ending, load},
+    control::{COMMANDS_MAX, Control, load},
     event_loop::{EventLoop, Listener, Parts, poll_and_waker},
     http,
+    pidfile::{PidFile, PidFileError},
+    privileges,
     shared::{Mailbox, Shared},
-    tls, worker,
+    signals::Signals,
+    tls, unix, worker,
 };
 use crate::{
     http::{self as web, Heartbeat},
     net::{self, ListenError, Tuning},
+    telemetry::Telemetry,
 };
 
 /// Connections that the kernel queues before they are accepted.
@@ -47,16 +49,22 @@ pub enum StartError {
         source: ListenError,
     },
     /// A Unix socket cannot be listened on.
-    #[error("cannot listen on {path}: {source}")]
+    #[error("cannot listen on the Unix socket in {directory}: {source}")]
     ListenUnix {
-        /// The socket's path.
-        path: PathBuf,
+        /// The socket's directory.
+        directory: String,
         /// What the kernel said.
         source: std::io::Error,
     },
     /// A host name in listen_addr does not resolve.
     #[error("listen_addr = {0} is neither an address nor *")]
     Address(String),
+    /// Nobody is in the group that the Unix socket is to belong to.
+    #[error("unix_socket_group = {0} is no group in /etc/group")]
+    Group(String),
+    /// The pidfile cannot be written.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     System {
@@ -88,12 +96,21 @@ pub fn check(file: &Path) -> Result<PoolerConfig, StartError> {
 }
 
 /// Runs the pooler with the configuration that [`check`] gave until it is told
-/// to end.
+/// to end. A reload opens the log file of `telemetry` anew.
 ///
 /// # Errors
 /// See [`StartError`]: nothing has been served then.
-pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
+pub fn run(
+    file: &Path,
+    config: PoolerConfig,
+    telemetry: Weak<Telemetry>,
+) -> Result<(), StartError> {
     let tls = tls::server_config(&config.global)?;
+    let pidfile = config.global.pidfile.as_deref();
+    let _pidfile = pidfile
+        .filter(|path| !path.is_empty())
+        .map(|path| PidFile::create(Path::new(path)))
+        .transpose()?;
     let limit = net::raise_nofile_limit();
     warn_of_descriptors(&config, limit);
     let (listeners, addresses, sockets) = listen(&config.global)?;
@@ -128,7 +145,17 @@ pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
     let (commands, command_queue) = tokio::sync::mpsc::channel(COMMANDS_MAX);
     let shared = Arc::new(Shared::new(config, tls, mailboxes, jobs, commands, listen));
     worker::start(job_queue, &shared).map_err(system("cannot start a worker"))?;
-    let control = Arc::new(Control::new(shared.clone(), file.to_owned()));
+    let control = Arc::new(Control::new(shared.clone(), file.to_owned(), telemetry));
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    let _guard = runtime.enter();
+    // Before anybody is told that the pooler is ready: a signal that nobody
+    // watches ends the process.
+    let signals = Signals::watch().map_err(system("cannot watch signals"))?;
 
     let mut loops = Vec::new();
     for (index, parts) in parts.into_iter().enumerate() {
@@ -148,14 +175,9 @@ pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
         "pooler ready"
     );
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(system("cannot start the runtime"))?;
-    let _guard = runtime.enter();
     runtime.spawn(control.clone().serve_console(command_queue));
-    runtime.spawn(signals(control.clone()));
+    runtime.spawn(control.clone().keep_stats());
+    runtime.spawn(signals.obey(control.clone()));
     if let Some(listener) = http {
         let router = http::router(control.clone());
         runtime.spawn(async move {
@@ -178,52 +200,6 @@ pub fn run(file: &Path, config: PoolerConfig) -> Result<(), StartError> {
     tracing::info!("pooler stopped");
     runtime.shutdown_background();
     Ok(())
-}
-
-/// TERM drains, INT ends at transaction boundaries, QUIT at once, HUP reloads,
-/// USR1 pauses, USR2 resumes: PgBouncer's signals.
-async fn signals(control: Arc<Control>) {
-    let listen = |kind| signal(kind).map_err(|error| tracing::error!(%error, "signal not watched"));
-    let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup), Ok(mut usr1), Ok(mut usr2)) = (
-        listen(SignalKind::terminate()),
-        listen(SignalKind::interrupt()),
-        listen(SignalKind::quit()),
-        listen(SignalKind::hangup()),
-        listen(SignalKind::user_defined1()),
-        listen(SignalKind::user_defined2()),
-    ) else {
-        return;
-    };
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            _ = term.recv() => {
-                // A second one means: no more patience.
-                let how = if ending { Ending::Now } else { Ending::Drain };
-                ending = true;
-                tokio::spawn(end(control.clone(), how));
-            }
-            _ = int.recv() => {
-                let how = if ending { Ending::Now } else { Ending::Soon };
-                ending = true;
-                tokio::spawn(end(control.clone(), how));
-            }
-            _ = quit.recv() => control.end(Ending::Now).await,
-            _ = hup.recv() => control.reload_and_log(),
-            _ = usr1.recv() => {
-                let control = control.clone();
-                tokio::spawn(async move {
-                    control.pause(None).await;
-                    tracing::info!("paused");
-                });
-            }
-            _ = usr2.recv() => control.resume(None),
-        }
-    }
-}
-
-async fn end(control: Arc<Control>, ending: Ending) {
-    control.end(ending).await;
 }
 
 /// Each client may need a descriptor for a server as well.
@@ -269,6 +245,7 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
         }),
         user_timeout: (!global.tcp_user_timeout.0.is_zero()).then_some(global.tcp_user_timeout.0),
     };
+    let mut port = global.listen_port;
     for name in &global.listen_addr {
         let ips = match name.as_str() {
             "*" => vec![
@@ -278,7 +255,7 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
             name => vec![any_address(name)?],
         };
         for ip in ips {
-            let address = SocketAddr::new(ip, global.listen_port);
+            let address = SocketAddr::new(ip, port);
             let listener = match net::listen(address, global.so_reuseport, BACKLOG) {
                 Ok(listener) => listener,
                 // With * the IPv4 listener may serve alone: many hosts have no IPv6.
@@ -289,36 +266,39 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
                 Err(error) => return Err(error.into()),
             };
             net::tune(&listener, &tuning).map_err(system("cannot tune the listening socket"))?;
-            addresses.push(
-                listener
-                    .local_addr()
-                    .map_err(system("cannot read the listening address"))?,
-            );
+            let address = listener
+                .local_addr()
+                .map_err(system("cannot read the listening address"))?;
+            // Where 0 took a free one, the others take the same.
+            port = address.port();
+            addresses.push(address);
             listeners.push(Listener::Tcp(mio::net::TcpListener::from_std(listener)));
         }
     }
     if !global.unix_socket_dir.is_empty() {
-        let path =
-            Path::new(&global.unix_socket_dir).join(format!(".s.PGSQL.{}", global.listen_port));
-        listeners.push(Listener::Unix(listen_unix(
-            &path,
-            global.unix_socket_mode.0,
-        )?));
-        sockets.push(path);
+        let (listener, path) = listen_unix(global, port)?;
+        listeners.push(Listener::Unix(listener));
+        sockets.extend(path);
     }
     Ok((listeners, addresses, sockets))
 }
 
-fn listen_unix(path: &Path, mode: u32) -> Result<mio::net::UnixListener, StartError> {
-    let error = |source| StartError::ListenUnix {
-        path: path.to_owned(),
-        source,
+fn listen_unix(
+    global: &Global,
+    port: u16,
+) -> Result<(mio::net::UnixListener, Option<PathBuf>), StartError> {
+    let group = match global.unix_socket_group.as_deref() {
+        None | Some("") => None,
+        Some(name) => match privileges::find_group(name) {
+            Some(group) => Some(group),
+            None => return Err(StartError::Group(name.to_owned())),
+        },
     };
-    // A socket that nobody listens on is a leftover of a killed process.
-    if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
-        std::fs::remove_file(path).map_err(error)?;
-    }
-    let listener = mio::net::UnixListener::bind(path).map_err(error)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(error)?;
-    Ok(listener)
+    let directory = global.unix_socket_dir.as_str();
+    unix::listen(directory, port, global.unix_socket_mode.0, group).map_err(|source| {
+        StartError::ListenUnix {
+            directory: directory.to_owned(),
+            source,
+        }
+    })
 }

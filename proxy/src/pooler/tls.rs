@@ -1,7 +1,7 @@
 //! TLS over buffers that belong to nobody: rustls's unbuffered API.
 //!
 //! A session keeps its keys and no buffer (decision 3): records are decrypted
-//! in the loop's scratch buffer and encrypted into it.
+//! in the loop's scratch buffer, and encrypted into one that lives for the write.
 
 use std::{fs, io, path::Path, sync::Arc};
 

@@ -37,11 +37,25 @@ pub(super) enum Job {
     },
     /// Look up a host.
     Resolve {
-        server: ServerRef,
+        asker: Asker,
         host: String,
         port: u16,
-        /// How long an earlier answer may be used.
+        /// How long an earlier answer may be used...
         ttl: Duration,
+        /// ...and an earlier failure.
+        failure_ttl: Duration,
+    },
+}
+
+/// Who needs an address.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// A server that is being opened.
+    Server(ServerRef),
+    /// A cancel request that belongs to a peer.
+    Cancel {
+        requester: ClientRef,
+        request: Vec<u8>,
     },
 }
 
@@ -54,24 +68,34 @@ impl std::fmt::Debug for Password {
     }
 }
 
-type Names = HashMap<(String, u16), (Instant, Result<Vec<SocketAddr>, String>)>;
+type Answer = Result<Vec<SocketAddr>, String>;
+
+/// Answers of name servers, by host and port. There are as many as the
+/// configuration has hosts.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<(String, u16), (Instant, Answer)>>);
+
+impl Names {
+    /// How many names are remembered.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+}
 
 /// Starts the workers. They end when the sending side of `jobs` is gone.
 pub(super) fn start(jobs: mpsc::Receiver<Job>, shared: &Arc<Shared>) -> std::io::Result<()> {
     let jobs = Arc::new(Mutex::new(jobs));
-    let names = Arc::new(Mutex::new(Names::new()));
     for index in 0..WORKERS {
         let jobs = jobs.clone();
-        let names = names.clone();
         let shared = Arc::downgrade(shared);
         thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || work(&jobs, &names, &shared))?;
+            .spawn(move || work(&jobs, &shared))?;
     }
     Ok(())
 }
 
-fn work(jobs: &Mutex<mpsc::Receiver<Job>>, names: &Mutex<Names>, shared: &Weak<Shared>) {
+fn work(jobs: &Mutex<mpsc::Receiver<Job>>, shared: &Weak<Shared>) {
     loop {
         let Ok(job) = lock(jobs).recv() else {
             return;
@@ -79,11 +103,11 @@ fn work(jobs: &Mutex<mpsc::Receiver<Job>>, names: &Mutex<Names>, shared: &Weak<S
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        run(job, names, &shared);
+        run(job, &shared);
     }
 }
 
-fn run(job: Job, names: &Mutex<Names>, shared: &Shared) {
+fn run(job: Job, shared: &Shared) {
     match job {
         Job::Verifier {
             client,
@@ -117,34 +141,43 @@ fn run(job: Job, names: &Mutex<Names>, shared: &Shared) {
             shared.tell(server.thread, Mail::Keys { server, keys });
         }
         Job::Resolve {
-            server,
+            asker,
             host,
             port,
             ttl,
+            failure_ttl,
         } => {
-            let addresses = resolve(names, host, port, ttl);
-            shared.tell(server.thread, Mail::Resolved { server, addresses });
+            let addresses = resolve(&shared.names, host, port, ttl, failure_ttl);
+            match asker {
+                Asker::Server(server) => {
+                    shared.tell(server.thread, Mail::Resolved { server, addresses });
+                }
+                Asker::Cancel { requester, request } => {
+                    let address = addresses.ok().and_then(|found| found.first().copied());
+                    let mail = Mail::PeerResolved {
+                        requester,
+                        address,
+                        request,
+                    };
+                    shared.tell(requester.thread, mail);
+                }
+            }
         }
     }
 }
 
-fn resolve(
-    names: &Mutex<Names>,
-    host: String,
-    port: u16,
-    ttl: Duration,
-) -> Result<Vec<SocketAddr>, String> {
+fn resolve(names: &Names, host: String, port: u16, ttl: Duration, failure_ttl: Duration) -> Answer {
     let name = (host, port);
-    if let Some((asked_at, answer)) = lock(names).get(&name)
-        && asked_at.elapsed() < ttl
-        && answer.is_ok()
-    {
-        return answer.clone();
+    if let Some((asked_at, answer)) = lock(&names.0).get(&name) {
+        let ttl = if answer.is_ok() { ttl } else { failure_ttl };
+        if asked_at.elapsed() < ttl {
+            return answer.clone();
+        }
     }
     let answer = (name.0.as_str(), name.1)
         .to_socket_addrs()
         .map(Iterator::collect::<Vec<_>>)
         .map_err(|error| format!("cannot look up {}: {error}", name.0));
-    lock(names).insert(name, (Instant::now(), answer.clone()));
+    lock(&names.0).insert(name, (Instant::now(), answer.clone()));
     answer
 }

@@ -145,7 +145,7 @@ impl Proof {
             (Some(Secret::Scram(stored)), _) => stored,
             (_, Some(derived)) => derived,
             (Some(Secret::Plain(_)), None) => return Verdict::NeedsVerifier,
-            (_, None) => return Verdict::Refused("no secret that SCRAM can check"),
+            (_, None) => return Verdict::Refused("nothing is stored that SCRAM can check"),
         };
         let Method::ScramOffered(offered) = &mut self.0 else {
             return Verdict::Refused("SCRAM message out of order");
@@ -198,7 +198,7 @@ fn md5_answer(answer: &[u8], salt: [u8; 4], user: &str, secret: Option<&Secret>)
     let hash = match secret {
         Some(Secret::Plain(known)) if !known.is_empty() => md5::hash(user, known),
         Some(Secret::Md5(known)) => known.clone(),
-        _ => return Verdict::Refused("no such user, or no secret that md5 can check"),
+        _ => return Verdict::Refused("no such user, or nothing is stored that md5 can check"),
     };
     if md5::check(&hash, salt, answer) {
         ACCEPTED

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules, ServerSession, Transaction,
-    WHOLE_MESSAGE_MAX,
+    AWAITED_WHOLE_MAX, CLIENT_STATEMENTS_MAX, ClientFault, ClientSession, DUE_MAX, Rules,
+    ServerSession, Transaction, WHOLE_MESSAGE_MAX,
     due::{Due, Naming},
     output::Output,
 };
@@ -83,6 +83,9 @@ impl ClientSession {
                 }
                 _ if at == 0 => {
                     check_kind(head.kind)?;
+                    if head.total <= AWAITED_WHOLE_MAX && input.len() < head.total {
+                        break;
+                    }
                     return Ok(Unlinked::NeedsServer);
                 }
                 // Deal with what came before it first.
@@ -94,6 +97,23 @@ impl ClientSession {
             ready,
         })
     }
+}
+
+/// Length of the request at the start of what a client sent: a Query, or a
+/// batch up to its Sync. `None` if it has not come as a whole.
+#[must_use]
+pub fn request_length(input: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for frame in wire::messages(input) {
+        length += frame.body.len() + 5;
+        if matches!(
+            frame.kind,
+            frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL
+        ) {
+            return Some(length);
+        }
+    }
+    None
 }
 
 fn rest_of(length: usize) -> u32 {
@@ -462,7 +482,14 @@ impl<'a> Reader<'a> {
             let text = format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already");
             return self.refuse(SqlState::LIMIT_EXCEEDED, &text);
         }
-        let statement = self.rules.registry.intern(self.rules.scope, definition);
+        let rules = self.rules;
+        let search_path = rules
+            .interner
+            .tracked()
+            .index(b"search_path")
+            .and_then(|index| self.client.parameters.value(index))
+            .unwrap_or_default();
+        let statement = rules.registry.intern(rules.scope, search_path, definition);
         self.client.name_statement(name.into(), statement.clone());
         let naming = Box::new(Naming {
             name: name.into(),

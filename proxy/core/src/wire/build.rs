@@ -220,7 +220,7 @@ pub fn command_complete(tag: &str) -> Vec<u8> {
     })
 }
 
-/// A column of a result that we make ourselves (console, text format).
+/// A column of a result that we make ourselves (console).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column<'a> {
     /// Column name.
@@ -229,6 +229,8 @@ pub struct Column<'a> {
     pub type_oid: u32,
     /// Size as `pg_type.typlen`: -1 for variable length.
     pub type_len: i16,
+    /// 0 for text, 1 for binary.
+    pub format: u16,
 }
 
 /// RowDescription.
@@ -244,23 +246,23 @@ pub fn row_description(columns: &[Column<'_>]) -> Vec<u8> {
             out.extend(column.type_oid.to_be_bytes());
             out.extend(column.type_len.to_be_bytes());
             out.extend((-1_i32).to_be_bytes());
-            out.extend(0_u16.to_be_bytes());
+            out.extend(column.format.to_be_bytes());
         }
     })
 }
 
-/// DataRow in text format; `None` is NULL.
+/// DataRow; each value in the format of its column, `None` is NULL.
 #[must_use]
-pub fn data_row(values: &[Option<&str>]) -> Vec<u8> {
+pub fn data_row(values: &[Option<&[u8]>]) -> Vec<u8> {
     message(backend::DATA_ROW, |out| {
         let count = u16::try_from(values.len()).expect("a table has few columns");
         out.extend(count.to_be_bytes());
         for value in values {
             match value {
-                Some(text) => {
-                    let length = u32::try_from(text.len()).expect("a value is small");
+                Some(bytes) => {
+                    let length = u32::try_from(bytes.len()).expect("a value is small");
                     out.extend(length.to_be_bytes());
-                    out.extend_from_slice(text.as_bytes());
+                    out.extend_from_slice(bytes);
                 }
                 None => out.extend((-1_i32).to_be_bytes()),
             }

@@ -108,12 +108,13 @@ pub(crate) fn row_description() -> Vec<u8> {
         name: "answer",
         type_oid: 25,
         type_len: -1,
+        format: 0,
     }])
 }
 
 /// DataRow with one value.
 pub(crate) fn data_row(value: &str) -> Vec<u8> {
-    build::data_row(&[Some(value)])
+    build::data_row(&[Some(value.as_bytes())])
 }
 
 /// CommandComplete.

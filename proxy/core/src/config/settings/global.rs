@@ -1,4 +1,4 @@
-//! The keys of section [pgbouncer], in alphabetical order: SHOW CONFIG's.
+//! The keys of section `[pgbouncer]`, in alphabetical order: SHOW CONFIG's.
 
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ const CIPHERS: Support = Only(
 );
 /// Why files for TLS to PostgreSQL change nothing.
 const SERVER_TLS: Support = NoEffect("connections to PostgreSQL are not encrypted yet");
+/// Why pools are never forgotten.
+const POOLS_STAY: Support =
+    NoEffect("a pool without clients and servers holds no connection and is kept");
 /// Why what goes with `auth_user` changes nothing.
 const QUERY: Support = NoEffect("users come from auth_file alone; auth_user is not supported yet");
 
@@ -69,7 +72,7 @@ settings! {
     auth_user: Option<String> = unset, [], reload, NotSupported("users come from auth_file alone");
 
     /// How long the pools of a database that came from `*` are kept without use.
-    autodb_idle_timeout: Duration = "3600", [], reload, Honoured;
+    autodb_idle_timeout: Duration = "3600", [], reload, POOLS_STAY;
 
     /// How long a cancel request may wait for a connection to PostgreSQL; 0 means for ever.
     cancel_wait_timeout: Duration = "10", [], reload, Honoured;
@@ -177,7 +180,7 @@ settings! {
     log_stats: bool = "1", [], reload, Honoured;
 
     /// The file that log lines are appended to; it is opened anew at RELOAD.
-    logfile: Option<String> = "", [], reload, Honoured;
+    logfile: Option<String> = "", [], restart, Honoured;
 
     /// A message that clients get after login.
     login_notify_message: Option<String> = "", [], reload, NotSupported("no message is sent after login");
@@ -216,14 +219,15 @@ settings! {
     /// The number of this pooler among its peers, 0 when it has none. Cancel keys carry it.
     peer_id: u16 = "0", [0, 16_383], reload, Honoured;
 
-    /// The file that holds the process id while the pooler runs.
+    /// The file that holds the process id while the pooler runs. The pooler does not start while the process
+    /// that a file there names is running.
     pidfile: Option<String> = "", [], restart, Honoured;
 
     /// Size of PgBouncer's buffers, in bytes.
     pkt_buf: u32 = "4096", [0, 2_147_483_647], restart, INTERNAL;
 
     /// How long a pool without clients and servers is kept; 0 means for ever.
-    pool_idle_timeout: Duration = "0", [], reload, Honoured;
+    pool_idle_timeout: Duration = "0", [], reload, POOLS_STAY;
 
     /// When a server goes back to its pool, unless the database or user says otherwise.
     ///
@@ -331,7 +335,7 @@ settings! {
     stats_users: Vec<String> = "", [], reload, Honoured;
 
     /// How long SUSPEND and a takeover may take.
-    suspend_timeout: Duration = "10", [], reload, Honoured;
+    suspend_timeout: Duration = "10", [], reload, NoEffect("there is no SUSPEND and no takeover yet");
 
     /// Whether the log goes to syslog.
     syslog: bool = "0", [], reload, NotSupported("logs go to standard error or logfile");
@@ -378,15 +382,17 @@ settings! {
     /// Databases without a host are reached through the same directory.
     unix_socket_dir: String = "/tmp", [], restart, Honoured;
 
-    /// The group of the Unix socket.
+    /// The group of the Unix socket: a name in /etc/group, or a number.
     unix_socket_group: Option<String> = "", [], restart, Honoured;
 
     /// The permissions of the Unix socket.
     unix_socket_mode: FileMode = "0777", [], restart, Honoured;
 
-    /// The system user that the pooler becomes after start.
+    /// The system user that the pooler becomes when it starts, before it listens; only root can. It must be
+    /// in /etc/passwd. `-u` on the command line comes before it.
     user: Option<String> = unset, [], restart, Honoured;
 
-    /// How much is logged; each `-v` adds one.
-    verbose: u32 = unset, [0, 2_147_483_647], reload, Honoured;
+    /// How much is logged: 0 information, warnings and errors, 1 also debugging, 2 everything. As many `-v`
+    /// do the same; the larger counts.
+    verbose: u32 = unset, [0, 2_147_483_647], restart, Honoured;
 }

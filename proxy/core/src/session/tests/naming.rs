@@ -63,7 +63,7 @@ fn one_name_means_another_statement_to_another_client() {
 fn a_failed_parse_is_rolled_back() {
     let mut lent = Lent::new();
     let parse = sample::parse("s", "selct");
-    let _known = lent.registry.intern(0, b"selct\0\0\0");
+    let _known = lent.registry.intern(0, "", b"selct\0\0\0");
     for _ in 0..2 {
         let sent = lent.client(synced(&[&parse]));
         assert_eq!(named(&sent), "P:pk0 S", "nobody may believe it prepared");

@@ -1,0 +1,180 @@
+//! What the operator answers under `status`: what was observed, never a wish.
+
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema repeats a struct inside a function"
+)]
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What the operator observed.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PgPoolClusterStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready means that applications can be served; the others say why not, or
+    /// what is going on: Reconciling, Stalled, ConfigValid, PoolersAvailable,
+    /// BalancersAvailable, UpstreamReachable, NotificationsDelivered, Paused,
+    /// UpdateAvailable.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The poolers, counted.
+    #[serde(default)]
+    pub poolers: ComponentStatus,
+
+    /// The balancers, counted.
+    #[serde(default)]
+    pub balancer: ComponentStatus,
+
+    /// Every pooler and balancer.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub endpoints: Vec<EndpointStatus>,
+
+    /// Everyone who is told.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub notifications: Vec<NotificationStatus>,
+}
+
+/// Poolers or balancers, counted.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ComponentStatus {
+    /// How many there are.
+    pub replicas: i32,
+
+    /// How many run the present configuration.
+    pub updated: i32,
+
+    /// How many are up.
+    pub ready: i32,
+
+    /// Those that are up, of those wished, such as 3/3.
+    pub summary: String,
+
+    /// Label selector of the pods, for autoscalers.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub selector: String,
+}
+
+/// A pooler or a balancer.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// Name, unique among all endpoints.
+    pub name: String,
+
+    /// What it is.
+    pub component: Component,
+
+    /// What is true of it now.
+    pub state: EndpointState,
+
+    /// Since when.
+    #[schemars(schema_with = "date_time")]
+    pub since: Timestamp,
+
+    /// Why, in the words of whoever judged it.
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+
+    /// The configuration it said was in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_revision: Option<String>,
+}
+
+/// What an endpoint is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
+pub enum Component {
+    Pooler,
+    Balancer,
+}
+
+impl Component {
+    /// Both, in the order of tables.
+    pub const ALL: [Self; 2] = [Self::Pooler, Self::Balancer];
+
+    /// The lower-case word, as in labels.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pooler => "pooler",
+            Self::Balancer => "balancer",
+        }
+    }
+}
+
+/// What is true of an endpoint now. Unknown: not judged yet. Draining: about to
+/// end, keeps its connections, gets no new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
+pub enum EndpointState {
+    Unknown,
+    Up,
+    Down,
+    Draining,
+}
+
+impl EndpointState {
+    /// All of them, as metric labels need.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Up, Self::Down, Self::Draining];
+
+    /// The word shown to people.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "Unknown",
+            Self::Up => "Up",
+            Self::Down => "Down",
+            Self::Draining => "Draining",
+        }
+    }
+}
+
+/// Someone who is told.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationStatus {
+    /// Name from the spec.
+    pub name: String,
+
+    /// When the last message was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub last_delivery: Option<Timestamp>,
+
+    /// Messages that wait to be delivered.
+    pub pending: i32,
+
+    /// What hinders delivery, if something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub problem: Option<String>,
+}
+
+fn date_time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}

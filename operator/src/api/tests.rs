@@ -1,0 +1,165 @@
+//! The committed CustomResourceDefinition, and the rules in it.
+
+use kube::core::cel::{ScopeContext, analyze_rule, compile_schema};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::golden;
+
+#[test]
+fn committed_crd_is_what_the_types_say() {
+    golden::check("../crds/poolkeeper.dev_pgpoolclusters.yaml", &crd_yaml());
+}
+
+/// Calls `visit` on a schema and everything below it.
+fn walk(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(property, &format!("{path}.{name}"), visit);
+    }
+    for key in ["items", "additionalProperties"] {
+        if schema[key].is_object() {
+            walk(&schema[key], &format!("{path}[]"), visit);
+        }
+    }
+}
+
+#[test]
+fn every_field_is_described() {
+    walk(
+        &schema()["properties"]["spec"],
+        "spec",
+        &mut |path, schema| {
+            if !path.ends_with("[]") {
+                let described = schema["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty());
+                assert!(described, "{path} has no description");
+            }
+        },
+    );
+}
+
+#[test]
+fn every_list_map_string_and_number_of_the_spec_is_bounded() {
+    walk(
+        &schema()["properties"]["spec"],
+        "spec",
+        &mut |path, schema| {
+            let has = |key: &str| !schema[key].is_null();
+            let bounded = match schema["type"].as_str() {
+                Some("array") => has("maxItems") && has("x-kubernetes-list-type"),
+                Some("object") => has("properties") || has("maxProperties"),
+                Some("string") => has("maxLength") || has("enum"),
+                Some("integer") => has("minimum") && has("maximum"),
+                Some("boolean") => true,
+                Some(other) => panic!("{path} is of type {other}"),
+                None => has("maxLength"),
+            };
+            assert!(bounded, "{path} is not bounded: {schema}");
+        },
+    );
+}
+
+#[test]
+fn rules_compile_and_cost_little() {
+    let schema = schema();
+    let mut rules = 0;
+    walk(&schema, "", &mut |path, schema| {
+        let compiled = compile_schema(schema);
+        assert!(
+            !compiled.has_errors(),
+            "{path}: {:?}",
+            compiled.compilation_errors()
+        );
+        for rule in schema["x-kubernetes-validations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let rule = rule["rule"].as_str().unwrap();
+            let warnings = analyze_rule(rule, &compiled, ScopeContext::CrdValidation);
+            assert!(warnings.is_empty(), "{path}: {warnings:?}");
+            rules += 1;
+        }
+    });
+    assert!(rules >= 10, "only {rules} rules found");
+}
+
+fn errors(spec: &Value) -> Vec<String> {
+    let object = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "shop"}, "spec": spec});
+    let cluster: PgPoolCluster = serde_json::from_value(object).unwrap();
+    match cluster.validate_cel() {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors
+            .into_vec()
+            .into_iter()
+            .map(|error| format!("{}: {}", error.field_path, error.message))
+            .collect(),
+    }
+}
+
+fn minimal() -> Value {
+    json!({
+        "upstream": {"address": {"host": "db"}},
+        "auth": {"userlistSecretRef": {"name": "users"}},
+    })
+}
+
+#[test]
+fn minimal_spec_gets_the_defaults_of_the_reference_system() {
+    let spec: PgPoolClusterSpec = serde_json::from_value(minimal()).unwrap();
+    assert_eq!(spec.upstream.address.unwrap().port, 5432);
+    assert_eq!(spec.poolers.replicas, 3);
+    assert_eq!(spec.pool.default_pool_size, 70);
+    assert_eq!(spec.pool.max_client_connections, 4000);
+    assert_eq!(spec.balancer.replicas, 2);
+    assert_eq!(spec.balancer.check.interval, Period::from_secs(2));
+    assert_eq!(errors(&minimal()), Vec::<String>::new());
+}
+
+#[test]
+fn rules_refuse_what_excludes_itself() {
+    let cases = [
+        (json!({"upstream": {}}), "exactly one of address"),
+        (
+            json!({"upstream": {"address": {"host": "db"}, "cnpgClusterRef": {"name": "x"}}}),
+            "exactly one of address",
+        ),
+        (
+            json!({"balancer": {"check": {"interval": "2s", "timeout": "3s"}}}),
+            "spec.balancer.check.timeout: must be 10ms to interval",
+        ),
+        (
+            json!({"balancer": {"check": {"interval": "2h"}}}),
+            "spec.balancer.check.interval: must be 100ms to 1h",
+        ),
+        (
+            json!({"poolers": {"drainTimeout": "25h"}}),
+            "spec.poolers.drainTimeout: must be at most 24h",
+        ),
+        (
+            json!({"tls": {"client": {"mode": "require"}}}),
+            "spec.tls.client.certSecretRef: is needed",
+        ),
+        (
+            json!({"tls": {"server": {"mode": "verify-full"}}}),
+            "spec.tls.server.caSecretRef: is needed",
+        ),
+        (
+            json!({"notifications": [{"name": "ops", "slack": {}}]}),
+            "spec.notifications[0].slack: exactly one of",
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut spec = minimal();
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let errors = errors(&spec);
+        assert!(
+            errors.iter().any(|error| error.contains(expected)),
+            "{change} gave {errors:?}, expected {expected}"
+        );
+    }
+}

@@ -1,0 +1,372 @@
+//! From a validated cluster to one description of its tier, and from that to
+//! the files that poolers and balancers read. Pure.
+//!
+//! The description does not know where things run: addresses, ports and paths
+//! are a [`Realisation`]'s, so that Kubernetes objects and local processes are
+//! made from the same [`Tier`].
+
+mod balancer;
+mod pooler;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use proxy_core::config::balancer::{Algorithm, Check};
+use sha2::Sha256;
+
+use super::{
+    dereference::SecretValue,
+    validate::{ClientAuth, ClientTls, Database, HostPort, Setting, User, ValidatedCluster, mode},
+};
+
+pub use balancer::balancer_yaml;
+pub use pooler::{Ini, pooler_ini};
+
+/// The file of users, and the Secret's key that holds it.
+pub const USERLIST: &str = "userlist.txt";
+/// The certificate chain shown to clients, file and key.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// Its private key, file and key.
+pub const TLS_KEY: &str = "tls.key";
+
+/// A connection tier, wherever it runs.
+#[derive(Clone, Debug)]
+pub struct Tier {
+    /// Name of the cluster.
+    pub name: String,
+    /// What every pooler is.
+    pub pooler: Pooler,
+    /// What every balancer is.
+    pub balancer: Balancer,
+    /// The port that applications connect to.
+    pub service_port: u16,
+}
+
+/// What every pooler is.
+#[derive(Clone, Debug)]
+pub struct Pooler {
+    /// How many.
+    pub replicas: u32,
+    /// Section `[databases]`.
+    pub databases: Vec<Entry>,
+    /// Section `[users]`.
+    pub users: Vec<Entry>,
+    /// Section `[pgbouncer]`, without what a realisation adds.
+    pub settings: Vec<Setting>,
+    /// Whether clients are shown [`TLS_CERTIFICATE`] and [`TLS_KEY`].
+    pub client_tls: bool,
+    /// Files beside the ini. All of them are secret.
+    pub files: Vec<File>,
+    /// How long one may take to end.
+    pub drain_timeout: Duration,
+}
+
+/// A line of `[databases]` or `[users]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What the line is about.
+    pub name: String,
+    /// The pairs after the equals sign.
+    pub settings: Vec<Setting>,
+    /// The field of the manifest it is from.
+    pub origin: String,
+}
+
+/// A file beside the ini.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Name without a folder.
+    pub name: &'static str,
+    /// What is in it.
+    pub content: SecretValue,
+}
+
+/// What every balancer is.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    /// How many.
+    pub replicas: u32,
+    /// How a pooler is chosen.
+    pub algorithm: Algorithm,
+    /// Clients of each.
+    pub max_connections: u32,
+    /// How poolers are checked.
+    pub check: Check,
+}
+
+/// Describes the tier of a cluster.
+#[must_use]
+pub fn tier(cluster: &ValidatedCluster) -> Tier {
+    Tier {
+        name: cluster.name.clone(),
+        pooler: Pooler {
+            replicas: cluster.poolers.replicas,
+            databases: databases(cluster),
+            users: cluster.users.iter().enumerate().map(user).collect(),
+            settings: settings(cluster),
+            client_tls: cluster.client_tls.is_some(),
+            files: files(cluster),
+            drain_timeout: cluster.poolers.drain_timeout,
+        },
+        balancer: Balancer {
+            replicas: cluster.balancer.replicas,
+            algorithm: cluster.balancer.algorithm,
+            max_connections: cluster.balancer.max_connections,
+            check: cluster.balancer.check.clone(),
+        },
+        service_port: cluster.service_port,
+    }
+}
+
+fn databases(cluster: &ValidatedCluster) -> Vec<Entry> {
+    if cluster.databases.is_empty() {
+        return vec![Entry {
+            name: "*".to_owned(),
+            settings: address(&cluster.upstream, "spec.upstream.address"),
+            origin: "spec.upstream".to_owned(),
+        }];
+    }
+    cluster.databases.iter().enumerate().map(database).collect()
+}
+
+fn database((index, database): (usize, &Database)) -> Entry {
+    let origin = format!("spec.databases[{index}]");
+    let mut settings = address(&database.address, &origin);
+    if let Some(name) = &database.upstream_name {
+        settings.push(setting("dbname", name, &format!("{origin}.database")));
+    }
+    settings.extend(database.settings.iter().cloned());
+    Entry {
+        name: database.name.clone(),
+        settings,
+        origin,
+    }
+}
+
+fn user((index, user): (usize, &User)) -> Entry {
+    Entry {
+        name: user.name.clone(),
+        settings: user.settings.clone(),
+        origin: format!("spec.users[{index}]"),
+    }
+}
+
+fn address(address: &HostPort, origin: &str) -> Vec<Setting> {
+    vec![
+        setting("host", &address.host, &format!("{origin}.host")),
+        setting("port", &address.port, &format!("{origin}.port")),
+    ]
+}
+
+fn settings(cluster: &ValidatedCluster) -> Vec<Setting> {
+    let auth_type = match cluster.auth {
+        ClientAuth::ScramSha256 => "scram-sha-256",
+        ClientAuth::Md5 => "md5",
+        ClientAuth::Trust => "trust",
+    };
+    let client_tls = match &cluster.client_tls {
+        None => "disable",
+        Some(ClientTls {
+            required: false, ..
+        }) => "prefer",
+        Some(ClientTls { required: true, .. }) => "require",
+    };
+    let pool = &cluster.pool;
+    let drain_timeout_s = cluster.poolers.drain_timeout.as_secs_f64();
+    let mut settings = vec![
+        setting("auth_type", auth_type, "spec.auth.type"),
+        setting("pool_mode", mode(pool.mode), "spec.pool.mode"),
+        setting(
+            "default_pool_size",
+            &pool.default_pool_size,
+            "spec.pool.defaultPoolSize",
+        ),
+        setting(
+            "max_client_conn",
+            &pool.max_client_connections,
+            "spec.pool.maxClientConnections",
+        ),
+        setting(
+            "drain_timeout",
+            &drain_timeout_s,
+            "spec.poolers.drainTimeout",
+        ),
+        setting("client_tls_sslmode", client_tls, "spec.tls.client.mode"),
+        setting("server_tls_sslmode", "disable", "spec.tls.server.mode"),
+    ];
+    // Poolers are reached by TCP alone; PgBouncer's default would put a socket
+    // into /tmp, which several on one machine share.
+    if pool.settings.iter().all(|own| own.key != "unix_socket_dir") {
+        settings.push(setting("unix_socket_dir", "", "spec.pool.parameters"));
+    }
+    settings.extend(pool.settings.iter().cloned());
+    settings
+}
+
+fn files(cluster: &ValidatedCluster) -> Vec<File> {
+    let mut files = vec![File {
+        name: USERLIST,
+        content: cluster.userlist.clone(),
+    }];
+    if let Some(tls) = &cluster.client_tls {
+        files.push(File {
+            name: TLS_CERTIFICATE,
+            content: tls.certificate.clone(),
+        });
+        files.push(File {
+            name: TLS_KEY,
+            content: tls.key.clone(),
+        });
+    }
+    files
+}
+
+fn setting(key: &str, value: &(impl ToString + ?Sized), origin: &str) -> Setting {
+    Setting {
+        key: key.to_owned(),
+        value: value.to_string(),
+        origin: origin.to_owned(),
+    }
+}
+
+/// Where a tier runs.
+#[derive(Clone, Debug)]
+pub struct Realisation {
+    /// Where applications connect.
+    pub service: SocketAddr,
+    /// Whether balancers share that address with each other.
+    pub shared_service: bool,
+    /// One for each pooler.
+    pub poolers: Vec<PoolerAddresses>,
+    /// Where each balancer serves its dashboard.
+    pub dashboards: Vec<SocketAddr>,
+    /// The folder of the pooler's files.
+    pub files: PathBuf,
+    /// Names the configuration, see [`revision`].
+    pub revision: String,
+}
+
+/// Where a pooler listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolerAddresses {
+    /// For clients.
+    pub data: SocketAddr,
+    /// For `/status` and the like.
+    pub http: SocketAddr,
+}
+
+impl Realisation {
+    /// A realisation that exists on paper: what is checked before anything is
+    /// started.
+    #[must_use]
+    pub fn example(tier: &Tier) -> Self {
+        let address = |port: u32| {
+            let port = u16::try_from(port).expect("replicas are few");
+            SocketAddr::from(([127, 0, 0, 1], port))
+        };
+        Self {
+            service: address(u32::from(tier.service_port)),
+            shared_service: true,
+            poolers: (0..tier.pooler.replicas)
+                .map(|index| PoolerAddresses {
+                    data: address(6432 + index),
+                    http: address(9127 + index),
+                })
+                .collect(),
+            dashboards: (0..tier.balancer.replicas)
+                .map(|index| address(8404 + index))
+                .collect(),
+            files: PathBuf::from("/etc/poolkeeper"),
+            revision: "example".to_owned(),
+        }
+    }
+
+    /// Pooler `index` of it.
+    #[must_use]
+    pub const fn pooler(&self, index: usize) -> PoolerPlace<'_> {
+        PoolerPlace {
+            realisation: self,
+            index,
+        }
+    }
+
+    /// Balancer `index` of it.
+    #[must_use]
+    pub const fn balancer(&self, index: usize) -> BalancerPlace<'_> {
+        BalancerPlace {
+            realisation: self,
+            index,
+        }
+    }
+}
+
+/// One pooler's place in a realisation.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolerPlace<'a> {
+    realisation: &'a Realisation,
+    index: usize,
+}
+
+/// One balancer's place in a realisation.
+#[derive(Clone, Copy, Debug)]
+pub struct BalancerPlace<'a> {
+    realisation: &'a Realisation,
+    index: usize,
+}
+
+/// Name of pooler `index`, from 0.
+#[must_use]
+pub fn pooler_name(index: usize) -> String {
+    format!("pooler-{index}")
+}
+
+/// Name of balancer `index`, from 0.
+#[must_use]
+pub fn balancer_name(index: usize) -> String {
+    format!("balancer-{index}")
+}
+
+/// An opaque name of everything that a tier's processes are told, apart from
+/// where they run. Equal names mean equal configuration.
+///
+/// Keyed, because it is shown to anyone while what it is made of holds
+/// passwords, which a plain hash would let people guess.
+#[must_use]
+pub fn revision(tier: &Tier, key: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    let mut add = |bytes: &[u8]| {
+        mac.update(&(bytes.len() as u64).to_be_bytes());
+        mac.update(bytes);
+    };
+    let pooler = &tier.pooler;
+    let entries = pooler.databases.iter().chain(&pooler.users);
+    for entry in entries {
+        add(entry.name.as_bytes());
+        for setting in &entry.settings {
+            add(setting.key.as_bytes());
+            add(setting.value.as_bytes());
+        }
+    }
+    for setting in &pooler.settings {
+        add(setting.key.as_bytes());
+        add(setting.value.as_bytes());
+    }
+    for file in &pooler.files {
+        add(file.name.as_bytes());
+        add(file.content.bytes());
+    }
+    let balancer = &tier.balancer;
+    add(format!(
+        "{:?} {} {:?}",
+        balancer.algorithm, balancer.max_connections, balancer.check
+    )
+    .as_bytes());
+    let digest = mac.finalize().into_bytes();
+    digest[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

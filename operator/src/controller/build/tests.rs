@@ -1,0 +1,128 @@
+//! Each manifest of `examples/` against the files made from it.
+
+use std::{fs, path::Path};
+
+use proxy_core::config::pooler;
+
+use super::*;
+use crate::{
+    controller::validate::validate,
+    golden,
+    manifest::{self, Source},
+    webhook::WebhookPolicy,
+};
+
+fn example(path: &Path) -> Tier {
+    let manifest = manifest::read(&[Source::read(path).unwrap()])
+        .unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let cluster = validate(&manifest.dereference(), &WebhookPolicy::default())
+        .unwrap_or_else(|faults| panic!("{faults:#?}"));
+    tier(&cluster)
+}
+
+fn quickstart() -> Tier {
+    example(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart.yaml"))
+}
+
+#[test]
+fn every_example_renders_as_committed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut examples = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        examples += 1;
+        let tier = example(&path);
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let mut realisation = Realisation::example(&tier);
+        realisation.revision = revision(&tier, b"golden");
+        let golden =
+            |file: &str, text: &str| golden::check(&format!("tests/golden/{name}/{file}"), text);
+        golden(
+            "pooler-0.ini",
+            &pooler_ini(&tier, &realisation.pooler(0)).text,
+        );
+        golden(
+            "balancer-0.yaml",
+            &balancer_yaml(&tier, &realisation.balancer(0)),
+        );
+        for file in &tier.pooler.files {
+            golden(file.name, file.content.text().unwrap());
+        }
+    }
+    assert!(examples > 0);
+}
+
+#[test]
+fn poolers_differ_only_in_their_place() {
+    let tier = quickstart();
+    let realisation = Realisation::example(&tier);
+    let first = pooler_ini(&tier, &realisation.pooler(0)).text;
+    let second = pooler_ini(&tier, &realisation.pooler(1)).text;
+    let differing: Vec<&str> = first
+        .lines()
+        .zip(second.lines())
+        .filter(|(one, other)| one != other)
+        .map(|(one, _)| one.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(differing, ["listen_port", "http_port", "peer_id"]);
+}
+
+#[test]
+fn revision_follows_content_and_key_but_not_place() {
+    let tier = quickstart();
+    let before = revision(&tier, b"key");
+    assert_eq!(before, revision(&tier, b"key"));
+    assert_ne!(before, revision(&tier, b"another"));
+    let mut changed = tier.clone();
+    changed.pooler.files[0].content = SecretValue::new(b"\"a\" \"b\"".to_vec());
+    assert_ne!(before, revision(&changed, b"key"));
+    let mut changed = tier.clone();
+    changed.balancer.check.fall += 1;
+    assert_ne!(before, revision(&changed, b"key"));
+}
+
+#[test]
+fn names_and_values_survive_the_ini_file() {
+    let mut tier = quickstart();
+    let odd = [
+        "plain",
+        "with space",
+        "it's",
+        "semi;colon",
+        "#hash",
+        "päron",
+        "%include x",
+    ];
+    tier.pooler.databases = odd
+        .iter()
+        .map(|name| Entry {
+            name: (*name).to_owned(),
+            settings: vec![setting("host", "h", ""), setting("dbname", name, "")],
+            origin: String::new(),
+        })
+        .collect();
+    tier.pooler.users = odd
+        .iter()
+        .map(|name| Entry {
+            name: (*name).to_owned(),
+            settings: Vec::new(),
+            origin: String::new(),
+        })
+        .collect();
+    let ini = pooler_ini(&tier, &Realisation::example(&tier).pooler(0)).text;
+    let mut read = |path: &Path| {
+        Ok(if path.ends_with(USERLIST) {
+            "\"a\" \"b\"".to_owned()
+        } else {
+            ini.clone()
+        })
+    };
+    let config = pooler::load(Path::new("x.ini"), &mut read).unwrap();
+    for name in odd {
+        assert_eq!(config.databases[name].dbname.as_deref(), Some(name));
+        assert!(config.users.contains_key(name));
+    }
+}

@@ -1,0 +1,30 @@
+//! Comparison with committed files, in tests.
+
+use std::{fs, path::Path};
+
+/// Compares with a file, named relative to this crate's folder; writes it
+/// instead when `POOLKEEPER_UPDATE=1` is set.
+///
+/// # Panics
+/// If they differ.
+pub(crate) fn check(file: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("POOLKEEPER_UPDATE").is_some_and(|value| value == "1") {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, actual).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    let line = expected
+        .lines()
+        .zip(actual.lines())
+        .position(|(expected, actual)| expected != actual)
+        .unwrap_or_else(|| expected.lines().count().min(actual.lines().count()));
+    assert!(
+        expected == actual,
+        "{file} is out of date at line {}:\n  committed: {}\n  generated: {}\nrun `cargo xtask generate` and commit what it writes",
+        line + 1,
+        expected.lines().nth(line).unwrap_or("(end)"),
+        actual.lines().nth(line).unwrap_or("(end)"),
+    );
+}

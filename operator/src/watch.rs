@@ -1,0 +1,349 @@
+//! Follows poolers and balancers by their `/status`. The balancers judge; here
+//! is only asked and passed on.
+//!
+//! One long poll is held at each balancer, no longer than a check's interval,
+//! so that a balancer that answers nothing is noticed as soon as a pooler is.
+//! Answers are limited in size and time: whoever answers is not trusted.
+
+use std::{net::SocketAddr, time::Duration};
+
+use proxy_core::{
+    config::balancer::duration,
+    status::{BalancerStatus, PoolerStatus},
+};
+use reqwest::{Client, redirect};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// Longest answer that is read: a full log of a balancer is some 500 KB.
+const ANSWER_LENGTH_MAX: usize = 4 * 1024 * 1024;
+/// Least time between two requests to one endpoint.
+const PACE: Duration = Duration::from_millis(100);
+
+/// What was seen of an endpoint.
+#[derive(Debug)]
+pub enum Seen {
+    /// A pooler answered.
+    Pooler {
+        /// Which.
+        index: usize,
+        /// Of which of its processes the answer is.
+        generation: u64,
+        /// What it said.
+        status: PoolerStatus,
+    },
+    /// A balancer answered or did not.
+    Balancer {
+        /// Which.
+        index: usize,
+        /// Of which of its processes the answer is.
+        generation: u64,
+        /// What it said, or why it said nothing.
+        answer: Result<BalancerStatus, String>,
+    },
+}
+
+/// Asks endpoints for their status.
+#[derive(Clone, Debug)]
+pub struct Watcher {
+    client: Client,
+    /// Time between two checks, and the longest wait for an answer.
+    interval: Duration,
+    timeout: Duration,
+    /// Time between two questions to a pooler.
+    resync: Duration,
+}
+
+impl Watcher {
+    /// `interval` and `timeout` are those of the balancers' checks, `resync` is
+    /// `monitoring.interval`.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up on this host.
+    pub fn new(
+        interval: Duration,
+        timeout: Duration,
+        resync: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .build()?;
+        Ok(Self {
+            client,
+            interval,
+            timeout,
+            resync,
+        })
+    }
+
+    /// Follows a pooler until it is dropped or nobody listens: often until it
+    /// answers first, then every `monitoring.interval`.
+    pub async fn follow_pooler(
+        self,
+        index: usize,
+        generation: u64,
+        address: SocketAddr,
+        seen: mpsc::Sender<Seen>,
+    ) {
+        let mut pause = PACE;
+        loop {
+            if let Ok(status) = self.get(address, "/status", self.timeout).await {
+                pause = self.resync;
+                let pooler = Seen::Pooler {
+                    index,
+                    generation,
+                    status,
+                };
+                if seen.send(pooler).await.is_err() {
+                    return;
+                }
+            }
+            sleep(pause).await;
+        }
+    }
+
+    /// Follows a balancer from a place in its log until it is dropped or nobody
+    /// listens.
+    pub async fn follow_balancer(
+        self,
+        index: usize,
+        generation: u64,
+        address: SocketAddr,
+        mut cursor: Option<(String, u64)>,
+        seen: mpsc::Sender<Seen>,
+    ) {
+        // A process that just began takes a moment until it answers; that is
+        // no failure yet.
+        let patience = Instant::now() + self.interval;
+        let mut answers = false;
+        loop {
+            let begin = Instant::now();
+            // One that did not answer is asked at once, not waited for.
+            let wait = cursor.as_ref().filter(|_| answers).map(|_| self.interval);
+            let answer = self.balancer(address, cursor.as_ref(), wait).await;
+            answers = answer.is_ok();
+            let next = match &answer {
+                Ok(status) => {
+                    cursor = Some((status.boot_id.clone(), status.newest));
+                    begin + PACE
+                }
+                Err(_) if cursor.is_none() && begin < patience => {
+                    sleep_until(begin + PACE).await;
+                    continue;
+                }
+                Err(_) => begin + self.interval,
+            };
+            let balancer = Seen::Balancer {
+                index,
+                generation,
+                answer,
+            };
+            if seen.send(balancer).await.is_err() {
+                return;
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    /// Asks a balancer once, for what came after `cursor`.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub async fn balancer(
+        &self,
+        address: SocketAddr,
+        cursor: Option<&(String, u64)>,
+        wait: Option<Duration>,
+    ) -> Result<BalancerStatus, String> {
+        let mut path = "/status".to_owned();
+        if let Some((boot_id, number)) = cursor {
+            path.push_str(&format!("?since={}:{number}", plain(boot_id)));
+            if let Some(wait) = wait {
+                path.push_str(&format!("&wait={}", duration::format(wait)));
+            }
+        }
+        let limit = self.timeout + wait.unwrap_or_default();
+        self.get(address, &path, limit).await
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        limit: Duration,
+    ) -> Result<T, String> {
+        let request = self.client.get(format!("http://{address}{path}"));
+        let answer = async {
+            let mut response = request.send().await.map_err(|error| {
+                let refused = error.is_connect();
+                if refused {
+                    "cannot connect"
+                } else {
+                    "the connection broke"
+                }
+                .to_owned()
+            })?;
+            if !response.status().is_success() {
+                return Err(format!("answers HTTP {}", response.status().as_u16()));
+            }
+            let mut body = Vec::new();
+            while let Some(chunk) = response
+                .chunk()
+                .await
+                .map_err(|_| "the connection broke".to_owned())?
+            {
+                if body.len() + chunk.len() > ANSWER_LENGTH_MAX {
+                    return Err(format!("answers more than {ANSWER_LENGTH_MAX} bytes"));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            serde_json::from_slice(&body).map_err(|_| "answers what is no status".to_owned())
+        };
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {}", duration::format(limit))),
+        }
+    }
+}
+
+/// A bootId as it may stand in a URL: whoever sent it is not trusted.
+fn plain(boot_id: &str) -> String {
+    boot_id
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .take(64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Router, extract::RawQuery, routing::get};
+    use serde_json::json;
+
+    use super::*;
+
+    fn watcher() -> Watcher {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let quick = Duration::from_millis(200);
+        Watcher::new(quick, quick, quick).unwrap()
+    }
+
+    /// Serves `/status` with what `answer` says to each query.
+    async fn serve(
+        answer: impl Fn(String) -> String + Clone + Send + Sync + 'static,
+    ) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let route =
+            get(move |RawQuery(query): RawQuery| async move { answer(query.unwrap_or_default()) });
+        let app = Router::new().route("/status", route);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        address
+    }
+
+    fn status(newest: u64) -> String {
+        json!({
+            "version": "1", "bootId": "b1", "state": "ready", "startedAt": "2026-01-01T00:00:00Z",
+            "connections": 0, "maxConnections": 1, "targets": [], "transitions": [],
+            "newest": newest, "missed": false,
+        })
+        .to_string()
+    }
+
+    #[tokio::test]
+    async fn balancer_is_followed_from_its_last_number() {
+        let queries = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let asked = queries.clone();
+        let address = serve(move |query| {
+            let mut asked = asked.lock().unwrap();
+            asked.push(query);
+            status(asked.len() as u64 * 10)
+        })
+        .await;
+        let (sender, mut seen) = mpsc::channel(4);
+        let follow = tokio::spawn(watcher().follow_balancer(1, 7, address, None, sender));
+        for _ in 0..3 {
+            let Some(Seen::Balancer {
+                index: 1,
+                generation: 7,
+                answer: Ok(_),
+            }) = seen.recv().await
+            else {
+                panic!("no answer");
+            };
+        }
+        follow.abort();
+        let queries = queries.lock().unwrap();
+        assert_eq!(
+            queries[..3],
+            ["", "since=b1:10&wait=200ms", "since=b1:20&wait=200ms"]
+        );
+    }
+
+    #[tokio::test]
+    async fn silence_and_nonsense_are_failures() {
+        let hits = Arc::new(AtomicUsize::new(0));
+        let count = hits.clone();
+        let address = serve(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+            0 => "{}".to_owned(),
+            _ => "x".repeat(ANSWER_LENGTH_MAX + 1),
+        })
+        .await;
+        let ask =
+            |address| async move { watcher().balancer(address, None, None).await.unwrap_err() };
+        assert_eq!(ask(address).await, "answers what is no status");
+        assert_eq!(
+            ask(address).await,
+            format!("answers more than {ANSWER_LENGTH_MAX} bytes")
+        );
+        // Listens and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(
+            ask(silent.local_addr().unwrap()).await,
+            "no answer within 200ms"
+        );
+        let nobody = silent.local_addr().unwrap();
+        drop(silent);
+        assert_eq!(ask(nobody).await, "cannot connect");
+    }
+
+    #[tokio::test]
+    async fn pooler_is_asked_until_it_answers() {
+        let hits = Arc::new(AtomicUsize::new(0));
+        let count = hits.clone();
+        let address = serve(move |_| {
+            if count.fetch_add(1, Ordering::Relaxed) < 3 {
+                return String::new();
+            }
+            json!({
+                "version": "1", "bootId": "p1", "state": "ready", "startedAt": "2026-01-01T00:00:00Z",
+                "listen": "127.0.0.1:1", "clients": {"total": 0, "active": 0, "waiting": 0, "max": 1},
+                "servers": {"active": 0, "idle": 0, "login": 0},
+            })
+            .to_string()
+        })
+        .await;
+        let (sender, mut seen) = mpsc::channel(4);
+        let follow = tokio::spawn(watcher().follow_pooler(0, 1, address, sender));
+        let Some(Seen::Pooler { status, .. }) = seen.recv().await else {
+            panic!("no answer");
+        };
+        follow.abort();
+        assert_eq!(status.boot_id, "p1");
+        assert_eq!(hits.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn boot_ids_cannot_change_the_url() {
+        assert_eq!(plain("a1-b&wait=9h#x y"), "a1-bwait9hxy");
+    }
+}

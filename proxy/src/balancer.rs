@@ -1,0 +1,320 @@
+//! The balancer: spreads client connections over poolers and relays their
+//! bytes, which it never parses.
+//!
+//! Reading order: [`run`] below starts everything and sees to its end.
+//! `event_loop` accepts, connects and relays, one thread each, with `session`
+//! and `flow` for what a connection is; `refusal` ends a client clearly when
+//! there is no target. `checker` has `probe` look at each target, and `shared`
+//! takes what it saw to [`proxy_core::health`], which judges. `web` serves what
+//! is known: `dashboard`, `csv`, `exposition` (metrics), `status`.
+//!
+//! Threads: the event loops, and one tokio thread for everything that moves no
+//! client's bytes: checks, HTTP, signals.
+
+pub mod checker;
+pub mod counters;
+pub mod csv;
+pub mod dashboard;
+mod event_loop;
+pub mod exposition;
+pub mod flow;
+pub mod journal;
+pub mod probe;
+pub mod refusal;
+mod session;
+pub mod shared;
+pub mod status;
+pub mod target;
+pub mod web;
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use proxy_core::config::{Problem, balancer::BalancerConfig};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use self::{
+    event_loop::EventLoop,
+    shared::{Phase, Shared},
+};
+use crate::{
+    http,
+    net::{self, ListenError},
+};
+
+/// Connections that wait to be accepted; the kernel cuts it to somaxconn.
+const BACKLOG: i32 = 4096;
+/// How long sessions may go on after SIGTERM.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long the event loops may take to notice the end.
+const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Why the balancer did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken, or not ours to take.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The host lacks something.
+    #[error("cannot start: {0}")]
+    Host(#[from] io::Error),
+}
+
+impl StartError {
+    /// What to do about it: a sentence, empty where the cause speaks for itself.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Listen(error) => error.hint(),
+            Self::Host(_) => "",
+        }
+    }
+}
+
+/// Runs a balancer by `config` until SIGTERM or SIGINT ended it in order.
+/// `reload` reads the configuration anew, at SIGHUP.
+///
+/// # Errors
+/// See [`StartError`]; once started, it only ends by a signal.
+pub async fn run(
+    config: BalancerConfig,
+    reload: impl Fn() -> Result<BalancerConfig, Vec<Problem>>,
+) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
+    let frontend = &config.frontends[0];
+    let listener = net::listen(frontend.bind, frontend.reuse_port, BACKLOG)?;
+    let web = config
+        .http
+        .as_ref()
+        .map(|http| http::bind(http.bind))
+        .transpose()?;
+    let (shared, loops) = start_loops(config, listener)?;
+    if let Some(listener) = &web {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "serving HTTP");
+    }
+    let (end, ended) = oneshot::channel();
+    let web = web.map(|listener| {
+        let router = web::router(&shared);
+        tokio::spawn(http::serve(listener, router, async {
+            let _ = ended.await;
+        }))
+    });
+    tokio::spawn(checker::run(shared.clone()));
+    tokio::spawn(sample(shared.clone()));
+
+    loop {
+        match signals.next().await {
+            Order::Reload => apply(&shared, reload()),
+            Order::Drain => {
+                drain(&shared, &mut signals).await;
+                break;
+            }
+            Order::Stop => break,
+        }
+    }
+    tracing::info!(connections = shared.frontend.connections.now(), "stopping");
+    shared.enter(Phase::Stopping);
+    let _ = end.send(());
+    if let Some(web) = web {
+        let _ = web.await;
+    }
+    join(loops).await;
+    Ok(())
+}
+
+/// Starts the event loops, which accept nothing before [`Phase::Serving`].
+fn start_loops(
+    config: BalancerConfig,
+    listener: TcpListener,
+) -> Result<(Arc<Shared>, Vec<JoinHandle<()>>), StartError> {
+    let address = listener.local_addr()?;
+    let now = Instant::now();
+    let (prepared, handles): (Vec<_>, Vec<_>) = (0..config.threads.max(1))
+        .map(|_| event_loop::prepare(now))
+        .collect::<io::Result<Vec<_>>>()?
+        .into_iter()
+        .unzip();
+    let boot_id = boot_id()?;
+    let shared = Arc::new(Shared::new(config, boot_id, address, handles));
+    let mut listener = Some(listener);
+    let mut loops = Vec::new();
+    for (index, prepared) in prepared.into_iter().enumerate() {
+        let event_loop = EventLoop::new(prepared, index, shared.clone(), listener.take());
+        let thread = std::thread::Builder::new().name(format!("loop-{index}"));
+        loops.push(thread.spawn(move || {
+            let _guard = AbortOnPanic;
+            event_loop.run();
+        })?);
+    }
+    tracing::info!(
+        %address,
+        targets = shared.targets().len(),
+        max_connections = shared.connections_max.load(Relaxed),
+        boot_id = shared.boot_id,
+        version = env!("CARGO_PKG_VERSION"),
+        "listening, checking targets"
+    );
+    Ok((shared, loops))
+}
+
+/// A loop that panicked leaves its sessions hanging: the process ends, and its
+/// supervisor starts a clean one. Release builds abort on any panic.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn boot_id() -> io::Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Puts a configuration read anew in force, as far as that goes while running.
+fn apply(shared: &Arc<Shared>, read: Result<BalancerConfig, Vec<Problem>>) {
+    let mut config = match read {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!(%problem, "configuration not reloaded");
+            }
+            return;
+        }
+    };
+    let old = shared.config();
+    let fixed = [
+        ("frontends", config.frontends != old.frontends),
+        ("http", config.http != old.http),
+        ("threads", config.threads != old.threads),
+    ];
+    for (key, changed) in fixed {
+        if changed {
+            tracing::warn!(key, "not changed: takes a restart");
+        }
+    }
+    config.frontends.clone_from(&old.frontends);
+    config.http.clone_from(&old.http);
+    config.threads = old.threads;
+    let added = shared.take_over(Arc::new(config));
+    tracing::info!(
+        targets = shared.targets().len(),
+        added = added.len(),
+        max_connections = shared.connections_max.load(Relaxed),
+        "configuration reloaded"
+    );
+    for target in added {
+        checker::add(shared, target);
+    }
+}
+
+/// Closes the port and waits for the sessions to end, up to 60 s or another
+/// signal.
+///
+/// Sessions end when their clients or servers close them. Asking the poolers to
+/// close them at transaction boundaries, which only they can see, is not part
+/// of this yet: a session still open after 60 s is cut.
+async fn drain(shared: &Shared, signals: &mut Signals) {
+    let connections = shared.frontend.connections.now();
+    let limit_s = DRAIN_TIME_MAX.as_secs();
+    tracing::info!(
+        connections,
+        limit_s,
+        "draining: port closed, sessions go on"
+    );
+    shared.enter(Phase::Draining);
+    let mut port_closed = shared.port_closed.subscribe();
+    let empty = async {
+        // Until then connections may come, and no zero counts.
+        let _ = port_closed.wait_for(|closed| *closed).await;
+        while shared.frontend.connections.now() > 0 {
+            shared.idle.notified().await;
+        }
+    };
+    tokio::select! {
+        () = empty => {}
+        () = sleep(DRAIN_TIME_MAX) => {
+            let connections = shared.frontend.connections.now();
+            tracing::warn!(connections, "sessions left after draining");
+        }
+        () = signals.next_end() => {}
+    }
+}
+
+/// Takes the rates, once a second.
+async fn sample(shared: Arc<Shared>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        let targets = shared.targets();
+        let all = targets.iter().map(|target| &target.traffic);
+        for traffic in all.chain([&shared.frontend, &shared.backend]) {
+            traffic.rate.sample(traffic.total.load(Relaxed));
+        }
+    }
+}
+
+/// Waits for the loops; one that is stuck does not keep the process.
+async fn join(loops: Vec<JoinHandle<()>>) {
+    let joined = tokio::task::spawn_blocking(|| {
+        for thread in loops {
+            let _ = thread.join();
+        }
+    });
+    if timeout(STOP_TIME_MAX, joined).await.is_err() {
+        tracing::error!("an event loop did not stop");
+    }
+}
+
+/// What a signal asks for.
+enum Order {
+    Reload,
+    Drain,
+    Stop,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next signal. Cancel safe.
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.hangup.recv() => Order::Reload,
+            _ = self.terminate.recv() => Order::Drain,
+            _ = self.interrupt.recv() => Order::Stop,
+        }
+    }
+
+    /// The next signal that asks for an end, gentle or not. Cancel safe.
+    async fn next_end(&mut self) {
+        while let Order::Reload = self.next().await {
+            tracing::warn!("configuration not reloaded: draining");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! When targets are checked.
+//!
+//! All at once at the start, then each every `check.interval`, a little apart
+//! from the others, and early when a connect to it fails. Checks run beside the
+//! event loops: a loop that is stuck is `/livez`'s to tell, not its targets'.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    probe::probe,
+    shared::{Phase, Shared},
+    target::Target,
+};
+
+/// An early check comes at least this part of the interval after the one before
+/// it began: `fall` refused connects in a millisecond are one observation.
+const EARLY_PER_INTERVAL: u32 = 4;
+/// Checks of different targets are spread over this part of the interval.
+const PHASES_PER_INTERVAL: u32 = 8;
+
+/// Checks every target once, then lets connections in and goes on checking.
+pub async fn run(shared: Arc<Shared>) {
+    let mut first = JoinSet::new();
+    for target in shared.targets().iter() {
+        first.spawn(check(shared.clone(), target.clone()));
+    }
+    while first.join_next().await.is_some() {}
+    shared.enter(Phase::Serving);
+    tracing::info!(targets = shared.states(), "serving");
+    for target in shared.targets().iter() {
+        follow(&shared, target.clone(), Instant::now());
+    }
+}
+
+/// Checks a target that a reload added, from now on.
+pub fn add(shared: &Arc<Shared>, target: Arc<Target>) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let begin = Instant::now();
+        check(shared.clone(), target.clone()).await;
+        follow(&shared, target, begin);
+    });
+}
+
+fn follow(shared: &Arc<Shared>, target: Arc<Target>, begin: Instant) {
+    tokio::spawn(keep_checking(shared.clone(), target, begin));
+}
+
+/// Checks `target`, first checked at about `begin`, until a reload removes it.
+async fn keep_checking(shared: Arc<Shared>, target: Arc<Target>, begin: Instant) {
+    let mut configured = shared.config.subscribe();
+    let mut interval = shared.config().check.interval;
+    let mut last = begin;
+    let mut due = begin + interval + phase(&target.name, interval);
+    loop {
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = target.check_wanted.notified() => {
+                sleep_until(due.min(last + interval / EARLY_PER_INTERVAL)).await;
+            }
+            changed = configured.changed() => {
+                let listed = shared.targets().iter().any(|one| one.id == target.id);
+                if changed.is_err() || !listed {
+                    return;
+                }
+                interval = shared.config().check.interval;
+                due = due.min(Instant::now() + interval);
+                continue;
+            }
+        }
+        last = Instant::now();
+        check(shared.clone(), target.clone()).await;
+        // Early checks do not shift the beat, and a process that was stopped
+        // does not make up for what it missed.
+        while due <= last {
+            due += interval;
+        }
+    }
+}
+
+async fn check(shared: Arc<Shared>, target: Arc<Target>) {
+    let config = shared.config();
+    let probe = probe(target.address, &config.check).await;
+    shared.observe(&target, probe);
+}
+
+/// A delay of a target's own, the same at every start.
+fn phase(name: &str, interval: Duration) -> Duration {
+    // FNV-1a: a few names need to be apart, not more.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    interval / PHASES_PER_INTERVAL * (hash >> 24) / 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_short_and_apart() {
+        let interval = Duration::from_secs(2);
+        let phases: Vec<_> = (0..3)
+            .map(|index| phase(&format!("shop-pooler-{index}"), interval))
+            .collect();
+        for (index, phase) in phases.iter().enumerate() {
+            assert!(*phase < interval / PHASES_PER_INTERVAL, "{phases:?}");
+            assert!(!phases[..index].contains(phase), "{phases:?}");
+        }
+    }
+}

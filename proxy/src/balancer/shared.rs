@@ -1,0 +1,417 @@
+//! What the event loops, the checkers and the status pages share.
+//!
+//! Orders to the loops are levels, not messages: a loop that is woken compares
+//! the phase, the list of targets and each target's `cuts` with what it saw
+//! last. So no order can be lost, and none has to be queued. The one queue, of
+//! connections handed from the loop that accepts to another, is bounded by
+//! max_connections: each entry holds its place before it is handed over.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use mio::{Waker, net::TcpStream};
+use proxy_core::{
+    config::balancer::BalancerConfig,
+    health::{Health, Policy},
+    status::Transition,
+};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    counters::Traffic,
+    journal::Journal,
+    probe::Probe,
+    target::{Target, elapsed},
+};
+use crate::http::Heartbeat;
+
+/// Descriptors kept for everything but sessions: HTTP, checks, the log,
+/// listeners, clients being told that the limit is reached.
+const DESCRIPTORS_RESERVED: u64 = 256;
+/// Clients above the limit that are told so at a time; more are reset.
+const REFUSED_ABOVE_LIMIT_MAX: u32 = 64;
+
+/// What the process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The port is bound, the first round of checks is under way: connections
+    /// wait in the kernel's queue.
+    Checking,
+    /// Connections are accepted.
+    Serving,
+    /// The port is closed, sessions go on.
+    Draining,
+    /// Everything ends now.
+    Stopping,
+}
+
+/// Targets in the order of the configuration.
+pub type Targets = Arc<[Arc<Target>]>;
+
+/// The process's state.
+#[derive(Debug)]
+pub struct Shared {
+    /// When the process began.
+    pub begin: Instant,
+    /// When the process began.
+    pub started_at: Timestamp,
+    /// Random, new at each start.
+    pub boot_id: String,
+    /// Where clients connect: the configured address, with the port that the
+    /// kernel chose where that was 0.
+    pub listen: SocketAddr,
+    /// Configuration in force.
+    pub config: watch::Sender<Arc<BalancerConfig>>,
+    /// What the process is doing.
+    pub phase: watch::Sender<Phase>,
+    /// Limit of client connections in force.
+    pub connections_max: AtomicU32,
+    /// Client connections, refused ones included.
+    pub frontend: Traffic,
+    /// Connections to all targets, those removed since included.
+    pub backend: Traffic,
+    /// Clients refused for want of a target.
+    pub refused_no_target: AtomicU64,
+    /// Clients refused by a limit.
+    pub refused_limit: AtomicU64,
+    /// Transitions of targets.
+    pub journal: Journal,
+    /// Whether any target is up, and since when.
+    pub availability: Mutex<Availability>,
+    /// Loop 0 has closed the port: no connection comes any more.
+    pub port_closed: watch::Sender<bool>,
+    /// Signalled when the last client connection ends.
+    pub idle: Notify,
+    /// By event loop.
+    pub loops: Box<[LoopHandle]>,
+    targets: RwLock<Targets>,
+    target_ids: AtomicU32,
+}
+
+/// Whether any target is up, as the BACKEND row shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Availability {
+    /// Targets that are up.
+    pub up: u32,
+    /// When the last one went down, or the first one came up.
+    pub since: Timestamp,
+    /// How often the last one went down.
+    pub downs: u64,
+    /// Time without one that is up, up to `since`.
+    pub down_time: Duration,
+}
+
+/// How others reach an event loop.
+#[derive(Debug)]
+pub struct LoopHandle {
+    /// Ends its wait.
+    pub waker: Waker,
+    /// When it turned last.
+    pub heart: Arc<Heartbeat>,
+    /// Sessions it has or is about to get.
+    pub sessions: AtomicU32,
+    /// Connections handed to it.
+    pub arrivals: Mutex<Vec<Arrival>>,
+}
+
+/// A client connection that was accepted and holds its place.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The client.
+    pub client: TcpStream,
+    /// What it is to get.
+    pub place: Place,
+}
+
+/// What an accepted connection is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A session.
+    Session,
+    /// An error: the limit is reached.
+    Refusal,
+}
+
+impl Shared {
+    /// A process about to check its targets.
+    #[must_use]
+    pub fn new(
+        config: BalancerConfig,
+        boot_id: String,
+        listen: SocketAddr,
+        loops: Vec<LoopHandle>,
+    ) -> Self {
+        let count = loops.len();
+        let shared = Self {
+            begin: Instant::now(),
+            started_at: Timestamp::now(),
+            boot_id,
+            listen,
+            config: watch::Sender::new(Arc::new(config)),
+            phase: watch::Sender::new(Phase::Checking),
+            connections_max: AtomicU32::new(0),
+            frontend: Traffic::new(count),
+            backend: Traffic::new(count),
+            refused_no_target: AtomicU64::new(0),
+            refused_limit: AtomicU64::new(0),
+            journal: Journal::default(),
+            availability: Mutex::new(Availability {
+                up: 0,
+                since: Timestamp::now(),
+                downs: 0,
+                down_time: Duration::ZERO,
+            }),
+            port_closed: watch::Sender::new(false),
+            idle: Notify::new(),
+            loops: loops.into(),
+            targets: RwLock::new(Arc::new([])),
+            target_ids: AtomicU32::new(0),
+        };
+        let config = shared.config();
+        shared.take_over(config);
+        shared
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<BalancerConfig> {
+        self.config.borrow().clone()
+    }
+
+    /// What the process is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// The targets in force.
+    #[must_use]
+    pub fn targets(&self) -> Targets {
+        self.targets.read().expect("no holder panics").clone()
+    }
+
+    /// Milliseconds since the process began.
+    #[must_use]
+    pub fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.begin).as_millis() as u64
+    }
+
+    /// Goes on to `phase`; phases never go back.
+    pub fn enter(&self, phase: Phase) {
+        let forward = self.phase.send_if_modified(|current| {
+            let forward = phase > *current;
+            if forward {
+                *current = phase;
+            }
+            forward
+        });
+        if forward {
+            self.wake_loops();
+        }
+    }
+
+    /// Puts `config` in force: targets that it still names, by name and
+    /// address, keep their state; sessions of those it no longer names go on.
+    /// Returns the targets that are new.
+    pub fn take_over(&self, config: Arc<BalancerConfig>) -> Vec<Arc<Target>> {
+        self.connections_max
+            .store(allowed_connections(&config), Relaxed);
+        let now = Timestamp::now();
+        let mut added = Vec::new();
+        {
+            let mut targets = self.targets.write().expect("no holder panics");
+            let mut known: HashMap<_, _> = targets
+                .iter()
+                .map(|target| ((target.name.clone(), target.address), target.clone()))
+                .collect();
+            *targets = config
+                .targets
+                .iter()
+                .map(|target| {
+                    let key = (target.name.clone(), target.address);
+                    known.remove(&key).unwrap_or_else(|| {
+                        let id = self.target_ids.fetch_add(1, Relaxed);
+                        let loops = self.loops.len();
+                        let target = Arc::new(Target::new(id, key.0, key.1, loops, now));
+                        added.push(target.clone());
+                        target
+                    })
+                })
+                .collect();
+        }
+        self.config.send_replace(config);
+        self.count_up(now);
+        self.wake_loops();
+        added
+    }
+
+    /// Takes a check of `target` in: judges, tells, and orders what follows.
+    pub fn observe(&self, target: &Target, probe: Probe) {
+        let targets = self.targets();
+        if !targets.iter().any(|one| one.id == target.id) {
+            return; // Removed by a reload while the check was under way.
+        }
+        let config = self.config();
+        let policy = Policy {
+            rise: config.check.rise,
+            fall: config.check.fall,
+        };
+        let now = Timestamp::now();
+        let text = probe.seen.text.clone();
+        let Some(observation) = &probe.observation else {
+            tracing::warn!(target = target.name, reason = text, "target not checked");
+            target.observe(None, probe.seen, policy, now);
+            return;
+        };
+        tracing::trace!(target = target.name, answer = text, "target checked");
+        let Some(change) = target.observe(Some(observation), probe.seen, policy, now) else {
+            return;
+        };
+        let up = self.count_up(now);
+        let transition = Transition {
+            number: 0,
+            at: now,
+            target: target.name.clone(),
+            from: change.from,
+            to: change.to,
+            restarted: change.restarted,
+            reason: change.reason,
+            boot_id: change.boot_id,
+            up,
+            total: targets.len() as u32,
+        };
+        log(&transition);
+        self.journal.append(transition);
+        self.wake_loops();
+    }
+
+    /// Counts the targets that are up, and notes when the last one went.
+    fn count_up(&self, now: Timestamp) -> u32 {
+        let up = self.targets().iter().filter(|target| target.open()).count() as u32;
+        let mut availability = self.availability.lock().expect("no holder panics");
+        if (availability.up == 0) != (up == 0) {
+            if up == 0 {
+                availability.downs += 1;
+            } else {
+                let down = elapsed(availability.since, now);
+                availability.down_time += down;
+            }
+            availability.since = now;
+        }
+        availability.up = up;
+        up
+    }
+
+    /// Takes a place for a connection just accepted; `None` if not even a
+    /// refusal is possible. The place is given back by [`Shared::leave_connection`].
+    pub fn enter_connection(&self) -> Option<Place> {
+        let connections = self.frontend.connections.raise();
+        let max = self.connections_max.load(Relaxed);
+        if connections <= max {
+            Some(Place::Session)
+        } else if connections <= max.saturating_add(REFUSED_ABOVE_LIMIT_MAX) {
+            Some(Place::Refusal)
+        } else {
+            self.refused_limit.fetch_add(1, Relaxed);
+            self.leave_connection();
+            None
+        }
+    }
+
+    /// Gives a place back.
+    pub fn leave_connection(&self) {
+        if self.frontend.connections.lower() == 0 {
+            self.idle.notify_one();
+        }
+    }
+
+    /// How many targets are in which state, such as `2 down, 1 draining`.
+    #[must_use]
+    pub fn states(&self) -> String {
+        let targets = self.targets();
+        let healths: Vec<Health> = targets
+            .iter()
+            .map(|target| target.judged().state.health)
+            .collect();
+        let parts: Vec<String> = [
+            (Health::Up, "up"),
+            (Health::Down, "down"),
+            (Health::Draining, "draining"),
+            (Health::Unknown, "not checked yet"),
+        ]
+        .into_iter()
+        .filter_map(|(health, word)| {
+            let count = healths.iter().filter(|&&one| one == health).count();
+            (count > 0).then(|| format!("{count} {word}"))
+        })
+        .collect();
+        match parts.is_empty() {
+            true => "none configured".to_owned(),
+            false => parts.join(", "),
+        }
+    }
+
+    fn wake_loops(&self) {
+        for handle in &self.loops {
+            handle.wake();
+        }
+    }
+}
+
+impl LoopHandle {
+    /// Ends the loop's wait.
+    pub fn wake(&self) {
+        // Adding 1 to an eventfd fails only if nobody has read it 2^64 times.
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "event loop not woken");
+        }
+    }
+}
+
+fn log(transition: &Transition) {
+    let Transition {
+        number: _,
+        at: _,
+        target,
+        from,
+        to,
+        restarted,
+        reason,
+        boot_id: _,
+        up,
+        total,
+    } = transition;
+    if *to == Health::Down || *restarted {
+        tracing::warn!(target, %from, %to, restarted, reason, up, total, "target changed");
+    } else {
+        tracing::info!(target, %from, %to, restarted, reason, up, total, "target changed");
+    }
+}
+
+/// max_connections, lowered to what the descriptor limit allows: two each.
+fn allowed_connections(config: &BalancerConfig) -> u32 {
+    let asked = config.max_connections;
+    let limit = crate::net::raise_nofile_limit();
+    let reserved = DESCRIPTORS_RESERVED + config.targets.len() as u64;
+    let possible = limit.saturating_sub(reserved) / 2;
+    let allowed = asked
+        .min(u32::try_from(possible).unwrap_or(u32::MAX))
+        .max(1);
+    if allowed < asked {
+        tracing::warn!(
+            max_connections = asked,
+            allowed,
+            descriptors = limit,
+            "max_connections lowered: raise the limit of open files (ulimit -n)"
+        );
+    }
+    allowed
+}

@@ -1,0 +1,194 @@
+//! One target: what loops read of it, and what its checks found.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use proxy_core::{
+    health::{self, Change, Health, Observation, Policy},
+    status::TargetStatus,
+    wire::TargetReport,
+};
+use tokio::sync::Notify;
+
+use super::{counters::Traffic, probe::Seen};
+
+/// A target, shared by the event loops, its checker and the status pages.
+#[derive(Debug)]
+pub struct Target {
+    /// Unique within the process; a reload never gives it to another.
+    pub id: u32,
+    /// Name from the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its sessions.
+    pub traffic: Traffic,
+    /// Asks for a check now: a connect to it has failed.
+    pub check_wanted: Notify,
+    /// Gets new connections.
+    open: AtomicBool,
+    /// How many times its sessions were to be closed. Loops compare it with
+    /// what they saw last, so that no order is lost and none is queued.
+    cuts: AtomicU32,
+    judged: Mutex<Judged>,
+}
+
+/// What the checks of a target found.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The judgement.
+    pub state: health::State,
+    /// What the target said of itself when it last did.
+    pub report: Option<TargetReport>,
+    /// The newest check.
+    pub seen: Option<Seen>,
+    /// Checks that passed.
+    pub checks_passed: u64,
+    /// Checks that failed.
+    pub checks_failed: u64,
+    /// Changes so far.
+    pub changes: Changes,
+    /// Time spent Down, up to the last change.
+    pub down_time: Duration,
+}
+
+/// How often a target changed, by the state after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// To Up.
+    pub up: u64,
+    /// To Down.
+    pub down: u64,
+    /// To Draining.
+    pub draining: u64,
+    /// A new process that was not announced by a drain.
+    pub restarted: u64,
+}
+
+impl Target {
+    /// A target that was never checked.
+    #[must_use]
+    pub fn new(id: u32, name: String, address: SocketAddr, loops: usize, now: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            address,
+            traffic: Traffic::new(loops),
+            check_wanted: Notify::new(),
+            open: AtomicBool::new(false),
+            cuts: AtomicU32::new(0),
+            judged: Mutex::new(Judged {
+                state: health::State::new(now),
+                report: None,
+                seen: None,
+                checks_passed: 0,
+                checks_failed: 0,
+                changes: Changes::default(),
+                down_time: Duration::ZERO,
+            }),
+        }
+    }
+
+    /// Whether it gets new connections.
+    #[inline]
+    #[must_use]
+    pub fn open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// How many times its sessions were to be closed.
+    #[must_use]
+    pub fn cuts(&self) -> u32 {
+        self.cuts.load(Relaxed)
+    }
+
+    /// What its checks found.
+    #[must_use]
+    pub fn judged(&self) -> Judged {
+        self.judged.lock().expect("no holder panics").clone()
+    }
+
+    /// Takes a check in, and returns the change it makes. `observation` is
+    /// `None` if the check says nothing about the target.
+    pub fn observe(
+        &self,
+        observation: Option<&Observation>,
+        seen: Seen,
+        policy: Policy,
+        now: Timestamp,
+    ) -> Option<Change> {
+        let mut judged = self.judged.lock().expect("no holder panics");
+        judged.seen = Some(seen);
+        let observation = observation?;
+        match observation {
+            Observation::Passed { report } => {
+                judged.checks_passed += 1;
+                if report.is_some() {
+                    judged.report.clone_from(report);
+                }
+            }
+            Observation::Failed { .. } => judged.checks_failed += 1,
+        }
+        let since = judged.state.since;
+        let (state, change) = health::judge(&judged.state, observation, policy, now);
+        judged.state = state;
+        let change = change?;
+        if change.from == Health::Down && change.to != Health::Down {
+            judged.down_time += elapsed(since, now);
+        }
+        judged.changes.restarted += u64::from(change.restarted);
+        if change.from != change.to {
+            match change.to {
+                Health::Up => judged.changes.up += 1,
+                Health::Down => judged.changes.down += 1,
+                Health::Draining => judged.changes.draining += 1,
+                Health::Unknown => {}
+            }
+        }
+        self.open.store(change.to == Health::Up, Relaxed);
+        if change.cut_sessions {
+            self.cuts.fetch_add(1, Relaxed);
+        }
+        Some(change)
+    }
+
+    /// Its line in `/status`.
+    #[must_use]
+    pub fn status(&self) -> TargetStatus {
+        let judged = self.judged();
+        TargetStatus {
+            name: self.name.clone(),
+            address: self.address.to_string(),
+            state: judged.state.health,
+            since: judged.state.since,
+            reason: judged.state.reason,
+            connections: self.traffic.connections.now(),
+            connections_total: self.traffic.total.load(Relaxed),
+            report: judged.report,
+        }
+    }
+}
+
+impl Judged {
+    /// Time spent Down until `now`.
+    #[must_use]
+    pub fn down_time(&self, now: Timestamp) -> Duration {
+        match self.state.health {
+            Health::Down => self.down_time + elapsed(self.state.since, now),
+            Health::Unknown | Health::Up | Health::Draining => self.down_time,
+        }
+    }
+}
+
+/// Time from `since` to `now`; zero if the clock was set back.
+#[must_use]
+pub fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    now.duration_since(since).try_into().unwrap_or_default()
+}

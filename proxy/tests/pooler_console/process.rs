@@ -1,0 +1,137 @@
+//! The process: flags, files, user.
+
+use std::{os::unix::fs::MetadataExt, process::Command};
+
+use crate::{
+    client::Client,
+    pooler::{Config, Pooler, command},
+    postgres::Postgres,
+};
+
+#[test]
+fn what_is_not_supported_says_what_to_do_instead() {
+    for (flag, advice) in [("-d", "supervisor"), ("-R", "so_reuseport")] {
+        let output = command().args([flag, "pooler.ini"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flag}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(advice), "{text}");
+    }
+}
+
+#[test]
+fn a_pidfile_is_there_while_the_process_runs_and_keeps_others_out() {
+    let config = Config::new().set("pidfile", "{dir}/pid");
+    let mut pooler = Pooler::start(&config);
+    let pidfile = pooler.directory().join("pid");
+    let text = std::fs::read_to_string(&pidfile).unwrap();
+    assert_eq!(text, format!("{}\n", pooler.pid()));
+    let second = command().arg(&pooler.file).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let error = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        error.contains(&format!("process {} is running", pooler.pid())),
+        "{error}"
+    );
+    pooler.console().begin("SHUTDOWN");
+    assert!(pooler.wait().success());
+    assert!(!pidfile.exists());
+}
+
+#[test]
+fn the_address_goes_with_the_application_name() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&Config::over(&postgres).set("application_name_add_host", "1"));
+    let parameters = [
+        ("user", "ann"),
+        ("database", "shop"),
+        ("application_name", "till"),
+    ];
+    let mut client = Client::login(pooler.address, &parameters).unwrap();
+    client.query("SELECT 1");
+    let name = format!("till - {}", client.address());
+    let clients = pooler.console().query("SHOW CLIENTS");
+    assert_eq!(clients.value("application_name", &name, "database"), "shop");
+    assert!(
+        postgres.has_seen(&format!("SET application_name='{name}';")),
+        "{postgres:?}"
+    );
+}
+
+#[test]
+fn a_server_idle_for_long_is_checked_before_it_is_lent() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&Config::over(&postgres).set("server_check_delay", "0"));
+    let mut client = pooler.client();
+    client.query("SELECT 1");
+    client.query("SELECT 1");
+    assert!(postgres.has_seen(""), "the empty query is the default");
+    let servers = pooler.console().query("SHOW SERVERS");
+    assert_eq!(servers.value("type", "S", "state"), "used");
+}
+
+#[test]
+fn an_unknown_user_or_group_is_named() {
+    let pooler = Pooler::start(&Config::new());
+    let output = command()
+        .args(["-u", "no-such-user"])
+        .arg(&pooler.file)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("no user no-such-user in /etc/passwd"),
+        "{error}"
+    );
+
+    let config = Config::new()
+        .set("unix_socket_dir", "{dir}")
+        .set("unix_socket_group", "no-such-group");
+    pooler.rewrite(&config.set("pidfile", ""));
+    let output = command().arg(&pooler.file).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("no-such-group is no group"), "{error}");
+}
+
+/// As root, the pooler becomes somebody else, with all its threads.
+#[test]
+fn root_becomes_another_user_and_the_socket_has_its_group() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else may become anybody.
+        return;
+    }
+    let config = Config::new()
+        .set("unix_socket_dir", "{dir}")
+        .set("unix_socket_mode", "0770")
+        .set("unix_socket_group", "nogroup")
+        .set("user", "root");
+    let pooler = Pooler::start_by(&config, |directory| {
+        let everybody = Command::new("chmod").arg("777").arg(directory).status();
+        assert!(everybody.unwrap().success());
+        let mut command = command();
+        // The flag comes before the setting.
+        command.args(["-u", "nobody"]);
+        command
+    });
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pooler.pid())).unwrap();
+    let mut threads = 0;
+    for task in tasks {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let line = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(line("Uid:"), ["65534"; 4]);
+        assert_eq!(line("Gid:"), ["65534"; 4]);
+        assert_eq!(line("Groups:"), ["65534"]);
+        threads += 1;
+    }
+    assert!(threads > 1);
+    let socket = format!(".s.PGSQL.{}", pooler.address.port());
+    let metadata = std::fs::metadata(pooler.directory().join(socket)).unwrap();
+    assert_eq!(metadata.gid(), 65534);
+    assert_eq!(metadata.mode() & 0o777, 0o770);
+}

@@ -1,0 +1,42 @@
+//! The least of an HTTP client.
+
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+};
+
+use proxy_core::status::BalancerStatus;
+
+use super::connect;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+/// GETs `path`.
+#[track_caller]
+pub fn get(address: SocketAddr, path: &str) -> Answer {
+    let mut stream = connect(address);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+/// GETs `/status` with `query`, such as `?since=…`.
+#[track_caller]
+pub fn status(address: SocketAddr, query: &str) -> BalancerStatus {
+    let answer = get(address, &format!("/status{query}"));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    serde_json::from_str(&answer.body).unwrap()
+}

@@ -1,0 +1,141 @@
+//! Style that no lint knows, held by ordinary tests over the files git tracks.
+
+use std::{fs, path::PathBuf};
+
+use clap::CommandFactory;
+
+use crate::{links::tracked, stage::root};
+
+/// (file, its text) of every tracked file that is text.
+fn texts(pattern: &str) -> Vec<(PathBuf, String)> {
+    tracked(&root(), pattern)
+        .unwrap()
+        .into_iter()
+        .filter_map(|file| {
+            let text = fs::read_to_string(root().join(&file)).ok()?;
+            Some((file, text))
+        })
+        .collect()
+}
+
+/// Fails with every line of files of `pattern` that `wrong` names a fault in.
+#[track_caller]
+fn check(pattern: &str, mut wrong: impl FnMut(&str) -> Option<&'static str>) {
+    let texts = texts(pattern);
+    assert!(!texts.is_empty(), "no file matches {pattern}");
+    let faults: Vec<String> = texts
+        .iter()
+        .flat_map(|(file, text)| {
+            text.lines()
+                .enumerate()
+                .map(move |(number, line)| (file, number + 1, line))
+        })
+        .filter_map(|(file, number, line)| {
+            wrong(line).map(|fault| format!("{}:{number}: {fault}", file.display()))
+        })
+        .collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// Paths of the machine a change was made on mean nothing on another.
+#[test]
+fn no_file_names_the_machine_it_was_written_on() {
+    // Spelt in halves, or this file would be the first to be told.
+    let paths = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
+    check("*", |line| {
+        paths
+            .iter()
+            .any(|path| line.contains(path))
+            .then_some("a path of one machine")
+    });
+}
+
+/// rustfmt sees to code, and nobody can break an address or a test vector.
+#[test]
+fn comments_fit_a_screen() {
+    check("*.rs", |line| {
+        // A table's row cannot be broken either.
+        let comment = line.trim_start().starts_with("//")
+            && !line.contains("://")
+            && !line.trim_end().ends_with('|');
+        (comment && line.chars().count() > 120).then_some("longer than 120")
+    });
+}
+
+#[test]
+fn no_line_ends_in_blanks() {
+    for pattern in ["*.rs", "*.toml", "*.md", "*.yaml"] {
+        if texts(pattern).is_empty() {
+            continue;
+        }
+        check(pattern, |line| {
+            (line.ends_with([' ', '\t', '\r'])).then_some("blanks at the end of the line")
+        });
+    }
+}
+
+/// `TODO(when kube 6 is out): …`: a condition, or it is never done.
+#[test]
+fn every_todo_names_what_removes_it() {
+    let todo = concat!("TO", "DO");
+    check("*.rs", |line| {
+        let (_, after) = line.split_once(todo)?;
+        (!after.starts_with("(when ") && !after.starts_with("s "))
+            .then_some("no condition; write it as (when …) after the word")
+    });
+}
+
+/// A pause long enough on one machine is too short on another; scenarios wait
+/// for conditions, with a deadline, through the one place that may pause.
+#[test]
+fn scenarios_wait_for_conditions() {
+    let pause = concat!("sl", "eep(");
+    for pattern in ["tests/src/*", "tests/tests/*"] {
+        for (file, text) in texts(pattern) {
+            if file.ends_with("wait.rs") {
+                continue;
+            }
+            for (number, line) in text.lines().enumerate() {
+                let in_sql = line.contains("pg_sl");
+                assert!(
+                    in_sql || !line.contains(pause),
+                    "{}:{}: wait for a condition with tests::wait",
+                    file.display(),
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+/// What the README and its like tell people to type exists.
+#[test]
+fn commands_in_the_documentation_exist() {
+    let known = crate::Flags::command();
+    for page in ["README.md", "CONTRIBUTING.md", "SPECIFICATION.md"] {
+        for (_, text) in texts(page) {
+            for (_, after) in text
+                .match_indices("cargo xtask ")
+                .map(|(at, found)| text.split_at(at + found.len()))
+            {
+                let name: String = after
+                    .chars()
+                    .take_while(|letter| letter.is_ascii_lowercase() || *letter == '-')
+                    .collect();
+                assert!(
+                    name.is_empty() || known.find_subcommand(&name).is_some(),
+                    "{page} says `cargo xtask {name}`, which does not exist"
+                );
+            }
+        }
+    }
+}
+
+/// The README's two commands, which the product is judged by.
+#[test]
+fn demo_and_test_exist() {
+    let known = crate::Flags::command();
+    for name in ["demo", "test"] {
+        assert!(known.find_subcommand(name).is_some(), "{name}");
+    }
+}
