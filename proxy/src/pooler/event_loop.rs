@@ -406,6 +406,7 @@ impl EventLoop {
             Mail::Accepted(stream, address) => self.accepted(stream, address),
             Mail::Server(moved) => self.server_arrived(*moved),
             Mail::Ask { pool, from } => self.asked_for_server(pool, from),
+            Mail::Evict { pool } => self.evicted(pool),
             Mail::Verifier { client, verifier } => self.verifier_derived(client, &verifier),
             Mail::Keys { server, keys } => self.keys_derived(server, &keys),
             Mail::Resolved { server, addresses } => self.resolved(server, addresses),
@@ -478,14 +479,14 @@ impl EventLoop {
                     let from = self.thread;
                     self.shared.tell(thread, Mail::Ask { pool: id, from });
                     // Should it be too late there, ask again soon.
-                    self.pool(id).step_at = Some(now + TICK);
+                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
                     return;
                 }
                 Step::Evict => {
-                    if !self.evict_idle(id) {
-                        self.pool(id).step_at = Some(now + LOOK_AGAIN);
-                        return;
-                    }
+                    self.evict_idle(id);
+                    // Its place is free when PostgreSQL has closed it, too.
+                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    return;
                 }
                 Step::WaitUntil(moment) => {
                     self.pool(id).step_at = Some(moment);

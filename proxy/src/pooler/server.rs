@@ -19,8 +19,8 @@ use super::{
     counters::NotOpened,
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
-    pools::{Known, Settings},
-    shared::{ServerRef, random},
+    pools::{Known, PoolInfo, Settings},
+    shared::{Mail, ServerRef, random},
     unix,
     worker::{Asker, Job, Password},
 };
@@ -605,6 +605,9 @@ impl EventLoop {
             return self.open_failed(key, reason, None);
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
+        // An error of ours would be a second one, or be taken for the rest of
+        // what the server did not send.
+        let is_told = server.session.is_ending() || server.session.mid_message();
         let local = self.pools[id].as_ref().expect("a server has a pool");
         tracing::info!(database = %local.info.database, user = %local.info.user, pid = server.process_id, reason, "server lost");
         self.close_server(key, reason);
@@ -617,6 +620,8 @@ impl EventLoop {
                 if let Request::Granted(server) = self.pool(id).pool.requeue(client, since) {
                     self.serve(client, server);
                 }
+            } else if is_told {
+                self.end_client(client, &[]);
             } else {
                 self.refuse_client(
                     client,
@@ -666,24 +671,39 @@ impl EventLoop {
     }
 
     /// Closes an idle server of another pool that shares the limit which stands
-    /// in the way of the pool `id`. Says whether there was one.
-    pub(super) fn evict_idle(&mut self, id: usize) -> bool {
-        let (database, user) = {
-            let info = &self.pool(id).info;
-            (info.database.clone(), info.user.clone())
+    /// in the way of the pool `id`, here or on another loop.
+    pub(super) fn evict_idle(&mut self, id: usize) {
+        let waiting = self.pool(id).info.clone();
+        let shares = |other: &PoolInfo| {
+            let same = other.database == waiting.database || other.user == waiting.user;
+            same && other.id != id
         };
-        let victim = self.pools.iter().flatten().find_map(|local| {
-            let shares = local.info.database == database || local.info.user == user;
-            (shares && local.info.id != id)
-                .then(|| local.pool.idle().next())
-                .flatten()
+        let here = self
+            .pools
+            .iter()
+            .flatten()
+            .find(|local| shares(&local.info) && local.pool.idle_len() > 0);
+        if let Some(local) = here {
+            let victim = local.info.id;
+            return self.evicted(victim);
+        }
+        let elsewhere = self.shared.pools.all().into_iter().find_map(|other| {
+            let thread = shares(&other).then(|| other.shared.loop_with_idle())??;
+            Some((thread, other.id))
         });
-        match victim {
-            Some((key, _)) => {
-                self.close_server(key, "another pool needs its place");
-                true
-            }
-            None => false,
+        if let Some((thread, pool)) = elsewhere {
+            self.shared.tell(thread, Mail::Evict { pool });
+        }
+    }
+
+    /// Another pool needs the place of an idle server of this one.
+    pub(super) fn evicted(&mut self, id: usize) {
+        let Some(Some(local)) = self.pools.get(id) else {
+            return;
+        };
+        let victim = local.pool.idle().next();
+        if let Some((key, _)) = victim {
+            self.close_server(key, "another pool needs its place");
         }
     }
 }
