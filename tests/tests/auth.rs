@@ -239,3 +239,24 @@ fn tls_from_clients_in_every_mode() -> Result<()> {
     }
     Ok(())
 }
+
+/// A client in a hurry sends its first query behind its password.
+#[test]
+fn what_follows_the_password_is_answered() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let pooler = Pooler::in_front_of(&postgres)
+        .set("auth_type", "plain")
+        .start()?;
+    let mut client = Raw::open(pooler.address())?;
+    client.send(&proxy_core::wire::startup(&[
+        ("user", "app"),
+        ("database", "shop"),
+    ]))?;
+    let mut both = proxy_core::wire::password(b"secret");
+    both.extend(proxy_core::wire::query("SELECT 42"));
+    client.send(&both)?;
+    client.until_ready()?;
+    let outcome = client.until_ready()?;
+    anyhow::ensure!(outcome.value().as_deref() == Some("42"), "{outcome:?}");
+    Ok(())
+}

@@ -345,6 +345,11 @@ impl Pool {
         &self.shared
     }
 
+    /// Changes which idle server is taken (`server_round_robin`).
+    pub fn set_round_robin(&mut self, round_robin: bool) {
+        self.round_robin = round_robin;
+    }
+
     /// Clients waiting here.
     #[must_use]
     pub fn waiting_len(&self) -> usize {

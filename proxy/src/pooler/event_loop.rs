@@ -482,10 +482,11 @@ impl EventLoop {
                     return;
                 }
                 Step::Evict => {
-                    if !self.evict_idle(id) {
-                        self.pool(id).step_at = Some(now + LOOK_AGAIN);
-                        return;
-                    }
+                    // One at a time: its place is free when PostgreSQL has
+                    // closed it, and then that is told or seen.
+                    self.evict_idle(id);
+                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    return;
                 }
                 Step::WaitUntil(moment) => {
                     self.pool(id).step_at = Some(moment);
