@@ -167,6 +167,11 @@ impl Shared {
         self.paused.store(paused, Ordering::SeqCst);
     }
 
+    /// Forgets past failures to open a server: the next attempt may come at once.
+    pub fn retry_now(&self) {
+        self.retry.succeeded();
+    }
+
     /// Whether granting is stopped.
     #[must_use]
     pub fn is_paused(&self) -> bool {

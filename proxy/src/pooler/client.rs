@@ -24,6 +24,10 @@ use super::{
     worker::{Job, Password},
 };
 
+/// Connections beyond max_client_conn: logins under way, cancel requests,
+/// checks and the console.
+const LOGINS_MAX: u32 = 1_000;
+
 /// Longest interval believed of a check, for anybody may send one: it decides
 /// how long a drain waits to be heard.
 const CHECK_INTERVAL_MAX_MS: u64 = 10_000;
@@ -104,8 +108,31 @@ impl Client {
 }
 
 impl EventLoop {
+    /// Makes room for a connection when too many have not logged in: the one
+    /// that has been silent longest goes, for the newest may be a check.
+    fn shed_oldest(&mut self) {
+        let connections = self.shared.mailboxes.iter();
+        let connections: u32 = connections
+            .map(|mailbox| mailbox.clients.load(Ordering::Relaxed))
+            .sum();
+        let max = self.live.config.global.max_client_conn;
+        if connections <= max.saturating_add(LOGINS_MAX) {
+            return;
+        }
+        let oldest = self
+            .clients
+            .iter()
+            .filter(|(_, client)| matches!(client.phase, Phase::First | Phase::Ending { .. }))
+            .min_by_key(|(_, client)| client.id)
+            .map(|(key, _)| key);
+        if let Some(key) = oldest {
+            self.client_gone(key, "too many connections have not logged in");
+        }
+    }
+
     /// A connection for this loop.
     pub(super) fn accepted(&mut self, mut stream: Stream, address: Address) {
+        self.shed_oldest();
         let entry = self.clients.vacant_entry();
         let key = entry.key();
         let token = Self::client_token(key);
@@ -465,7 +492,8 @@ impl EventLoop {
                     SqlState::PROTOCOL_VIOLATION,
                     &format!("unsupported startup parameter: {name}"),
                     &format!(
-                        "Add it to ignore_startup_parameters to drop it: ignore_startup_parameters = {name}."
+                        "Add it to ignore_startup_parameters to drop it: ignore_startup_parameters = {}.",
+                        name.strip_prefix("options=").unwrap_or(&name)
                     ),
                 );
             }
