@@ -409,12 +409,18 @@ impl Endpoints {
                 // Where the judgement changed too, good checks were counted.
                 restarted_at: (transition.restarted && transition.from == transition.to)
                     .then_some(transition.at),
+                says_draining: transition.to == Health::Draining,
             };
+            let old = transition.at < self.poolers[pooler].judgement.since;
             if let Some(restart) = self.poolers[pooler].seen(index, view) {
                 changes.push(self.restarted(pooler, &restart, transition.at));
             }
-            // The time of the story, not of its telling.
-            changes.extend(self.settle(policy, transition.at));
+            // A balancer that could not be reached for a while tells old news:
+            // what was judged since holds, and its levels follow below.
+            if !old {
+                // The time of the story, not of its telling.
+                changes.extend(self.settle(policy, transition.at));
+            }
         }
         for (index, status) in statuses {
             for target in &status.targets {
@@ -427,6 +433,12 @@ impl Endpoints {
                     reason: target.reason.clone(),
                     boot_id: target.report.as_ref().map(|report| report.boot_id.clone()),
                     restarted_at: None,
+                    // A balancer that judges Draining may mean the process
+                    // before: only what the process says of itself counts.
+                    says_draining: target
+                        .report
+                        .as_ref()
+                        .is_some_and(|report| report.state == TargetState::Draining),
                 };
                 if let Some(restart) = self.poolers[pooler].seen(*index, view) {
                     changes.push(self.restarted(pooler, &restart, now));

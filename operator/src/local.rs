@@ -333,7 +333,7 @@ fn prepare(
     let held = files::held(store, &ids, tier.pooler.replicas as usize);
     let ports = ports::plan(&tier, options.bind, options.port_offset, &held)?;
     let revision = build::revision(&tier, state.key.as_bytes());
-    let realisation = realisation(&tier, &ports, store, &revision);
+    let realisation = realisation(&ports, store, &revision);
     let texts = files::render(&tier, &realisation);
     let shared =
         files::write_shared(store, &tier).map_err(host("cannot write into the state folder"))?;
@@ -350,12 +350,10 @@ fn prepare(
         .notifier
         .configure(&channel_configs(&cluster.channels, &state.key));
     state.notifier.resume();
-    let webhooks = cluster.channels.iter().filter_map(|channel| {
-        let Webhook::Url(url) = &channel.webhook else {
-            return None;
-        };
-        Some((channel.name.clone(), url.clone()))
-    });
+    let webhooks = cluster
+        .channels
+        .iter()
+        .map(|channel| (channel.name.clone(), channel.webhook.clone()));
     let plan = Plan {
         ports,
         texts,
@@ -363,11 +361,6 @@ fn prepare(
         bin_dir,
         resync: cluster.monitoring_interval,
         webhooks: webhooks.collect(),
-        channels: cluster
-            .channels
-            .iter()
-            .map(|channel| channel.name.clone())
-            .collect(),
         tier,
     };
     Ok(Prepared {
@@ -410,10 +403,11 @@ fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String
     running
 }
 
-fn realisation(tier: &Tier, ports: &Ports, store: &Store, revision: &str) -> Realisation {
+fn realisation(ports: &Ports, store: &Store, revision: &str) -> Realisation {
     Realisation {
         service: ports.service,
-        shared_service: tier.balancer.replicas > 1,
+        // Also for one alone, so that a second may join it.
+        shared_service: true,
         poolers: ports.poolers.clone(),
         dashboards: ports.dashboards.clone(),
         files: store.conf(),

@@ -12,7 +12,6 @@ use std::{
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use reqwest::Url;
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -41,6 +40,7 @@ use crate::{
     notify::{Outcome, Post},
     slack::{self, Slack},
     watch::{Seen, Watcher},
+    webhook::Webhook,
 };
 
 /// How often what is due is looked at.
@@ -73,10 +73,8 @@ pub struct Plan {
     pub bin_dir: PathBuf,
     /// Time between two questions to a pooler.
     pub resync: Duration,
-    /// Where to post, by channel; those that are not configured are missing.
-    pub webhooks: BTreeMap<String, Url>,
-    /// Names of all channels.
-    pub channels: Vec<String>,
+    /// Where to post, by channel.
+    pub webhooks: BTreeMap<String, Webhook>,
 }
 
 /// A child that runs already.
@@ -178,7 +176,7 @@ impl Runner {
                 }
             }
         });
-        let names: Vec<&str> = plan.channels.iter().map(String::as_str).collect();
+        let names: Vec<&str> = plan.webhooks.keys().map(String::as_str).collect();
         let mut runner = Self {
             policy: Policy {
                 interval: check.interval,
@@ -452,9 +450,13 @@ impl Runner {
         let watcher = self.watcher.clone();
         let (http, seen) = (child.running.http, self.seen.clone());
         let follow = match id.component {
-            Component::Pooler => {
-                tokio::spawn(watcher.follow_pooler(id.index, generation, http, seen))
-            }
+            Component::Pooler => tokio::spawn(watcher.follow_pooler(
+                id.index,
+                generation,
+                http,
+                self.plan.revision.clone(),
+                seen,
+            )),
             Component::Balancer => {
                 tokio::spawn(watcher.follow_balancer(id.index, generation, http, cursor, seen))
             }
@@ -544,7 +546,7 @@ impl Runner {
         }
     }
 
-    /// Restarts the next child that must be, when all others are up.
+    /// Restarts the next child that must be, when all others of its kind are up.
     fn roll(&mut self) {
         if let Some((id, generation)) = self.rolling {
             let back = self.children[&id].generation > generation
@@ -558,7 +560,9 @@ impl Runner {
             return;
         };
         let others_up = self.state.endpoints.ids().all(|other| {
-            other == id || self.state.endpoints.judgement(other).state == EndpointState::Up
+            other == id
+                || other.component != id.component
+                || self.state.endpoints.judgement(other).state == EndpointState::Up
         });
         if others_up {
             self.roll.pop_front();
@@ -824,11 +828,11 @@ impl Runner {
         self.posts_under_way += 1;
         let happenings = self.happenings.0.clone();
         let slack = self.slack.clone();
-        let url = self.plan.webhooks.get(&post.channel).cloned();
+        let webhook = self.plan.webhooks.get(&post.channel).cloned();
         let message = slack::render(&post, &self.context, Timestamp::now());
         tokio::spawn(async move {
-            let outcome = match url {
-                Some(url) if kept => slack.post(&url, &message).await,
+            let outcome = match webhook {
+                Some(Webhook::Url(url)) if kept => slack.post(&url, &message).await,
                 _ => Outcome::Failed("the claim could not be kept".to_owned()),
             };
             let posted = Happening::Posted {
