@@ -469,6 +469,9 @@ impl Pool {
 
     /// The reserve opens only to those who have waited long enough.
     fn look_again(&self, now: Moment) -> Step {
+        if sabotaged(Sabotage::NoLookingAgain) {
+            return Step::Wait;
+        }
         let after_us = self.shared.reserve_after_us.load(Ordering::Relaxed);
         let again = now + LOOK_AGAIN;
         let opens = self
