@@ -41,6 +41,11 @@ use crate::{
 use balancer::Balancer;
 use pooler::{Pooler, View};
 
+/// How much of a reason is kept, in characters.
+const REASON_LENGTH_MAX: usize = 500;
+/// How much of a bootId is kept, in characters; ours are 16.
+const BOOT_ID_LENGTH_MAX: usize = 64;
+
 /// How endpoints are judged: the numbers of `spec.balancer.check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -366,8 +371,9 @@ impl Endpoints {
         now: Timestamp,
     ) -> Vec<Change> {
         let pooler = &mut self.poolers[index];
-        let restart = pooler.said(boot_id, state);
-        pooler.judgement.config_revision = revision.map(str::to_owned);
+        let restart = pooler.said(&boot(boot_id), state);
+        pooler.judgement.config_revision =
+            revision.map(|revision| cut(revision, BOOT_ID_LENGTH_MAX));
         let restart = restart.map(|reason| self.restarted(index, &reason, now));
         let mut changes: Vec<Change> = restart.into_iter().collect();
         changes.extend(self.settle(policy, now));
@@ -393,28 +399,36 @@ impl Endpoints {
                 .transitions
                 .iter()
                 .filter(|transition| known.is_some_and(|known| transition.number > known));
-            log.extend(news.map(|transition| (*index, transition)));
+            log.extend(news.map(|transition| (*index, transition.clone())));
             balancer.advance(status);
         }
         log.sort_by_key(|(_, transition)| transition.at);
-        for (index, transition) in log {
+        for (index, mut transition) in log {
+            // Whose clock is ahead tells no future.
+            transition.at = transition.at.min(now);
             let Some(pooler) = self.pooler_index(&transition.target) else {
                 continue;
             };
             let view = View {
                 health: transition.to,
                 since: transition.at,
-                reason: transition.reason.clone(),
-                boot_id: transition.boot_id.clone(),
+                reason: cut(&transition.reason, REASON_LENGTH_MAX),
+                boot_id: transition.boot_id.as_deref().map(boot),
                 // Where the judgement changed too, good checks were counted.
                 restarted_at: (transition.restarted && transition.from == transition.to)
                     .then_some(transition.at),
+                says_draining: transition.to == Health::Draining,
             };
+            let old = transition.at < self.poolers[pooler].judgement.since;
             if let Some(restart) = self.poolers[pooler].seen(index, view) {
                 changes.push(self.restarted(pooler, &restart, transition.at));
             }
-            // The time of the story, not of its telling.
-            changes.extend(self.settle(policy, transition.at));
+            // A balancer that could not be reached for a while tells old news:
+            // what was judged since holds, and its levels follow below.
+            if !old {
+                // The time of the story, not of its telling.
+                changes.extend(self.settle(policy, transition.at));
+            }
         }
         for (index, status) in statuses {
             for target in &status.targets {
@@ -423,10 +437,16 @@ impl Endpoints {
                 };
                 let view = View {
                     health: target.state,
-                    since: target.since,
-                    reason: target.reason.clone(),
-                    boot_id: target.report.as_ref().map(|report| report.boot_id.clone()),
+                    since: target.since.min(now),
+                    reason: cut(&target.reason, REASON_LENGTH_MAX),
+                    boot_id: target.report.as_ref().map(|report| boot(&report.boot_id)),
                     restarted_at: None,
+                    // A balancer that judges Draining may mean the process
+                    // before: only what the process says of itself counts.
+                    says_draining: target
+                        .report
+                        .as_ref()
+                        .is_some_and(|report| report.state == TargetState::Draining),
                 };
                 if let Some(restart) = self.poolers[pooler].seen(*index, view) {
                     changes.push(self.restarted(pooler, &restart, now));
@@ -541,6 +561,16 @@ impl Endpoints {
             total,
         }
     }
+}
+
+/// The first characters of a text: those who answer us are not trusted to be
+/// brief.
+fn cut(text: &str, length_max: usize) -> String {
+    text.chars().take(length_max).collect()
+}
+
+fn boot(boot_id: &str) -> String {
+    cut(boot_id, BOOT_ID_LENGTH_MAX)
 }
 
 /// A time after another; the end of time if there is none.

@@ -10,6 +10,7 @@ pub mod files;
 pub mod logs;
 pub mod output;
 pub mod ports;
+mod prepare;
 pub mod process;
 pub mod runner;
 pub mod store;
@@ -22,28 +23,20 @@ use std::{
     str::FromStr,
 };
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use jiff::Timestamp;
 use proxy_core::config::Problem;
-use sha2::Sha256;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    controller::{
-        build::{self, Realisation, Tier},
-        validate::{Channel, HostPort, ValidatedCluster, validate},
-    },
-    endpoints::{Endpoints, Id},
+    controller::validate::{HostPort, ValidatedCluster, validate},
     http::{self, Heartbeat, Snapshot},
     manifest::{self, Manifest, Source},
-    notify::{ChannelConfig, Notifier},
-    webhook::{Webhook, WebhookPolicy},
+    webhook::WebhookPolicy,
 };
 use output::{Format, Output};
-use ports::{PortError, Ports};
-use process::Process;
-use runner::{Found, Plan, Runner};
-use store::{State, Store, StoreError};
+use ports::PortError;
+use prepare::Prepared;
+use runner::Runner;
+use store::{Store, StoreError};
 
 /// What a tier is run by.
 #[derive(Clone, Debug)]
@@ -229,13 +222,13 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     if let Some(unused) = cluster.resolve(&names).into_iter().next() {
         return Err(LocalError::UnusedResolve(unused));
     }
-    let bin_dir = programs(options.bin_dir.as_deref())?;
+    let bin_dir = prepare::programs(options.bin_dir.as_deref())?;
     let folder = options
         .state_dir
         .clone()
         .unwrap_or_else(|| Path::new(".poolkeeper").join(&cluster.name));
     let store = Store::open(&folder)?;
-    let prepared = prepare(&cluster, options, &store, bin_dir)?;
+    let prepared = prepare::prepare(&cluster, options, &store, bin_dir)?;
     let Prepared {
         plan,
         state,
@@ -259,200 +252,6 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
         .run(found)
         .await
         .map_err(host("cannot wait for signals"))
-}
-
-/// The folder of the programs, absolute; both must be there.
-fn programs(bin_dir: Option<&Path>) -> Result<PathBuf, LocalError> {
-    let folder = match bin_dir {
-        Some(folder) => folder.to_owned(),
-        None => {
-            let own = std::env::current_exe().map_err(host("cannot find our own program"))?;
-            own.parent().map(Path::to_owned).unwrap_or_default()
-        }
-    };
-    for name in ["pooler", "balancer"] {
-        let program = folder.join(name);
-        if !program.is_file() {
-            return Err(LocalError::Program(program));
-        }
-    }
-    folder
-        .canonicalize()
-        .map_err(host("cannot use the folder of the programs"))
-}
-
-/// Everything that is known before anything is started.
-struct Prepared {
-    plan: Plan,
-    state: State,
-    found: Vec<Found>,
-    notes: Vec<String>,
-}
-
-fn prepare(
-    cluster: &ValidatedCluster,
-    options: &Options,
-    store: &Store,
-    bin_dir: PathBuf,
-) -> Result<Prepared, LocalError> {
-    let now = Timestamp::now();
-    let tier = build::tier(cluster);
-    let remembered = store.load()?;
-    if let Some(state) = &remembered
-        && state.cluster != cluster.name
-    {
-        return Err(LocalError::OtherCluster {
-            folder: store.folder().to_owned(),
-            owner: state.cluster.clone(),
-        });
-    }
-    let mut state = match remembered {
-        Some(state) => state,
-        None => {
-            let endpoints = Endpoints::new(tier.pooler.replicas, tier.balancer.replicas, now);
-            State::new(
-                cluster.name.clone(),
-                new_key()?,
-                endpoints,
-                Notifier::default(),
-            )
-        }
-    };
-    let mut notes = Vec::new();
-    let mut running = running(store, &mut state, &tier, &mut notes);
-    let ids: Vec<Id> = running.iter().map(|(id, ..)| *id).collect();
-    if state.stopped && ids.is_empty() {
-        state.endpoints.begin(now);
-    } else {
-        state.endpoints.resume(now);
-    }
-    state
-        .endpoints
-        .resize(tier.pooler.replicas, tier.balancer.replicas, now);
-
-    let held = files::held(store, &ids, tier.pooler.replicas as usize);
-    let ports = ports::plan(&tier, options.bind, options.port_offset, &held)?;
-    let revision = build::revision(&tier, state.key.as_bytes());
-    let realisation = realisation(&tier, &ports, store, &revision);
-    let texts = files::render(&tier, &realisation);
-    let shared =
-        files::write_shared(store, &tier).map_err(host("cannot write into the state folder"))?;
-    let found = running
-        .drain(..)
-        .map(|(id, (process, waiter))| Found {
-            change: files::compare(store, id, &texts[&id], shared),
-            id,
-            process,
-            waiter,
-        })
-        .collect();
-    state
-        .notifier
-        .configure(&channel_configs(&cluster.channels, &state.key));
-    state.notifier.resume();
-    let webhooks = cluster.channels.iter().filter_map(|channel| {
-        let Webhook::Url(url) = &channel.webhook else {
-            return None;
-        };
-        Some((channel.name.clone(), url.clone()))
-    });
-    let plan = Plan {
-        ports,
-        texts,
-        revision,
-        bin_dir,
-        resync: cluster.monitoring_interval,
-        webhooks: webhooks.collect(),
-        channels: cluster
-            .channels
-            .iter()
-            .map(|channel| channel.name.clone())
-            .collect(),
-        tier,
-    };
-    Ok(Prepared {
-        plan,
-        state,
-        found,
-        notes,
-    })
-}
-
-type Running = Vec<(Id, (Process, process::Waiter))>;
-
-/// The children that run already. Those that the tier has no place for any more
-/// are told to end.
-fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String>) -> Running {
-    let mut marked = process::marked(&runner::mark_prefix(store));
-    // What is remembered is as good as a mark, where both are the same process.
-    for (name, identity) in &state.children {
-        marked
-            .entry(name.clone())
-            .or_insert_with(|| identity.clone());
-    }
-    let poolers = (0..tier.pooler.replicas as usize).map(Id::pooler);
-    let balancers = (0..tier.balancer.replicas as usize).map(Id::balancer);
-    let mut running = Vec::new();
-    for id in poolers.chain(balancers) {
-        let adopted = marked.remove(&id.name());
-        if let Some(held) = adopted.as_ref().and_then(Process::adopt) {
-            running.push((id, held));
-        }
-    }
-    for (name, identity) in marked {
-        if let Some((process, _)) = Process::adopt(&identity) {
-            process.terminate();
-            notes.push(format!("{name} is not needed any more and was told to end"));
-        }
-        state.children.remove(&name);
-        state.notifier.forget(&name);
-    }
-    running
-}
-
-fn realisation(tier: &Tier, ports: &Ports, store: &Store, revision: &str) -> Realisation {
-    Realisation {
-        service: ports.service,
-        shared_service: tier.balancer.replicas > 1,
-        poolers: ports.poolers.clone(),
-        dashboards: ports.dashboards.clone(),
-        files: store.conf(),
-        revision: revision.to_owned(),
-    }
-}
-
-fn channel_configs(channels: &[Channel], key: &str) -> Vec<ChannelConfig> {
-    channels
-        .iter()
-        .map(|channel| ChannelConfig {
-            name: channel.name.clone(),
-            fingerprint: match &channel.webhook {
-                Webhook::Url(url) => fingerprint(url.as_str(), key),
-                Webhook::Placeholder => String::new(),
-            },
-            configured: matches!(channel.webhook, Webhook::Url(_)),
-            send_resolved: channel.send_resolved,
-        })
-        .collect()
-}
-
-/// Tells whether a URL changed, without telling the URL.
-fn fingerprint(url: &str, key: &str) -> String {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(url.as_bytes());
-    hex(&mac.finalize().into_bytes()[..8])
-}
-
-fn new_key() -> Result<String, LocalError> {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key)
-        .map_err(|error| host("cannot make a key")(io::Error::other(error)))?;
-    Ok(hex(&key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -483,19 +282,5 @@ mod tests {
         ] {
             assert!(read(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn fingerprints_differ_and_tell_nothing() {
-        let one = fingerprint("https://hooks.slack.com/services/a", "key");
-        assert_ne!(
-            one,
-            fingerprint("https://hooks.slack.com/services/b", "key")
-        );
-        assert_ne!(
-            one,
-            fingerprint("https://hooks.slack.com/services/a", "other")
-        );
-        assert_eq!(one.len(), 16);
     }
 }

@@ -22,6 +22,9 @@ use tokio::{
 const ANSWER_LENGTH_MAX: usize = 4 * 1024 * 1024;
 /// Least time between two requests to one endpoint.
 const PACE: Duration = Duration::from_millis(100);
+/// How often a pooler is asked at that pace whose configuration is outdated: a
+/// reload takes a moment, and may be refused.
+const OUTDATED_MAX: u32 = 50;
 
 /// What was seen of an endpoint.
 #[derive(Debug)]
@@ -81,18 +84,29 @@ impl Watcher {
     }
 
     /// Follows a pooler until it is dropped or nobody listens: often until it
-    /// answers first, then every `monitoring.interval`.
+    /// answers first, and for a while until `revision` is in force, then every
+    /// `monitoring.interval`.
     pub async fn follow_pooler(
         self,
         index: usize,
         generation: u64,
         address: SocketAddr,
+        revision: String,
         seen: mpsc::Sender<Seen>,
     ) {
         let mut pause = PACE;
+        let mut outdated_left = OUTDATED_MAX;
         loop {
-            if let Ok(status) = self.get(address, "/status", self.timeout).await {
-                pause = self.resync;
+            if let Ok(status) = self
+                .get::<PoolerStatus>(address, "/status", self.timeout)
+                .await
+            {
+                let outdated = status.config_revision.as_ref() != Some(&revision);
+                pause = match outdated && outdated_left > 0 {
+                    true => PACE,
+                    false => self.resync,
+                };
+                outdated_left -= u32::from(outdated && outdated_left > 0);
                 let pooler = Seen::Pooler {
                     index,
                     generation,
@@ -317,15 +331,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pooler_is_asked_until_it_answers() {
+    async fn pooler_is_asked_until_it_answers_and_has_the_configuration() {
         let hits = Arc::new(AtomicUsize::new(0));
         let count = hits.clone();
         let address = serve(move |_| {
             if count.fetch_add(1, Ordering::Relaxed) < 3 {
                 return String::new();
             }
+            let revision = if count.load(Ordering::Relaxed) < 6 { "r0" } else { "r1" };
             json!({
-                "version": "1", "bootId": "p1", "state": "ready", "startedAt": "2026-01-01T00:00:00Z",
+                "version": "1", "bootId": "p1", "state": "ready", "configRevision": revision, "startedAt": "2026-01-01T00:00:00Z",
                 "listen": "127.0.0.1:1", "clients": {"total": 0, "active": 0, "waiting": 0, "max": 1},
                 "servers": {"active": 0, "idle": 0, "login": 0},
             })
@@ -333,13 +348,17 @@ mod tests {
         })
         .await;
         let (sender, mut seen) = mpsc::channel(4);
-        let follow = tokio::spawn(watcher().follow_pooler(0, 1, address, sender));
-        let Some(Seen::Pooler { status, .. }) = seen.recv().await else {
-            panic!("no answer");
-        };
+        let follow = tokio::spawn(watcher().follow_pooler(0, 1, address, "r1".to_owned(), sender));
+        let mut revisions = Vec::new();
+        for _ in 0..3 {
+            let Some(Seen::Pooler { status, .. }) = seen.recv().await else {
+                panic!("no answer");
+            };
+            revisions.push(status.config_revision.unwrap_or_default());
+        }
         follow.abort();
-        assert_eq!(status.boot_id, "p1");
-        assert_eq!(hits.load(Ordering::Relaxed), 4);
+        assert_eq!(revisions, ["r0", "r0", "r1"]);
+        assert_eq!(hits.load(Ordering::Relaxed), 6);
     }
 
     #[test]

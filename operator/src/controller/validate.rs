@@ -537,12 +537,16 @@ impl Validator<'_> {
         SecretValue::new(Vec::new())
     }
 
-    /// A number in the range of its type; the schema has checked its limits.
+    /// A number from 1 to what its type can hold; the schema has checked the
+    /// limits that mean something.
     fn number<T: TryFrom<i32> + From<u8>>(&mut self, path: &str, value: i32) -> T {
-        T::try_from(value).unwrap_or_else(|_| {
-            self.fault(path, format!("{value} is out of range"));
-            T::from(1)
-        })
+        T::try_from(value.max(0))
+            .ok()
+            .filter(|_| value > 0)
+            .unwrap_or_else(|| {
+                self.fault(path, format!("{value} is out of range"));
+                T::from(1)
+            })
     }
 }
 

@@ -8,7 +8,7 @@ use proxy_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointState, Judgement, Policy, Process, Verdict};
+use super::{EndpointState, Judgement, Policy, Process, Verdict, boot};
 
 /// A balancer and what is known of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,9 +75,7 @@ impl Balancer {
     }
 
     pub(super) fn answered(&mut self, status: &BalancerStatus, policy: Policy, now: Timestamp) {
-        self.judgement
-            .config_revision
-            .clone_from(&status.config_revision);
+        self.judgement.config_revision = status.config_revision.as_deref().map(boot);
         let report = TargetReport {
             state: status.state,
             boot_id: status.boot_id.clone(),

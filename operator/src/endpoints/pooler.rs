@@ -37,6 +37,8 @@ pub(super) struct View {
     pub(super) boot_id: Option<String>,
     /// When the balancer found a new process behind an unchanged judgement.
     pub(super) restarted_at: Option<Timestamp>,
+    /// The process with that bootId told the balancer that it drains.
+    pub(super) says_draining: bool,
 }
 
 impl Pooler {
@@ -65,7 +67,7 @@ impl Pooler {
         self.process = Process::Ended {
             at: now,
             reason: if planned {
-                format!("ended after draining, {reason}")
+                format!("{reason}, after draining")
             } else {
                 reason.to_owned()
             },
@@ -100,7 +102,7 @@ impl Pooler {
             }
             _ => false,
         };
-        if view.health == Health::Draining && self.is_of_this_process(&view) {
+        if view.says_draining && self.is_of_this_process(&view) {
             self.draining = true;
         }
         let reason = view.reason.clone();

@@ -54,7 +54,10 @@ impl Script {
         }
         target.reason = format!("check says {to}");
         target.report = Some(TargetReport {
-            state: TargetState::Ready,
+            state: match to {
+                Health::Draining => TargetState::Draining,
+                _ => TargetState::Ready,
+            },
             boot_id: boot_id.to_owned(),
             config_revision: None,
             clients: 0,
@@ -308,6 +311,36 @@ fn drained_pooler_is_no_outage() {
     );
 }
 
+/// A balancer goes on judging Draining until `rise` good checks of the process
+/// after, which it knows by then.
+#[test]
+fn process_after_a_drained_one_does_not_drain() {
+    let mut tier = Tier::running();
+    for balancer in &mut tier.balancers {
+        balancer.judges(0, Health::Draining, "a-0", false, 10.0);
+    }
+    tier.listen(10.0);
+    tier.ends(Id::pooler(0), "exit code 0", 15.0);
+    tier.starts(Id::pooler(0), 15.1);
+    tier.pooler_says(0, "b", TargetState::Ready, 15.2);
+    for balancer in &mut tier.balancers {
+        let report = balancer.targets[0].report.as_mut().unwrap();
+        report.boot_id = "b".to_owned();
+        report.state = TargetState::Ready;
+    }
+    tier.listen(16.0);
+    let judgement = tier.endpoints.judgement(Id::pooler(0));
+    assert_eq!(judgement.state, EndpointState::Down);
+    assert_eq!(judgement.reason, "exit code 0, after draining");
+    for balancer in &mut tier.balancers {
+        balancer.judges(0, Health::Up, "b", false, 18.0);
+    }
+    tier.listen(18.0);
+    let judgement = tier.endpoints.judgement(Id::pooler(0));
+    assert_eq!(judgement.state, EndpointState::Up);
+    assert_eq!(tier.people_hear(), Vec::<String>::new());
+}
+
 #[test]
 fn planned_end_that_does_not_come_back_is_an_outage() {
     let mut tier = Tier::running();
@@ -438,6 +471,27 @@ fn outage_during_the_operators_absence_is_told_once() {
             "26.7 pooler-0 UP after 6.7 s, 2 of 2: checks pass"
         ]
     );
+}
+
+#[test]
+fn balancer_that_tells_late_repeats_nothing() {
+    let mut tier = Tier::running();
+    let silent = tier
+        .endpoints
+        .balancer_silent(1, "timed out", POLICY, at(19.0));
+    tier.changes.extend(silent);
+    for (balancer, offset) in tier.balancers.iter_mut().zip([0.0, 0.7]) {
+        balancer.judges(0, Health::Down, "a-0", false, 20.0 + offset);
+        balancer.judges(0, Health::Up, "a-0", false, 26.0 + offset);
+    }
+    let [first, second] = &mut tier.balancers;
+    for (status, seconds) in [(first.status(), 26.0), (second.status(), 30.0)] {
+        let changes = tier
+            .endpoints
+            .balancers_said(&[status], POLICY, at(seconds));
+        tier.changes.extend(changes);
+    }
+    assert_eq!(tier.people_hear().len(), 2, "{:?}", tier.people_hear());
 }
 
 /// The operator is killed while a pooler is down, and finds it up.

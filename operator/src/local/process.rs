@@ -62,7 +62,7 @@ impl fmt::Display for Ending {
                 None => write!(f, "killed by signal {number}"),
             },
             Self::Unknown => {
-                f.write_str("ended; how is not known, for an earlier operator started it")
+                f.write_str("ended, how is not known: an earlier operator had started it")
             }
         }
     }

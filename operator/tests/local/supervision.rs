@@ -100,7 +100,7 @@ fn children_outlive_a_killed_operator_and_are_adopted() {
     let ended = second.of("ended", "pooler-0");
     assert_eq!(
         ended["reason"],
-        "ended; how is not known, for an earlier operator started it"
+        "ended, how is not known: an earlier operator had started it"
     );
     second.of("restarted", "pooler-0");
     assert_eq!(second.stop().code(), Some(0));

@@ -167,6 +167,11 @@ impl Shared {
         self.paused.store(paused, Ordering::SeqCst);
     }
 
+    /// Forgets past failures to open a server: the next attempt may come at once.
+    pub fn retry_now(&self) {
+        self.retry.succeeded();
+    }
+
     /// Whether granting is stopped.
     #[must_use]
     pub fn is_paused(&self) -> bool {
@@ -343,6 +348,11 @@ impl Pool {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Changes which idle server is taken (`server_round_robin`).
+    pub fn set_round_robin(&mut self, round_robin: bool) {
+        self.round_robin = round_robin;
     }
 
     /// Clients waiting here.

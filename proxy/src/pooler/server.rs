@@ -19,7 +19,7 @@ use super::{
     counters::NotOpened,
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
-    pools::{Known, PoolInfo, Settings},
+    pools::{Known, Settings},
     shared::{Mail, ServerRef, random},
     unix,
     worker::{Asker, Job, Password},
@@ -79,7 +79,8 @@ pub(super) struct Server {
     /// When its present transaction began, or its last one.
     pub(super) transaction_at: Moment,
     pub(super) query_at: Moment,
-    pub(super) choked_since: Option<Moment>,
+    /// When the query of ours that is under way began.
+    pub(super) setup_at: Moment,
 }
 
 impl Server {
@@ -92,6 +93,11 @@ impl Server {
     pub(super) fn is_opening(&self) -> bool {
         !matches!(self.phase, Phase::Ready | Phase::Closing { .. })
             || self.setup == Some(Setup::Connect)
+    }
+
+    /// Told to go, and still counted.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
     }
 
     /// Whether it was told to go and had its time.
@@ -232,7 +238,7 @@ impl EventLoop {
             used_at: now,
             transaction_at: now,
             query_at: now,
-            choked_since: None,
+            setup_at: now,
         });
     }
 
@@ -255,12 +261,11 @@ impl EventLoop {
         }
         match server.io.flush() {
             Ok(true) => {
-                server.choked_since = None;
                 if let Some(client) = server.client {
                     self.resume_client(client);
                 }
             }
-            Ok(false) => server.choked_since = Some(self.now),
+            Ok(false) => {}
             Err(error) => self.server_lost(key, &format!("cannot send: {error}")),
         }
     }
@@ -513,7 +518,11 @@ impl EventLoop {
         let local = self.pool(id);
         local.last_failure = None;
         let next = local.pool.opened(key, now);
-        tracing::debug!(database = %local.info.database, user = %local.info.user, "server opened");
+        tracing::debug!(
+            database = local.info.database.as_str(),
+            user = local.info.user.as_str(),
+            "server opened"
+        );
         self.returned(key, next);
         self.step_pool(id);
     }
@@ -549,7 +558,13 @@ impl EventLoop {
         let failures = local.pool.open_failed(failure.into(), now);
         // The first of a row, and each tenth: the others say the same.
         if failures % 10 == 1 {
-            tracing::warn!(database = %local.info.database, user = %local.info.user, reason, failures, "cannot open a server");
+            tracing::warn!(
+                database = local.info.database.as_str(),
+                user = local.info.user.as_str(),
+                reason,
+                failures,
+                "cannot open a server"
+            );
         }
         local.last_failure = Some(reason.to_owned());
         self.step_pool(id);
@@ -578,9 +593,11 @@ impl EventLoop {
         server.phase = Phase::Closing {
             until: now + CLOSING_MAX,
         };
+        let cut = server.session.mid_message();
         let (pool, client) = (server.pool, server.client.take());
         if let Some(client) = client.and_then(|key| self.clients.get_mut(key)) {
             client.server = None;
+            client.cut = cut;
         }
         self.pool(pool).pool.retire(key);
         self.forget_cancels(key);
@@ -609,7 +626,13 @@ impl EventLoop {
         // what the server did not send.
         let is_told = server.session.is_ending() || server.session.mid_message();
         let local = self.pools[id].as_ref().expect("a server has a pool");
-        tracing::info!(database = %local.info.database, user = %local.info.user, pid = server.process_id, reason, "server lost");
+        tracing::info!(
+            database = local.info.database.as_str(),
+            user = local.info.user.as_str(),
+            pid = server.process_id,
+            reason,
+            "server lost"
+        );
         self.close_server(key, reason);
         self.server_closed(key);
         if let Some(client) = client {
@@ -671,24 +694,35 @@ impl EventLoop {
     }
 
     /// Closes an idle server of another pool that shares the limit which stands
-    /// in the way of the pool `id`, here or on another loop.
+    /// in the way of the pool `id`, unless one is on its way out already.
     pub(super) fn evict_idle(&mut self, id: usize) {
-        let waiting = self.pool(id).info.clone();
-        let shares = |other: &PoolInfo| {
-            let same = other.database == waiting.database || other.user == waiting.user;
-            same && other.id != id
+        let (database, user) = {
+            let info = &self.pool(id).info;
+            (info.database.clone(), info.user.clone())
         };
-        let here = self
-            .pools
+        let shares = |other: usize| {
+            let info = self.pools[other].as_ref().map(|local| &local.info);
+            info.is_some_and(|info| info.database == database || info.user == user)
+        };
+        let leaving = self
+            .servers
             .iter()
-            .flatten()
-            .find(|local| shares(&local.info) && local.pool.idle_len() > 0);
-        if let Some(local) = here {
-            let victim = local.info.id;
-            return self.evicted(victim);
+            .any(|(_, server)| server.is_closing() && shares(server.pool));
+        if leaving {
+            return;
+        }
+        let idle = self.pools.iter().flatten().find_map(|local| {
+            let other = local.info.id;
+            (other != id && shares(other))
+                .then(|| local.pool.idle().next())
+                .flatten()
+        });
+        if let Some((key, _)) = idle {
+            return self.close_server(key, "another pool needs its place");
         }
         let elsewhere = self.shared.pools.all().into_iter().find_map(|other| {
-            let thread = shares(&other).then(|| other.shared.loop_with_idle())??;
+            let shares = other.database == database || other.user == user;
+            let thread = (other.id != id && shares).then(|| other.shared.loop_with_idle())??;
             Some((thread, other.id))
         });
         if let Some((thread, pool)) = elsewhere {
@@ -696,13 +730,14 @@ impl EventLoop {
         }
     }
 
-    /// Another pool needs the place of an idle server of this one.
+    /// A pool that shares a limit with this one has a waiter on another loop.
     pub(super) fn evicted(&mut self, id: usize) {
-        let Some(Some(local)) = self.pools.get(id) else {
+        let mut servers = self.servers.iter();
+        if servers.any(|(_, server)| server.is_closing() && server.pool == id) {
             return;
-        };
-        let victim = local.pool.idle().next();
-        if let Some((key, _)) = victim {
+        }
+        let local = self.pools.get(id).and_then(Option::as_ref);
+        if let Some((key, _)) = local.and_then(|local| local.pool.idle().next()) {
             self.close_server(key, "another pool needs its place");
         }
     }

@@ -1,0 +1,234 @@
+//! Everything that is looked up, found and decided before a tier is run.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use sha2::Sha256;
+
+use super::{
+    LocalError, Options, files, host, ports,
+    ports::Ports,
+    process::{self, Process},
+    runner::{self, Found, Plan},
+    store::{State, Store},
+};
+use crate::{
+    controller::{
+        build::{self, Realisation, Tier},
+        validate::{Channel, ValidatedCluster},
+    },
+    endpoints::{Endpoints, Id},
+    notify::{ChannelConfig, Notifier},
+    webhook::Webhook,
+};
+
+/// The folder of the programs, absolute; both must be there.
+pub(super) fn programs(bin_dir: Option<&Path>) -> Result<PathBuf, LocalError> {
+    let folder = match bin_dir {
+        Some(folder) => folder.to_owned(),
+        None => {
+            let own = std::env::current_exe().map_err(host("cannot find our own program"))?;
+            own.parent().map(Path::to_owned).unwrap_or_default()
+        }
+    };
+    for name in ["pooler", "balancer"] {
+        let program = folder.join(name);
+        if !program.is_file() {
+            return Err(LocalError::Program(program));
+        }
+    }
+    folder
+        .canonicalize()
+        .map_err(host("cannot use the folder of the programs"))
+}
+
+/// Everything that is known before anything is started.
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) state: State,
+    pub(super) found: Vec<Found>,
+    pub(super) notes: Vec<String>,
+}
+
+pub(super) fn prepare(
+    cluster: &ValidatedCluster,
+    options: &Options,
+    store: &Store,
+    bin_dir: PathBuf,
+) -> Result<Prepared, LocalError> {
+    let now = Timestamp::now();
+    let tier = build::tier(cluster);
+    let remembered = store.load()?;
+    if let Some(state) = &remembered
+        && state.cluster != cluster.name
+    {
+        return Err(LocalError::OtherCluster {
+            folder: store.folder().to_owned(),
+            owner: state.cluster.clone(),
+        });
+    }
+    let mut state = match remembered {
+        Some(state) => state,
+        None => {
+            let endpoints = Endpoints::new(tier.pooler.replicas, tier.balancer.replicas, now);
+            State::new(
+                cluster.name.clone(),
+                new_key()?,
+                endpoints,
+                Notifier::default(),
+            )
+        }
+    };
+    let mut notes = Vec::new();
+    let mut running = running(store, &mut state, &tier, &mut notes);
+    let ids: Vec<Id> = running.iter().map(|(id, ..)| *id).collect();
+    if state.stopped && ids.is_empty() {
+        state.endpoints.begin(now);
+    } else {
+        state.endpoints.resume(now);
+    }
+    state
+        .endpoints
+        .resize(tier.pooler.replicas, tier.balancer.replicas, now);
+
+    let held = files::held(store, &ids, tier.pooler.replicas as usize);
+    let ports = ports::plan(&tier, options.bind, options.port_offset, &held)?;
+    let revision = build::revision(&tier, state.key.as_bytes());
+    let realisation = realisation(&ports, store, &revision);
+    let texts = files::render(&tier, &realisation);
+    let shared =
+        files::write_shared(store, &tier).map_err(host("cannot write into the state folder"))?;
+    let found = running
+        .drain(..)
+        .map(|(id, (process, waiter))| Found {
+            change: files::compare(store, id, &texts[&id], shared),
+            id,
+            process,
+            waiter,
+        })
+        .collect();
+    state
+        .notifier
+        .configure(&channel_configs(&cluster.channels, &state.key));
+    state.notifier.resume();
+    let webhooks = cluster
+        .channels
+        .iter()
+        .map(|channel| (channel.name.clone(), channel.webhook.clone()));
+    let plan = Plan {
+        ports,
+        texts,
+        revision,
+        bin_dir,
+        resync: cluster.monitoring_interval,
+        webhooks: webhooks.collect(),
+        tier,
+    };
+    Ok(Prepared {
+        plan,
+        state,
+        found,
+        notes,
+    })
+}
+
+type Running = Vec<(Id, (Process, process::Waiter))>;
+
+/// The children that run already. Those that the tier has no place for any more
+/// are told to end.
+fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String>) -> Running {
+    let mut marked = process::marked(&runner::mark_prefix(store));
+    // What is remembered is as good as a mark, where both are the same process.
+    for (name, identity) in &state.children {
+        marked
+            .entry(name.clone())
+            .or_insert_with(|| identity.clone());
+    }
+    let poolers = (0..tier.pooler.replicas as usize).map(Id::pooler);
+    let balancers = (0..tier.balancer.replicas as usize).map(Id::balancer);
+    let mut running = Vec::new();
+    for id in poolers.chain(balancers) {
+        let adopted = marked.remove(&id.name());
+        if let Some(held) = adopted.as_ref().and_then(Process::adopt) {
+            running.push((id, held));
+        }
+    }
+    for (name, identity) in marked {
+        if let Some((process, _)) = Process::adopt(&identity) {
+            process.terminate();
+            notes.push(format!("{name} is not needed any more and was told to end"));
+        }
+        state.children.remove(&name);
+        state.notifier.forget(&name);
+    }
+    running
+}
+
+fn realisation(ports: &Ports, store: &Store, revision: &str) -> Realisation {
+    Realisation {
+        service: ports.service,
+        // Also for one alone, so that a second may join it.
+        shared_service: true,
+        poolers: ports.poolers.clone(),
+        dashboards: ports.dashboards.clone(),
+        files: store.conf(),
+        revision: revision.to_owned(),
+    }
+}
+
+fn channel_configs(channels: &[Channel], key: &str) -> Vec<ChannelConfig> {
+    channels
+        .iter()
+        .map(|channel| ChannelConfig {
+            name: channel.name.clone(),
+            fingerprint: match &channel.webhook {
+                Webhook::Url(url) => fingerprint(url.as_str(), key),
+                Webhook::Placeholder => String::new(),
+            },
+            configured: matches!(channel.webhook, Webhook::Url(_)),
+            send_resolved: channel.send_resolved,
+        })
+        .collect()
+}
+
+/// Tells whether a URL changed, without telling the URL.
+fn fingerprint(url: &str, key: &str) -> String {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(url.as_bytes());
+    hex(&mac.finalize().into_bytes()[..8])
+}
+
+fn new_key() -> Result<String, LocalError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|error| host("cannot make a key")(io::Error::other(error)))?;
+    Ok(hex(&key))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_differ_and_tell_nothing() {
+        let one = fingerprint("https://hooks.slack.com/services/a", "key");
+        assert_ne!(
+            one,
+            fingerprint("https://hooks.slack.com/services/b", "key")
+        );
+        assert_ne!(
+            one,
+            fingerprint("https://hooks.slack.com/services/a", "other")
+        );
+        assert_eq!(one.len(), 16);
+    }
+}

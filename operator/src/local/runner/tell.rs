@@ -1,0 +1,205 @@
+//! What the main loop keeps, posts and shows.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Happening, READY_PATIENCE, Runner};
+use crate::{
+    api::Component,
+    controller::status::{self, Observed},
+    http::Snapshot,
+    local::output::{self, Event, Running, Table},
+    metrics,
+    notify::{Outcome, Post},
+    slack,
+    webhook::Webhook,
+};
+
+impl Runner {
+    /// Keeps what happened, then posts what should be told, kept before too,
+    /// then prints.
+    pub(super) fn settle(&mut self) {
+        let before = self.dirty;
+        if self.keep() {
+            let posts = self.state.notifier.claim(Timestamp::now());
+            self.dirty = !posts.is_empty();
+            let kept = self.keep();
+            for post in posts {
+                self.post(post, kept);
+            }
+        }
+        if before {
+            self.publish();
+        }
+        self.output.flush(Timestamp::now());
+    }
+
+    /// Writes what is remembered, if it changed. False if the disk refuses.
+    pub(super) fn keep(&mut self) -> bool {
+        if !self.dirty {
+            return true;
+        }
+        match self.store.save(&self.state) {
+            Ok(()) => {
+                self.dirty = false;
+                self.disk_fails = false;
+            }
+            Err(error) if !self.disk_fails => {
+                self.disk_fails = true;
+                let folder = self.store.folder().display().to_string();
+                self.note(&format!(
+                    "{folder}: what happens cannot be kept, so nobody is told of it: {error}"
+                ));
+            }
+            Err(_) => {}
+        }
+        !self.dirty
+    }
+
+    pub(super) fn post(&mut self, post: Post, kept: bool) {
+        self.posts_under_way += 1;
+        let happenings = self.happenings.0.clone();
+        let slack = self.slack.clone();
+        let webhook = self.plan.webhooks.get(&post.channel).cloned();
+        let message = slack::render(&post, &self.context, Timestamp::now());
+        tokio::spawn(async move {
+            let outcome = match webhook {
+                Some(Webhook::Url(url)) if kept => slack.post(&url, &message).await,
+                _ => Outcome::Failed("the claim could not be kept".to_owned()),
+            };
+            let posted = Happening::Posted {
+                post: Box::new(post),
+                outcome,
+            };
+            // Without a main loop there is nobody to tell.
+            let _ = happenings.send(posted).await;
+        });
+    }
+
+    /// Brings status, metrics and table up to date.
+    pub(super) fn publish(&mut self) {
+        let now = Timestamp::now();
+        let endpoints = self.state.endpoints.statuses();
+        let notifications = self.state.notifier.statuses();
+        let observed = Observed {
+            generation: None,
+            revision: &self.plan.revision,
+            endpoints: &endpoints,
+            notifications: &notifications,
+        };
+        self.status = status::status(&observed, &self.status, now);
+        let cluster = &self.plan.tier.name;
+        let children: Vec<&Running> = self.children.values().map(|child| &child.running).collect();
+        self.snapshot.send_replace(Snapshot {
+            not_ready: self.stopping.then(|| "stopping".to_owned()),
+            metrics: metrics::page(cluster, &self.status, &self.counters),
+            status: json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "cluster": cluster,
+                "service": self.plan.ports.service,
+                "stateDir": self.store.folder(),
+                "configRevision": self.plan.revision,
+                "children": children,
+                "status": self.status,
+            }),
+        });
+        let table = self.table();
+        self.output.show(table);
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let rows = self.children.iter().map(|(id, child)| {
+            let judgement = self.state.endpoints.judgement(*id);
+            output::Row {
+                name: id.name(),
+                state: judgement.state,
+                since: judgement.since,
+                pid: child.process.as_ref().map(|process| process.identity.pid),
+                address: child.running.address.to_string(),
+                http: child.running.http.to_string(),
+                reason: judgement.reason.clone(),
+            }
+        });
+        Table {
+            title: format!(
+                "{} on {} · {} poolers, {} balancers up · operator http://{}/status",
+                self.plan.tier.name,
+                self.plan.ports.service,
+                self.status.poolers.summary,
+                self.status.balancer.summary,
+                self.plan.ports.operator
+            ),
+            rows: rows.collect(),
+            notifications: self.state.notifier.statuses(),
+        }
+    }
+
+    pub(super) fn posted(&mut self, post: &Post, outcome: Outcome) {
+        self.posts_under_way -= 1;
+        let now = Timestamp::now();
+        let (result, problem) = match &outcome {
+            Outcome::Delivered => ("delivered", None),
+            Outcome::Failed(reason) => ("failed", Some((reason.clone(), true))),
+            Outcome::Unclear(reason) => ("unclear", Some((reason.clone(), true))),
+            Outcome::Throttled(wait) => {
+                let reason = format!("asked to wait for {} s", wait.as_secs());
+                ("throttled", Some((reason, true)))
+            }
+            Outcome::Refused(reason) => ("refused", Some((reason.clone(), false))),
+        };
+        self.counters.notification(&post.channel, result);
+        let event = match &problem {
+            None => Event::Notified(post),
+            Some((problem, tries_again)) => Event::NotNotified {
+                post,
+                problem,
+                tries_again: *tries_again,
+            },
+        };
+        self.output.tell(&event, now);
+        self.state
+            .notifier
+            .finished(&post.channel, outcome, now, jitter());
+        self.dirty = true;
+    }
+
+    pub(super) fn tell_when_ready(&mut self) {
+        if self.ready_told || self.stopping {
+            return;
+        }
+        let (poolers_up, poolers) = self.state.endpoints.count(Component::Pooler);
+        let (balancers_up, balancers) = self.state.endpoints.count(Component::Balancer);
+        let all = poolers_up == poolers && balancers_up == balancers;
+        let some = poolers_up > 0 && balancers_up > 0 && self.begun.elapsed() > READY_PATIENCE;
+        if !all && !some {
+            return;
+        }
+        self.ready_told = true;
+        self.publish();
+        let ready = output::Ready {
+            cluster: self.plan.tier.name.clone(),
+            service: self.plan.ports.service,
+            operator: self.plan.ports.operator,
+            state_dir: self.store.folder().to_owned(),
+            poolers_up,
+            poolers,
+            balancers_up,
+            balancers,
+            endpoints: self
+                .children
+                .values()
+                .map(|child| child.running.clone())
+                .collect(),
+        };
+        self.output.tell(&Event::Ready(&ready), Timestamp::now());
+    }
+}
+
+fn jitter() -> f64 {
+    let mut random = [0];
+    // Without randomness the middle does.
+    match getrandom::fill(&mut random) {
+        Ok(()) => f64::from(random[0]) / 255.0,
+        Err(_) => 0.5,
+    }
+}
