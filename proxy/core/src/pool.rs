@@ -459,6 +459,9 @@ impl Pool {
         if (missing == 0 && !below_min) || self.opening >= OPENING_MAX {
             return Step::Wait;
         }
+        if missing == 0 && self.shared.budgets.iter().any(|it| it.is_wanted(now)) {
+            return Step::Wait;
+        }
         if let Some(moment) = self.shared.retry.not_before(now, self.opening > 0) {
             return moment.map_or(Step::Wait, Step::WaitUntil);
         }
@@ -472,7 +475,10 @@ impl Pool {
             }
             // The minimum is not worth another pool's server.
             Err(_) if missing == 0 => Step::Wait,
-            Err(Full::Budget) => Step::Evict,
+            Err(Full::Budget) => {
+                self.shared.budgets.iter().for_each(|it| it.want(now));
+                Step::Evict
+            }
             Err(Full::Pool) => self.look_again(now),
         }
     }

@@ -393,6 +393,7 @@ impl EventLoop {
             Mail::Accepted(stream, address) => self.accepted(stream, address),
             Mail::Server(moved) => self.server_arrived(*moved),
             Mail::Ask { pool, from } => self.asked_for_server(pool, from),
+            Mail::Evict { pool } => self.evicted(pool),
             Mail::Verifier { client, verifier } => self.verifier_derived(client, &verifier),
             Mail::Keys { server, keys } => self.keys_derived(server, &keys),
             Mail::Resolved { server, addresses } => self.resolved(server, addresses),
@@ -465,7 +466,7 @@ impl EventLoop {
                     let from = self.thread;
                     self.shared.tell(thread, Mail::Ask { pool: id, from });
                     // Should it be too late there, ask again soon.
-                    self.pool(id).step_at = Some(now + TICK);
+                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
                     return;
                 }
                 Step::Evict => {

@@ -342,6 +342,9 @@ impl EventLoop {
         let Some(server) = self.servers.get(server_key) else {
             return;
         };
+        if server.session.is_ending() {
+            return self.server_lost(server_key, "PostgreSQL ends the connection");
+        }
         if server.setup.is_some() {
             if let Some(succeeded) = server.session.ours_succeeded() {
                 self.set_up_done(server_key, succeeded);

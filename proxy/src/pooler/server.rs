@@ -20,7 +20,7 @@ use super::{
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
     pools::{Known, Settings},
-    shared::{ServerRef, random},
+    shared::{Mail, ServerRef, random},
     unix,
     worker::{Asker, Job, Password},
 };
@@ -622,6 +622,9 @@ impl EventLoop {
             return self.open_failed(key, reason, None);
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
+        // An error of ours would be a second one, or be taken for the rest of
+        // what the server did not send.
+        let is_told = server.session.is_ending() || server.session.mid_message();
         let local = self.pools[id].as_ref().expect("a server has a pool");
         tracing::info!(
             database = local.info.database.as_str(),
@@ -640,6 +643,8 @@ impl EventLoop {
                 if let Request::Granted(server) = self.pool(id).pool.requeue(client, since) {
                     self.serve(client, server);
                 }
+            } else if is_told {
+                self.end_client(client, &[]);
             } else {
                 self.refuse_client(
                     client,
@@ -713,6 +718,26 @@ impl EventLoop {
                 .flatten()
         });
         if let Some((key, _)) = idle {
+            return self.close_server(key, "another pool needs its place");
+        }
+        let elsewhere = self.shared.pools.all().into_iter().find_map(|other| {
+            let shares = other.database == database || other.user == user;
+            let thread = (other.id != id && shares).then(|| other.shared.loop_with_idle())??;
+            Some((thread, other.id))
+        });
+        if let Some((thread, pool)) = elsewhere {
+            self.shared.tell(thread, Mail::Evict { pool });
+        }
+    }
+
+    /// A pool that shares a limit with this one has a waiter on another loop.
+    pub(super) fn evicted(&mut self, id: usize) {
+        let mut servers = self.servers.iter();
+        if servers.any(|(_, server)| server.is_closing() && server.pool == id) {
+            return;
+        }
+        let local = self.pools.get(id).and_then(Option::as_ref);
+        if let Some((key, _)) = local.and_then(|local| local.pool.idle().next()) {
             self.close_server(key, "another pool needs its place");
         }
     }

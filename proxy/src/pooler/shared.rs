@@ -67,6 +67,8 @@ pub(super) enum Mail {
     Server(Box<Moved>),
     /// Another loop would like an idle server of that pool.
     Ask { pool: usize, from: Thread },
+    /// A pool that shares a limit with that one needs a place: close an idle server.
+    Evict { pool: usize },
     /// The verifier that a client's login waits for.
     Verifier {
         client: ClientRef,

@@ -1,6 +1,15 @@
 //! A limit on servers that several pools share.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use super::{LOOK_AGAIN, Moment};
+
+/// For how long a place is kept for a waiter that was refused one. It asks
+/// again every [`LOOK_AGAIN`].
+const WANTED: Duration = LOOK_AGAIN.saturating_mul(10);
 
 /// `max_db_connections` or `max_user_connections` of one database or user.
 #[derive(Debug)]
@@ -8,6 +17,8 @@ pub struct Budget {
     /// 0 means unlimited.
     limit: AtomicU32,
     used: AtomicU32,
+    /// When a waiter was last refused a place; 0 is never.
+    wanted_us: AtomicU64,
 }
 
 impl Budget {
@@ -17,6 +28,7 @@ impl Budget {
         Self {
             limit: AtomicU32::new(limit),
             used: AtomicU32::new(0),
+            wanted_us: AtomicU64::new(0),
         }
     }
 
@@ -35,6 +47,17 @@ impl Budget {
     #[must_use]
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::SeqCst)
+    }
+
+    /// Takes note that a waiter has been refused a place.
+    pub(super) fn want(&self, now: Moment) {
+        self.wanted_us.store(now.0, Ordering::SeqCst);
+    }
+
+    /// Whether the next place is for a waiter, not for a pool's minimum.
+    pub(super) fn is_wanted(&self, now: Moment) -> bool {
+        let wanted = self.wanted_us.load(Ordering::SeqCst);
+        wanted > 0 && now.since(Moment(wanted)) < WANTED
     }
 
     pub(super) fn take(&self) -> bool {

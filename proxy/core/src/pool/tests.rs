@@ -206,6 +206,24 @@ fn nobody_is_evicted_for_a_minimum() {
 }
 
 #[test]
+fn a_place_that_a_waiter_wants_is_not_for_a_minimum() {
+    let budget = Arc::new(Budget::new(1));
+    let limits = Limits {
+        size_min: 1,
+        ..LIMITS
+    };
+    let [mut a, mut b] =
+        [0, 1].map(|_| Pool::new(0, Shared::new(1, limits, vec![budget.clone()]), false));
+    let now = Moment(1);
+    assert_eq!(open(&mut a, 10, now), Returned::Kept);
+    b.request(0, now);
+    assert_eq!(b.next_step(now), Step::Evict);
+    a.closed(10);
+    assert_eq!(a.next_step(now), Step::Wait, "or it would take it back");
+    assert_eq!(b.next_step(now + LOOK_AGAIN), Step::Open);
+}
+
+#[test]
 fn there_is_a_pause_after_a_rejected_login_even_if_none_is_configured() {
     let mut pool = pool(Limits {
         login_retry: Duration::ZERO,

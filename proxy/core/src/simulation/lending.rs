@@ -166,9 +166,8 @@ impl World {
                     return self.step_later(thread, id, now + LOOK_AGAIN);
                 }
                 Step::Evict => {
-                    if !self.evict_idle(thread, id) {
-                        return self.step_later(thread, id, now + LOOK_AGAIN);
-                    }
+                    self.evict_idle(thread, id);
+                    return self.step_later(thread, id, now + LOOK_AGAIN);
                 }
                 Step::WaitUntil(moment) => return self.step_later(thread, id, moment),
                 Step::Wait => return,
@@ -177,15 +176,13 @@ impl World {
     }
 
     /// Closes an idle server of another pool, which here share all budgets.
-    /// Says whether it is closed already.
-    fn evict_idle(&mut self, thread: Thread, id: usize) -> bool {
+    fn evict_idle(&mut self, thread: Thread, id: usize) {
         let parts = self.parts[thread].iter().enumerate();
         let victim = parts
             .filter(|(other, _)| *other != id)
             .find_map(|(_, part)| part.idle().next());
         if let Some((key, _)) = victim {
-            self.close_server(key);
-            return true;
+            return self.close_server(key);
         }
         let others = self.pools.iter().enumerate();
         let elsewhere = others
@@ -194,7 +191,6 @@ impl World {
         if let Some((thread, pool)) = elsewhere {
             self.tell(thread, Letter::Evict { pool });
         }
-        false
     }
 
     fn open_server(&mut self, thread: Thread, id: usize) {
@@ -253,6 +249,7 @@ impl World {
         let in_setup = server.setup.is_some();
         let told = server.session.is_ending() || server.session.mid_message();
         self.close_server(key);
+        self.server_closed(key);
         if let Some(client_key) = client {
             if in_setup {
                 let client = &mut self.clients[client_key];
@@ -273,15 +270,28 @@ impl World {
 
     /// Closes a server that was open.
     pub(super) fn close_server(&mut self, key: ServerKey) {
-        self.note(|| format!("server {key} closed"));
+        self.note(|| format!("server {key} is told to go"));
         let server = &mut self.servers[key];
-        server.place = Place::Closed;
+        server.place = Place::Closing;
         server.setup = None;
         if let Some(client) = server.client.take() {
             self.clients[client].server = None;
         }
         let (thread, id) = (server.thread, server.pool);
+        self.parts[thread][id].retire(key);
+        self.soon(Event::Closed(key));
+    }
+
+    /// PostgreSQL has closed its side of a server that was told to go.
+    pub(super) fn server_closed(&mut self, key: ServerKey) {
+        let server = &mut self.servers[key];
+        if server.place != Place::Closing {
+            return;
+        }
+        server.place = Place::Closed;
+        let (thread, id) = (server.thread, server.pool);
         self.parts[thread][id].closed(key);
+        self.step_pool(thread, id);
     }
 
     /// A cancel request for what the client runs has found the client's loop.
@@ -300,7 +310,7 @@ impl World {
     }
 
     pub(super) fn cancel_ended(&mut self, server_key: ServerKey) {
-        if self.servers[server_key].place == Place::Closed {
+        if !self.is_alive(server_key) {
             return;
         }
         self.servers[server_key].session.cancel_ended();
@@ -315,7 +325,7 @@ impl World {
                 self.refuse_client(client, SqlState::INTERNAL, "query_wait_timeout");
             }
             let idle = self.idle_longest;
-            while let Some(server) = self.parts[thread][id].idle_too_long(idle, self.now) {
+            if let Some(server) = self.parts[thread][id].idle_too_long(idle, self.now) {
                 self.close_server(server);
             }
             // For the minimum; waiters must not depend on it.

@@ -71,6 +71,8 @@ pub(super) enum Place {
     Here,
     /// On its way to another loop.
     Moving,
+    /// Told to go; it counts until PostgreSQL has closed its side, too.
+    Closing,
     Closed,
 }
 

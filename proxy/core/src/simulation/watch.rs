@@ -280,6 +280,10 @@ impl World {
                     self.fail(Rule::Counts, format!("server {key} ends with {due} due"));
                 }
                 self.close_server(key);
+                // Without what follows: the minimum would be opened again.
+                let server = &mut self.servers[key];
+                server.place = Place::Closed;
+                self.parts[server.thread][server.pool].closed(key);
             }
         }
         self.check();

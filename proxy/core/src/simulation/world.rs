@@ -45,6 +45,7 @@ pub(super) enum Event {
     Letter(Thread, Letter),
     Step(Thread, usize),
     Opened(ServerKey),
+    Closed(ServerKey),
     CancelArrives(ServerKey, ClientKey),
     CancelEnded(ServerKey),
     Janitor(Thread),
@@ -288,7 +289,7 @@ impl World {
             .all(|client| client.gone && client.application.is_over());
         let servers = self.servers.iter();
         let at_rest = |server: &Server| match server.place {
-            Place::Opening | Place::Moving => false,
+            Place::Opening | Place::Moving | Place::Closing => false,
             Place::Here => server.setup.is_none() && server.client.is_none() && !server.orphaned,
             Place::Closed => true,
         };
@@ -325,6 +326,7 @@ impl World {
                 };
                 self.opened(key, failure);
             }
+            Event::Closed(key) => self.server_closed(key),
             Event::CancelArrives(server, client) => self.cancel_arrives(server, client),
             Event::CancelEnded(server) => self.cancel_ended(server),
             Event::Janitor(thread) => {
@@ -356,7 +358,7 @@ impl World {
     }
 
     pub(super) fn is_alive(&self, key: ServerKey) -> bool {
-        self.servers[key].place != Place::Closed
+        !matches!(self.servers[key].place, Place::Closing | Place::Closed)
     }
 
     fn stuck(&mut self, why: &str) {
