@@ -152,7 +152,7 @@ fn start_loops(
         let event_loop = EventLoop::new(prepared, index, shared.clone(), listener.take());
         let thread = std::thread::Builder::new().name(format!("loop-{index}"));
         loops.push(thread.spawn(move || {
-            let _guard = AbortOnPanic;
+            let _guard = crate::AbortOnPanic;
             event_loop.run();
         })?);
     }
@@ -165,18 +165,6 @@ fn start_loops(
         "listening, checking targets"
     );
     Ok((shared, loops))
-}
-
-/// A loop that panicked leaves its sessions hanging: the process ends, and its
-/// supervisor starts a clean one. Release builds abort on any panic.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
-    }
 }
 
 fn boot_id() -> io::Result<String> {

@@ -33,13 +33,13 @@ use tokio::sync::Semaphore;
 use crate::net::{self, ListenError, Tuning};
 
 /// Connections at once; more wait in the kernel's queue.
-pub const CONNECTIONS_MAX: usize = 128;
+pub const CONNECTIONS_MAX: usize = 512;
 const BACKLOG: i32 = 128;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the end of one request to the end of the next one's headers; it is the
 /// idle time of a kept connection too.
-const HEADER_TIME_MAX: Duration = Duration::from_secs(30);
+const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest a request may take: a long poll of 60 s and some.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(75);
 /// A reader that takes nothing for so long is gone.

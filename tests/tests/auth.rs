@@ -2,7 +2,7 @@
 //! kept in userlist.txt, in front of every kind of PostgreSQL.
 
 use anyhow::{Result, ensure};
-use tests::{Pooler, Postgres, raw};
+use tests::{Pooler, Postgres, Raw, raw};
 
 const PASSWORD: &str = "secret";
 
@@ -157,7 +157,7 @@ fn refusals_carry_the_sqlstate_and_say_nothing_of_who_exists() -> Result<()> {
 fn an_unknown_database_is_named() -> Result<()> {
     let postgres = Postgres::start()?;
     let pooler = Pooler::in_front_of(&postgres).start()?;
-    let error = tests::Raw::connect(pooler.address(), "app", "nowhere").unwrap_err();
+    let error = Raw::connect(pooler.address(), "app", "nowhere").unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error:#}");
     if !tests::pooler::is_original() {
         assert_eq!(raw::code_of(&error), "3D000");
@@ -173,7 +173,7 @@ fn a_refused_server_login_reaches_the_client() -> Result<()> {
         .database("shop", &postgres)
         .user("app", "outdatedAndStillSecret")
         .start()?;
-    let told = match tests::Raw::connect(pooler.address(), "app", "shop") {
+    let told = match Raw::connect(pooler.address(), "app", "shop") {
         Err(error) => error.to_string(),
         Ok(mut client) => match client.query("SELECT 1") {
             Err(error) => error.to_string(),
@@ -237,5 +237,26 @@ fn tls_from_clients_in_every_mode() -> Result<()> {
             assert_eq!(by(&options), encrypted, "{version} to {mode}");
         }
     }
+    Ok(())
+}
+
+/// A client in a hurry sends its first query behind its password.
+#[test]
+fn what_follows_the_password_is_answered() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let pooler = Pooler::in_front_of(&postgres)
+        .set("auth_type", "plain")
+        .start()?;
+    let mut client = Raw::open(pooler.address())?;
+    client.send(&proxy_core::wire::startup(&[
+        ("user", "app"),
+        ("database", "shop"),
+    ]))?;
+    let mut both = proxy_core::wire::password(b"secret");
+    both.extend(proxy_core::wire::query("SELECT 42"));
+    client.send(&both)?;
+    client.until_ready()?;
+    let outcome = client.until_ready()?;
+    anyhow::ensure!(outcome.value().as_deref() == Some("42"), "{outcome:?}");
     Ok(())
 }

@@ -284,3 +284,48 @@ fn a_balancer_stands_the_same() -> Result<()> {
     assert_eq!(deaf.until_ready()?.rows().len(), 200_000);
     Ok(())
 }
+
+/// A message cut in two whose rest never reaches the server: the server must
+/// not be given to anybody else, for it would take their query for the rest.
+#[test]
+fn a_server_left_in_mid_message_serves_nobody_else() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let pooler = Pooler::in_front_of(&postgres)
+        .set("default_pool_size", "1")
+        .start()?;
+    let mut client = pooler.client()?;
+    let mut first = proxy_core::wire::query("SELECT 1");
+    let copy = proxy_core::wire::message(b'd', |out| out.extend([b'x'; 1_000]));
+    first.extend(&copy[..15]);
+    client.send(&first)?;
+    ensure!(client.until_ready()?.code().is_empty());
+    let mut rest = copy[15..].to_vec();
+    rest.extend(proxy_core::wire::message(b'!', |_| {}));
+    client.send(&rest)?;
+    ends_clearly(client, Duration::from_secs(5))?;
+    for _ in 0..3 {
+        ensure!(pooler.client()?.value("SELECT 42")? == "42");
+    }
+    Ok(())
+}
+
+/// A name cannot write lines of its own into the log.
+#[test]
+fn a_name_cannot_forge_the_log() -> Result<()> {
+    let tier = tier()?;
+    let name = "x\n2026-01-01T00:00:00Z ERROR forged";
+    let refused = Raw::connect(tier.pooler.address(), name, "shop").err();
+    ensure!(refused.is_some_and(|error| raw::code_of(&error) == "28000"));
+    wait::until_true("the refusal in the log", Duration::from_secs(5), || {
+        tier.pooler.log().contains("client refused")
+    })?;
+    ensure!(
+        !tier
+            .pooler
+            .log()
+            .lines()
+            .any(|line| line.contains("forged") && line.starts_with("2026-01-01")),
+        "it did"
+    );
+    Ok(())
+}

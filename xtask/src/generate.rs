@@ -1,24 +1,29 @@
 //! `cargo xtask generate`: golden files and reference pages are written by the
-//! same tests that compare them.
+//! same tests that compare them: those beside the code, and test targets that
+//! are called `golden`.
 
 use anyhow::{Result, ensure};
 
 use crate::{
-    stage::{cargo, cargo_test},
+    stage::{Tally, cargo, cargo_test},
     test::Targets,
 };
 
 /// Tells tests to write what they would otherwise compare with.
-pub(crate) const UPDATE: &str = "POOLKEEPER_UPDATE";
+const UPDATE: &str = "POOLKEEPER_UPDATE";
 
 pub(crate) fn run() -> Result<()> {
-    let targets = Targets::read()?;
-    let tally = cargo_test(
-        cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
-            .args(targets.beside_the_code())
-            .env(UPDATE, "1"),
-    )?;
+    let tally = write(&Targets::read()?)?;
     ensure!(tally.failed == 0, "some of it could not be generated");
     println!("generated; review the difference with: git diff");
     Ok(())
+}
+
+/// Runs every test that writes instead of comparing when it is told to.
+pub(crate) fn write(targets: &Targets) -> Result<Tally> {
+    cargo_test(
+        cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
+            .args(targets.golden())
+            .env(UPDATE, "1"),
+    )
 }

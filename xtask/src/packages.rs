@@ -45,6 +45,12 @@ const PACKAGES: &[Package] = &[
         why: "setpriv: children end with us, PostgreSQL does not run as root",
     },
     Package {
+        name: "openssl",
+        present: &["/usr/bin/openssl"],
+        needed_for: &[For::Test, For::Bench],
+        why: "certificates for TLS",
+    },
+    Package {
         name: "pgbouncer",
         present: &["/usr/sbin/pgbouncer"],
         needed_for: &[For::Bench],
@@ -92,8 +98,6 @@ pub(crate) fn install(command: For) -> Result<Vec<&'static str>> {
     );
     let _quiet = Quiet::begin()?;
     apt_get(&["update"])?;
-    // One at a time where order matters: postgresql-common reads the file that
-    // Quiet wrote, and must not find the server already being configured.
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(&names);
     apt_get(&arguments)?;

@@ -5,8 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    generate::UPDATE,
-    links,
+    generate, links,
     packages::{self, For},
     stage::{Stages, Tally, cargo, cargo_test, check, root},
     tools,
@@ -127,11 +126,7 @@ fn documentation() -> Result<Tally> {
 /// Writes everything generated and sees whether that changed the working tree.
 fn generated(targets: &Targets) -> Result<Tally> {
     let before = working_tree()?;
-    let tally = cargo_test(
-        cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
-            .args(targets.beside_the_code())
-            .env(UPDATE, "1"),
-    )?;
+    let tally = generate::write(targets)?;
     ensure!(tally.failed == 0, "some of it could not be generated");
     let after = working_tree()?;
     let changed: Vec<&str> = after
@@ -231,6 +226,12 @@ impl Targets {
             }
         }
         targets
+    }
+
+    /// Arguments that add the tests of every crate that compare with golden files.
+    pub(crate) fn golden(&self) -> Vec<&str> {
+        let golden = self.others.iter().filter(|name| *name == "golden");
+        golden.flat_map(|name| ["--test", name]).collect()
     }
 
     /// Arguments that add the integration tests of every crate but `tests`.

@@ -16,6 +16,8 @@ pub mod parameters;
 pub mod pool;
 mod sabotage;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod statement;
 pub mod status;
 pub mod wire;

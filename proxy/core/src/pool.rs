@@ -167,6 +167,11 @@ impl Shared {
         self.paused.store(paused, Ordering::SeqCst);
     }
 
+    /// Forgets past failures to open a server: the next attempt may come at once.
+    pub fn retry_now(&self) {
+        self.retry.succeeded();
+    }
+
     /// Whether granting is stopped.
     #[must_use]
     pub fn is_paused(&self) -> bool {
@@ -345,6 +350,11 @@ impl Pool {
         &self.shared
     }
 
+    /// Changes which idle server is taken (`server_round_robin`).
+    pub fn set_round_robin(&mut self, round_robin: bool) {
+        self.round_robin = round_robin;
+    }
+
     /// Clients waiting here.
     #[must_use]
     pub fn waiting_len(&self) -> usize {
@@ -469,6 +479,9 @@ impl Pool {
 
     /// The reserve opens only to those who have waited long enough.
     fn look_again(&self, now: Moment) -> Step {
+        if sabotaged(Sabotage::NoLookingAgain) {
+            return Step::Wait;
+        }
         let after_us = self.shared.reserve_after_us.load(Ordering::Relaxed);
         let again = now + LOOK_AGAIN;
         let opens = self

@@ -15,6 +15,15 @@ pub(crate) enum Sabotage {
     ReadyForQueryOnly,
     /// A server that becomes idle is not offered to other threads' waiters.
     LostWakeUp,
+    /// A batch uses names and statements that an earlier one, whose answers
+    /// have not come, may yet fail to make.
+    NoSettling,
+    /// An answer of ours is given at once, even in the middle of a message.
+    AnswerAtOnce,
+    /// A client's unnamed statement is whatever the server has under no name.
+    SharedUnnamed,
+    /// A waiter of a full pool waits until its own loop is told something.
+    NoLookingAgain,
 }
 
 #[cfg(test)]
@@ -35,12 +44,15 @@ pub(crate) const fn sabotaged(_fault: Sabotage) -> bool {
     false
 }
 
-/// Switches `fault` on in this thread while `run` runs.
+/// Switches `fault` on in this thread while `run` runs, which may panic.
 #[cfg(test)]
-#[allow(dead_code, reason = "the simulation uses it")]
 pub(crate) fn with<T>(fault: Option<Sabotage>, run: impl FnOnce() -> T) -> T {
-    let before = ACTIVE.replace(fault);
-    let result = run();
-    ACTIVE.set(before);
-    result
+    struct Restore(Option<Sabotage>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ACTIVE.set(self.0);
+        }
+    }
+    let _restore = Restore(ACTIVE.replace(fault));
+    run()
 }

@@ -8,6 +8,8 @@ mod check;
 mod error;
 mod frame;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(crate) mod sample;
 mod startup;
 

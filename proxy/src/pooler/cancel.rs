@@ -106,27 +106,38 @@ impl EventLoop {
 
     /// Cancels what a client of this loop is doing.
     pub(super) fn cancel_client(&mut self, client: ClientRef, requester: ClientRef) {
-        match self.client_of(client) {
-            Some(found) if found.waiting => self.cancel_waiting(client.key),
+        let done = Mail::CancelDone { requester };
+        let server_key = match self.client_of(client) {
             Some(Client {
                 phase: Phase::Console(console),
                 ..
-            }) => console.interrupt(),
-            _ => {}
-        }
-        let server_key = self.client_of(client).and_then(|client| client.server);
-        let Some(server_key) = server_key else {
-            return self
-                .shared
-                .tell(requester.thread, Mail::CancelDone { requester });
+            }) => {
+                console.interrupt();
+                None
+            }
+            Some(found) if found.waiting => {
+                self.cancel_waiting(client.key);
+                None
+            }
+            Some(found) => found.server,
+            None => None,
         };
-        let server = &self.servers[server_key];
+        let Some(server_key) = server_key else {
+            return self.shared.tell(requester.thread, done);
+        };
+        let server = &mut self.servers[server_key];
+        if server.is_in_setup() {
+            // Nothing of the client's has reached the server, which goes to
+            // somebody else when the query of ours is answered.
+            server.client = None;
+            self.clients[client.key].server = None;
+            self.cancel_waiting(client.key);
+            return self.shared.tell(requester.thread, done);
+        }
         // Nothing due: the query is over, and the signal could only hit another.
-        let busy = server.session.due_len() > 0 && !server.is_in_setup();
+        let busy = server.session.due_len() > 0;
         let (Some(key), true) = (&server.cancel_key, busy) else {
-            return self
-                .shared
-                .tell(requester.thread, Mail::CancelDone { requester });
+            return self.shared.tell(requester.thread, done);
         };
         let bytes = wire::cancel_request(key.bytes());
         let address = server.address;
@@ -226,7 +237,8 @@ impl EventLoop {
                 .tell(requester.thread, Mail::CancelDone { requester });
         }
         if self.client_of(requester).is_some() {
-            self.client_gone(requester.key, "cancel request dealt with");
+            // With a goodbye: libpq 17 takes a TLS session's bare end for a failure.
+            self.end_client(requester.key, &[]);
         }
     }
 

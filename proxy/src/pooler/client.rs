@@ -24,8 +24,16 @@ use super::{
     worker::{Job, Password},
 };
 
+/// Connections beyond max_client_conn: logins under way, cancel requests,
+/// checks and the console.
+const LOGINS_MAX: u32 = 1_000;
+
+/// Longest interval believed of a check, for anybody may send one: it decides
+/// how long a drain waits to be heard.
+const CHECK_INTERVAL_MAX_MS: u64 = 10_000;
+
 /// How long a client that was told to go may take to read why.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+pub(super) const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Where a client stands.
 #[derive(Debug)]
@@ -88,8 +96,9 @@ pub(super) struct Client {
     pub(super) connected_at: Moment,
     /// When it sent what is being dealt with, or sent something last.
     pub(super) request_at: Moment,
-    /// Since when its output has been stuck.
-    pub(super) choked_since: Option<Moment>,
+    /// It got only a part of a message before its server was closed: an error
+    /// of ours would be taken for the rest.
+    pub(super) cut: bool,
 }
 
 impl Client {
@@ -99,8 +108,31 @@ impl Client {
 }
 
 impl EventLoop {
+    /// Makes room for a connection when too many have not logged in: the one
+    /// that has been silent longest goes, for the newest may be a check.
+    fn shed_oldest(&mut self) {
+        let connections = self.shared.mailboxes.iter();
+        let connections: u32 = connections
+            .map(|mailbox| mailbox.clients.load(Ordering::Relaxed))
+            .sum();
+        let max = self.live.config.global.max_client_conn;
+        if connections <= max.saturating_add(LOGINS_MAX) {
+            return;
+        }
+        let oldest = self
+            .clients
+            .iter()
+            .filter(|(_, client)| matches!(client.phase, Phase::First | Phase::Ending { .. }))
+            .min_by_key(|(_, client)| client.id)
+            .map(|(key, _)| key);
+        if let Some(key) = oldest {
+            self.client_gone(key, "too many connections have not logged in");
+        }
+    }
+
     /// A connection for this loop.
     pub(super) fn accepted(&mut self, mut stream: Stream, address: Address) {
+        self.shed_oldest();
         let entry = self.clients.vacant_entry();
         let key = entry.key();
         let token = Self::client_token(key);
@@ -127,7 +159,7 @@ impl EventLoop {
             cancel_key: None,
             connected_at: self.now,
             request_at: self.now,
-            choked_since: None,
+            cut: false,
         });
     }
 
@@ -233,14 +265,11 @@ impl EventLoop {
     pub(super) fn client_writable(&mut self, key: ClientKey) {
         let client = &mut self.clients[key];
         match client.io.flush() {
-            Ok(true) => {
-                client.choked_since = None;
-                match client.server {
-                    Some(server) => self.queue_server(server),
-                    None => self.resume_client(key),
-                }
-            }
-            Ok(false) => client.choked_since = Some(self.now),
+            Ok(true) => match client.server {
+                Some(server) => self.queue_server(server),
+                None => self.resume_client(key),
+            },
+            Ok(false) => {}
             Err(error) => {
                 tracing::debug!(%error, client = %client.address, "client lost");
                 self.client_gone(key, "client connection lost");
@@ -265,12 +294,7 @@ impl EventLoop {
             return false;
         };
         match client.io.send_bytes(bytes) {
-            Ok(()) => {
-                if client.io.is_choked() && client.choked_since.is_none() {
-                    client.choked_since = Some(self.now);
-                }
-                true
-            }
+            Ok(()) => true,
             Err(_) => {
                 self.client_gone(key, "client connection lost");
                 false
@@ -284,9 +308,13 @@ impl EventLoop {
             return;
         };
         if self.live.config.global.log_pooler_errors {
-            tracing::warn!(client = %client.address, user = %client.user, code = code.0, reason = text, "client refused");
+            tracing::warn!(client = %client.address, user = &*client.user, code = code.0, reason = text, "client refused");
         }
         self.counters.count_refused(code.0);
+        let linked = client.server.map(|server| &self.servers[server]);
+        if client.cut || linked.is_some_and(|server| server.session.mid_message()) {
+            return self.client_gone(key, "its answer was cut in the middle of a message");
+        }
         let bytes = error_response(Severity::Fatal, code, text, hint);
         self.end_client(key, &bytes);
     }
@@ -324,7 +352,7 @@ impl EventLoop {
             .fetch_sub(1, Ordering::Relaxed);
         if self.live.config.global.log_disconnections && client.is_session() {
             let age_s = self.now.since(client.connected_at).as_secs();
-            tracing::info!(client = %client.address, user = %client.user, reason, age_s, "client closed");
+            tracing::info!(client = %client.address, user = &*client.user, reason, age_s, "client closed");
         }
     }
 
@@ -415,7 +443,7 @@ impl EventLoop {
         let interval_ms = u64::try_from(check.interval.as_millis()).unwrap_or(u64::MAX);
         self.shared
             .check_interval_ms
-            .store(interval_ms.min(60_000), Ordering::Relaxed);
+            .store(interval_ms.min(CHECK_INTERVAL_MAX_MS), Ordering::Relaxed);
         let report = self.shared.report().encode();
         self.end_client(key, &report);
     }
@@ -464,7 +492,8 @@ impl EventLoop {
                     SqlState::PROTOCOL_VIOLATION,
                     &format!("unsupported startup parameter: {name}"),
                     &format!(
-                        "Add it to ignore_startup_parameters to drop it: ignore_startup_parameters = {name}."
+                        "Add it to ignore_startup_parameters to drop it: ignore_startup_parameters = {}.",
+                        name.strip_prefix("options=").unwrap_or(&name)
                     ),
                 );
             }
@@ -615,6 +644,8 @@ impl EventLoop {
             self.clients[key].io.keep(rest, 0);
         }
         self.judge(key, &message[5..], None);
+        // What came behind it belongs to the session that has just begun.
+        self.resume_client(key);
     }
 
     /// A verifier has been derived for a client that waits for it.
@@ -657,14 +688,27 @@ impl EventLoop {
                 self.tell_client(key, &bytes);
             }
             Verdict::NeedsVerifier => {
-                let Some(Secret::Plain(password)) = secret else {
-                    return;
+                // The known password under a salt of ours; or, where only the
+                // verifier is known, the password just sent under its salt.
+                let (password, salt, iterations) = match secret {
+                    Some(Secret::Plain(password)) => (password.clone(), None, iterations),
+                    Some(Secret::Scram(stored)) => {
+                        let sent = wire::cstr(answer).map(|(sent, _)| sent);
+                        let sent = String::from_utf8_lossy(sent.unwrap_or_default());
+                        (
+                            sent.into_owned(),
+                            Some(stored.salt.clone()),
+                            stored.iterations,
+                        )
+                    }
+                    Some(Secret::Md5(_)) | None => return,
                 };
                 proving.pending = Some(answer.to_vec());
                 let job = Job::Verifier {
                     client: self.client_ref(key),
                     user,
-                    password: Password(password.clone()),
+                    password: Password(password),
+                    salt,
                     iterations,
                 };
                 if !shared.work(job) {
@@ -687,7 +731,7 @@ impl EventLoop {
             }
             Verdict::Refused(reason) => {
                 let address = self.clients[key].address;
-                tracing::info!(client = %address, %user, reason, "authentication failed");
+                tracing::info!(client = %address, user = user.as_str(), reason, "authentication failed");
                 self.counters.auth_failures += 1;
                 self.refuse_client(
                     key,
@@ -797,7 +841,7 @@ impl EventLoop {
         let (address, tls) = (client.address, client.io.tls.as_ref());
         if self.live.config.global.log_connections {
             let tls = tls.map_or("no", |tls| tls.protocol());
-            tracing::info!(client = %address, user = %asked.user, database = %asked.database, tls, "client logged in");
+            tracing::info!(client = %address, user = asked.user.as_str(), database = asked.database.as_str(), tls, "client logged in");
         }
         self.tell_client(key, &bytes);
     }

@@ -305,8 +305,9 @@ impl Control {
         let from = shared.now();
         let end = from + timeout;
         let spread = match ending {
-            // The last tenth is for those who were busy when their moment came.
-            Ending::Drain => timeout / 10 * 9,
+            // The second half is for those who were busy when their moment came:
+            // a transaction up to half as long as the drain is not cut.
+            Ending::Drain => timeout / 2,
             // Everybody's moment has come.
             Ending::Soon | Ending::Now => Duration::ZERO,
         };

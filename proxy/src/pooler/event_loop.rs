@@ -47,9 +47,6 @@ const EVENTS_MAX: usize = 1_024;
 const ACCEPTS_MAX: usize = 64;
 /// A loop turns at least so often, to look at deadlines.
 const TICK: Duration = Duration::from_millis(100);
-/// Connections beyond max_client_conn: logins under way, cancel requests,
-/// checks and the console.
-const LOGINS_MAX: u32 = 1_000;
 /// Pause after accept failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -325,16 +322,6 @@ impl EventLoop {
         let (thread, mailbox) = counts
             .min_by_key(|(_, mailbox)| mailbox.clients.load(Ordering::Relaxed))
             .expect("there is a loop");
-        let connections = self.shared.mailboxes.iter();
-        let connections: u32 = connections
-            .map(|mailbox| mailbox.clients.load(Ordering::Relaxed))
-            .sum();
-        let max = self.live.config.global.max_client_conn;
-        if connections >= max.saturating_add(LOGINS_MAX) {
-            // Not even worth a login: those under way must have an end.
-            tracing::warn!(client = %address, connections, "connection closed, too many are logging in");
-            return;
-        }
         mailbox.clients.fetch_add(1, Ordering::Relaxed);
         self.counters.accepted += 1;
         if thread == self.thread {
@@ -482,10 +469,11 @@ impl EventLoop {
                     return;
                 }
                 Step::Evict => {
-                    if !self.evict_idle(id) {
-                        self.pool(id).step_at = Some(now + LOOK_AGAIN);
-                        return;
-                    }
+                    // One at a time: its place is free when PostgreSQL has
+                    // closed it, and then that is told or seen.
+                    self.evict_idle(id);
+                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    return;
                 }
                 Step::WaitUntil(moment) => {
                     self.pool(id).step_at = Some(moment);

@@ -303,6 +303,9 @@ impl Io {
 
     fn read_tls(&mut self, scratch: &mut Scratch, size: usize) -> io::Result<Input> {
         let tls = self.tls.as_mut().expect("asked for before");
+        if tls.is_closed() {
+            return self.end_of_input();
+        }
         scratch.cipher.resize(2 * READ_SIZE, 0);
         let pending = tls.take_pending(&mut scratch.cipher);
         let to = pending + size;

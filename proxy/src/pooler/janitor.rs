@@ -1,6 +1,6 @@
 //! What is looked at ten times a second: deadlines, lifetimes, the drain.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use proxy_core::{
     pool::{ClientKey, Moment, ServerKey},
@@ -8,7 +8,12 @@ use proxy_core::{
     wire::SqlState,
 };
 
-use super::{client::Phase, event_loop::EventLoop, link::is_at_boundary, pools::Settings};
+use super::{
+    client::{LINGER, Phase},
+    event_loop::EventLoop,
+    link::is_at_boundary,
+    pools::Settings,
+};
 
 /// A drain under way: sessions are closed at their boundaries, each from a
 /// moment of its own on, so that they do not all reconnect at once.
@@ -110,7 +115,8 @@ impl EventLoop {
         };
         let server = &self.servers[server];
         if server.is_in_setup() {
-            return None;
+            // Nothing of its own has begun: it still waits.
+            return over(limits.query_wait_timeout, client.request_at).then_some(Late::Wait);
         }
         if server.session.due_len() > 0 && over(limits.query_timeout, server.query_at) {
             return Some(Late::Query);
@@ -135,6 +141,10 @@ impl EventLoop {
             Late::Idle => (
                 SqlState::IDLE_SESSION_TIMEOUT,
                 "session was idle for longer than client_idle_timeout",
+            ),
+            Late::Wait => (
+                SqlState::TOO_MANY_CONNECTIONS,
+                "no server was ready within query_wait_timeout: PostgreSQL does not answer a check",
             ),
             Late::Query => (
                 SqlState::QUERY_CANCELED,
@@ -170,6 +180,18 @@ impl EventLoop {
                 connect_max.as_secs_f64()
             );
             self.connect_failed(key, &reason);
+        }
+        let silent: Vec<ServerKey> = self
+            .servers
+            .iter()
+            .filter(|(_, server)| server.is_ready() && server.is_in_setup())
+            .filter(|(_, server)| {
+                !connect_max.is_zero() && self.now.since(server.setup_at) >= connect_max
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in silent {
+            self.server_lost(key, "a check, SET or reset query was not answered in time");
         }
         let overdue = self.servers.iter();
         let overdue: Vec<ServerKey> = overdue
@@ -248,11 +270,14 @@ impl EventLoop {
         let sessions = self
             .clients
             .iter()
-            .any(|(_, client)| !matches!(client.phase, Phase::Ending { .. }));
+            .any(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester));
         if !sessions {
             self.close_idle_servers(|_| true);
-            self.stopped = self.clients.is_empty() || over;
         }
+        // Servers count against limits that loops share, and other loops may
+        // have transactions to finish: their places are given back first.
+        let done = self.clients.is_empty() && self.servers.is_empty();
+        self.stopped = done || self.now >= drain.end + LINGER;
     }
 
     /// At a transaction's end: whether the client's moment to go has come.
@@ -337,6 +362,9 @@ impl EventLoop {
             let Some(local) = &mut self.pools[id] else {
                 continue;
             };
+            local
+                .pool
+                .set_round_robin(self.live.config.global.server_round_robin);
             let settings = local.info.settings();
             let stale = is_stale(&local.settings, &settings);
             local.settings = settings;
@@ -346,9 +374,6 @@ impl EventLoop {
                 self.step_pool(id);
             }
         }
-        self.shared.mailboxes[self.thread]
-            .clients
-            .store(self.clients.len() as u32, Ordering::Relaxed);
     }
 }
 
@@ -370,6 +395,7 @@ enum Late {
     Login,
     Ended,
     Idle,
+    Wait,
     Query,
     Transaction,
     IdleInTransaction,

@@ -109,6 +109,9 @@ impl EventLoop {
         let done = match done {
             Ok(done) => done,
             Err(fault) => {
+                // What led up to the fault is not sent, so that the server may
+                // be in the middle of a message: it serves nobody any more.
+                self.close_server(server_key, "its client broke the protocol");
                 let text = fault.to_string();
                 self.refuse_client(key, fault.code(), &text, "");
                 return None;
@@ -128,9 +131,6 @@ impl EventLoop {
         counters.binds += u64::from(done.binds);
         let sent = server.io.send(&outputs.to_server, input);
         let answered = client.io.send(&outputs.to_client, input);
-        if server.io.is_choked() && server.choked_since.is_none() {
-            server.choked_since = Some(self.now);
-        }
         client.paused = done.paused;
         if done.needed > 0 || done.paused {
             client.io.keep(&input[done.consumed..], done.needed);
@@ -212,6 +212,7 @@ impl EventLoop {
         let server = &mut self.servers[server_key];
         let bytes = server.session.ours(sql);
         server.setup = Some(setup);
+        server.setup_at = self.now;
         if let Err(error) = server.io.send_bytes(&bytes) {
             self.server_lost(server_key, &format!("cannot send: {error}"));
         }
@@ -254,7 +255,11 @@ impl EventLoop {
             Setup::Connect => {
                 let pool = &self.pools[self.servers[server_key].pool];
                 let info = &pool.as_ref().expect("a server has a pool").info;
-                tracing::warn!(database = %info.database, user = %info.user, "connect_query failed");
+                tracing::warn!(
+                    database = info.database.as_str(),
+                    user = info.user.as_str(),
+                    "connect_query failed"
+                );
                 self.server_opened(server_key);
             }
             Setup::Check | Setup::Reset => {
@@ -327,9 +332,6 @@ impl EventLoop {
                 let key = client_key.expect("it is linked");
                 return self.client_gone(key, "client connection lost");
             }
-            if client.io.is_choked() && client.choked_since.is_none() {
-                client.choked_since = Some(self.now);
-            }
             client.request_at = self.now;
             if client.paused && server.session.due_len() < DUE_MAX / 2 {
                 client.paused = false;
@@ -355,7 +357,7 @@ impl EventLoop {
             ServerFault::TransactionBlock => (SqlState::FEATURE_NOT_SUPPORTED, fault.to_string()),
             _ => {
                 let pool = &self.pools[server.pool].as_ref().expect("a pool").info;
-                tracing::error!(%fault, database = %pool.database, user = %pool.user, "server closed");
+                tracing::error!(%fault, database = pool.database.as_str(), user = pool.user.as_str(), "server closed");
                 (SqlState::PROTOCOL_VIOLATION, fault.to_string())
             }
         };

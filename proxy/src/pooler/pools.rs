@@ -326,6 +326,8 @@ impl Pools {
                 continue;
             };
             info.shared.set_limits(limits(&settings, config));
+            // What was wrong may have been mended.
+            info.shared.retry_now();
             info.db_budget.set_limit(settings.pool.max_db_connections);
             info.user_budget
                 .set_limit(settings.pool.max_user_connections);

@@ -79,7 +79,8 @@ pub(super) struct Server {
     /// When its present transaction began, or its last one.
     pub(super) transaction_at: Moment,
     pub(super) query_at: Moment,
-    pub(super) choked_since: Option<Moment>,
+    /// When the query of ours that is under way began.
+    pub(super) setup_at: Moment,
 }
 
 impl Server {
@@ -92,6 +93,11 @@ impl Server {
     pub(super) fn is_opening(&self) -> bool {
         !matches!(self.phase, Phase::Ready | Phase::Closing { .. })
             || self.setup == Some(Setup::Connect)
+    }
+
+    /// Told to go, and still counted.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
     }
 
     /// Whether it was told to go and had its time.
@@ -232,7 +238,7 @@ impl EventLoop {
             used_at: now,
             transaction_at: now,
             query_at: now,
-            choked_since: None,
+            setup_at: now,
         });
     }
 
@@ -255,12 +261,11 @@ impl EventLoop {
         }
         match server.io.flush() {
             Ok(true) => {
-                server.choked_since = None;
                 if let Some(client) = server.client {
                     self.resume_client(client);
                 }
             }
-            Ok(false) => server.choked_since = Some(self.now),
+            Ok(false) => {}
             Err(error) => self.server_lost(key, &format!("cannot send: {error}")),
         }
     }
@@ -513,7 +518,11 @@ impl EventLoop {
         let local = self.pool(id);
         local.last_failure = None;
         let next = local.pool.opened(key, now);
-        tracing::debug!(database = %local.info.database, user = %local.info.user, "server opened");
+        tracing::debug!(
+            database = local.info.database.as_str(),
+            user = local.info.user.as_str(),
+            "server opened"
+        );
         self.returned(key, next);
         self.step_pool(id);
     }
@@ -549,7 +558,13 @@ impl EventLoop {
         let failures = local.pool.open_failed(failure.into(), now);
         // The first of a row, and each tenth: the others say the same.
         if failures % 10 == 1 {
-            tracing::warn!(database = %local.info.database, user = %local.info.user, reason, failures, "cannot open a server");
+            tracing::warn!(
+                database = local.info.database.as_str(),
+                user = local.info.user.as_str(),
+                reason,
+                failures,
+                "cannot open a server"
+            );
         }
         local.last_failure = Some(reason.to_owned());
         self.step_pool(id);
@@ -578,9 +593,11 @@ impl EventLoop {
         server.phase = Phase::Closing {
             until: now + CLOSING_MAX,
         };
+        let cut = server.session.mid_message();
         let (pool, client) = (server.pool, server.client.take());
         if let Some(client) = client.and_then(|key| self.clients.get_mut(key)) {
             client.server = None;
+            client.cut = cut;
         }
         self.pool(pool).pool.retire(key);
         self.forget_cancels(key);
@@ -606,7 +623,13 @@ impl EventLoop {
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
         let local = self.pools[id].as_ref().expect("a server has a pool");
-        tracing::info!(database = %local.info.database, user = %local.info.user, pid = server.process_id, reason, "server lost");
+        tracing::info!(
+            database = local.info.database.as_str(),
+            user = local.info.user.as_str(),
+            pid = server.process_id,
+            reason,
+            "server lost"
+        );
         self.close_server(key, reason);
         self.server_closed(key);
         if let Some(client) = client {
@@ -666,24 +689,31 @@ impl EventLoop {
     }
 
     /// Closes an idle server of another pool that shares the limit which stands
-    /// in the way of the pool `id`. Says whether there was one.
-    pub(super) fn evict_idle(&mut self, id: usize) -> bool {
+    /// in the way of the pool `id`, unless one is on its way out already.
+    pub(super) fn evict_idle(&mut self, id: usize) {
         let (database, user) = {
             let info = &self.pool(id).info;
             (info.database.clone(), info.user.clone())
         };
-        let victim = self.pools.iter().flatten().find_map(|local| {
-            let shares = local.info.database == database || local.info.user == user;
-            (shares && local.info.id != id)
+        let shares = |other: usize| {
+            let info = self.pools[other].as_ref().map(|local| &local.info);
+            info.is_some_and(|info| info.database == database || info.user == user)
+        };
+        let leaving = self
+            .servers
+            .iter()
+            .any(|(_, server)| server.is_closing() && shares(server.pool));
+        if leaving {
+            return;
+        }
+        let idle = self.pools.iter().flatten().find_map(|local| {
+            let other = local.info.id;
+            (other != id && shares(other))
                 .then(|| local.pool.idle().next())
                 .flatten()
         });
-        match victim {
-            Some((key, _)) => {
-                self.close_server(key, "another pool needs its place");
-                true
-            }
-            None => false,
+        if let Some((key, _)) = idle {
+            self.close_server(key, "another pool needs its place");
         }
     }
 }

@@ -163,7 +163,10 @@ pub fn run(
             .map_err(system("cannot make an event loop"))?;
         let handle = thread::Builder::new()
             .name(format!("loop-{index}"))
-            .spawn(move || event_loop.run())
+            .spawn(move || {
+                let _guard = crate::AbortOnPanic;
+                event_loop.run()
+            })
             .map_err(system("cannot start an event loop"))?;
         loops.push(handle);
     }

@@ -25,6 +25,8 @@ pub(super) enum Job {
         client: ClientRef,
         user: String,
         password: Password,
+        /// The salt to use; without one a fresh salt, and the verifier is kept.
+        salt: Option<Vec<u8>>,
         iterations: u32,
     },
     /// Derive the keys for a login to PostgreSQL.
@@ -113,19 +115,13 @@ fn run(job: Job, shared: &Shared) {
             client,
             user,
             password: Password(password),
+            salt,
             iterations,
         } => {
-            // Hundreds of clients of one user may log in at once.
-            let verifier = shared
-                .secrets
-                .verifier(&user, &password)
-                .unwrap_or_else(|| {
-                    let salt: [u8; SALT_LENGTH] = random();
-                    let verifier = Arc::new(Verifier::derive(&password, &salt, iterations));
-                    let secrets = &shared.secrets;
-                    secrets.add_verifier(&user, &password, verifier.clone());
-                    verifier
-                });
+            let verifier = match salt {
+                Some(salt) => Arc::new(Verifier::derive(&password, &salt, iterations)),
+                None => kept_verifier(shared, &user, &password, iterations),
+            };
             shared.tell(client.thread, Mail::Verifier { client, verifier });
         }
         Job::Keys {
@@ -164,6 +160,19 @@ fn run(job: Job, shared: &Shared) {
             }
         }
     }
+}
+
+/// The user's verifier; hundreds of clients of one user may log in at once.
+fn kept_verifier(shared: &Shared, user: &str, password: &str, iterations: u32) -> Arc<Verifier> {
+    if let Some(known) = shared.secrets.verifier(user, password) {
+        return known;
+    }
+    let salt: [u8; SALT_LENGTH] = random();
+    let verifier = Arc::new(Verifier::derive(password, &salt, iterations));
+    shared
+        .secrets
+        .add_verifier(user, password, verifier.clone());
+    verifier
 }
 
 fn resolve(names: &Names, host: String, port: u16, ttl: Duration, failure_ttl: Duration) -> Answer {

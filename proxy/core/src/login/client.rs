@@ -55,7 +55,9 @@ pub enum Verdict {
     },
     /// Send this and wait for the next answer.
     Continue(Vec<u8>),
-    /// Derive a verifier of the user's plain password and repeat the same answer.
+    /// Derive a verifier and repeat the same answer: of the user's plain password
+    /// or, where only a SCRAM verifier is known and the password came in clear
+    /// text, of that password under the verifier's salt.
     NeedsVerifier,
     /// It is not, for this reason (for the log; the client is told no more than
     /// that it failed).
@@ -105,7 +107,7 @@ impl Proof {
     ) -> Verdict {
         match &mut self.0 {
             Method::Cleartext => match cstr(body) {
-                Some((password, [])) => cleartext(password, user, secret),
+                Some((password, [])) => cleartext(password, user, secret, verifier),
                 _ => Verdict::Refused("malformed PasswordMessage"),
             },
             Method::Md5 { salt } => match cstr(body) {
@@ -171,7 +173,12 @@ const ACCEPTED: Verdict = Verdict::Accepted {
     keys: None,
 };
 
-fn cleartext(password: &[u8], user: &str, secret: Option<&Secret>) -> Verdict {
+fn cleartext(
+    password: &[u8],
+    user: &str,
+    secret: Option<&Secret>,
+    derived: Option<&Verifier>,
+) -> Verdict {
     let Ok(text) = std::str::from_utf8(password) else {
         return Verdict::Refused("password is not UTF-8");
     };
@@ -179,12 +186,11 @@ fn cleartext(password: &[u8], user: &str, secret: Option<&Secret>) -> Verdict {
         // An empty plain password: the user exists and nothing fits.
         Some(Secret::Plain(known)) => !known.is_empty() && same(known.as_bytes(), password),
         Some(Secret::Md5(known)) => same(known.as_bytes(), md5::hash(user, text).as_bytes()),
-        // Slow, but it is what the administrator asked for: a clear-text
-        // password against a SCRAM verifier.
-        Some(Secret::Scram(known)) => {
-            let derived = Verifier::derive(text, &known.salt, known.iterations);
-            same(&known.stored_key, &derived.stored_key)
-        }
+        // A clear-text password against a SCRAM verifier.
+        Some(Secret::Scram(known)) => match derived {
+            Some(derived) => same(&known.stored_key, &derived.stored_key),
+            None => return Verdict::NeedsVerifier,
+        },
         None => false,
     };
     if right {

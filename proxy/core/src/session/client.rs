@@ -9,6 +9,7 @@ use super::{
     output::Output,
 };
 use crate::{
+    sabotage::{Sabotage, sabotaged},
     statement::Statement,
     wire::{self, Header, Severity, SqlState, cstr, error_response, frontend, header},
 };
@@ -61,7 +62,12 @@ impl ClientSession {
     pub fn unlinked(&mut self, input: &[u8]) -> Result<Unlinked, ClientFault> {
         let mut at = skip_rest(&mut self.rest, input.len());
         let mut ready = 0;
-        while let Some(head) = header(&input[at..])? {
+        loop {
+            let head = match header(&input[at..]) {
+                Ok(Some(head)) => head,
+                Err(error) if at == 0 => return Err(error.into()),
+                _ => break,
+            };
             match head.kind {
                 frontend::TERMINATE if at == 0 => return Ok(Unlinked::Terminated),
                 frontend::COPY_DATA
@@ -606,7 +612,8 @@ impl<'a> Reader<'a> {
     /// under no name may be another client's.
     fn uses_unnamed(&mut self, head: Header, due: Due) -> Next {
         let parsed = |due: &Due| matches!(due, Due::Parse(None));
-        if self.server.unnamed || self.server.due.unnamed_in_batch() {
+        let is_clients = self.server.unnamed || self.server.due.unnamed_in_batch();
+        if is_clients || sabotaged(Sabotage::SharedUnnamed) {
             self.batch(due, head);
         } else if self.server.due.iter().any(parsed) {
             return self.pause();
@@ -668,7 +675,8 @@ impl<'a> Reader<'a> {
     /// Answers in the server's stead, now if nothing is due before it and no
     /// message to the client is cut in two.
     fn answer(&mut self, due: Due) {
-        if self.server.due.is_empty() && self.server.rest == 0 {
+        let between_messages = self.server.rest == 0 || sabotaged(Sabotage::AnswerAtOnce);
+        if self.server.due.is_empty() && between_messages {
             self.to_client.own(super::server::answer_of(&due));
         } else {
             self.server.due.push(due);

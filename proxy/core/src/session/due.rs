@@ -11,7 +11,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::statement::Statement;
+use crate::{
+    sabotage::{Sabotage, sabotaged},
+    statement::Statement,
+};
 
 /// A request whose answer is due.
 #[derive(Debug)]
@@ -190,7 +193,7 @@ impl DueQueue {
 
     /// Whether an earlier batch, whose answers have not all come, changes names.
     pub(super) fn unsettled(&self) -> bool {
-        self.changes > self.changes_of_batch
+        self.changes > self.changes_of_batch && !sabotaged(Sabotage::NoSettling)
     }
 
     /// Whether a Parse of the unnamed statement is part of the present batch.

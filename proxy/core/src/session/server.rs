@@ -400,10 +400,11 @@ impl<'a> Reader<'a> {
     }
 
     fn ready(&mut self, head: Header) -> Result<(), ServerFault> {
-        let [status] = *self.body(head) else {
-            return Err(ServerFault::Malformed(head.kind));
+        let transaction = match *self.body(head) {
+            [status] if head.total == 6 => Transaction::read(status),
+            _ => None,
         };
-        let transaction = Transaction::read(status).ok_or(ServerFault::Malformed(head.kind))?;
+        let transaction = transaction.ok_or(ServerFault::Malformed(head.kind))?;
         let accepts = |due: &Due| {
             matches!(
                 due,

@@ -5,6 +5,7 @@ mod copying;
 mod naming;
 mod parameters;
 mod release;
+mod splits;
 
 use super::*;
 use crate::{
@@ -53,18 +54,28 @@ impl Lent {
         }
     }
 
-    /// What becomes of `bytes` from the client, and what the server gets.
-    fn try_client(&mut self, bytes: &[u8]) -> Result<(FromClient, Vec<u8>), ClientFault> {
-        let [mut to_server, mut to_client] = [Output::default(), Output::default()];
+    fn deal_client(
+        &mut self,
+        bytes: &[u8],
+        to_server: &mut Output,
+    ) -> Result<FromClient, ClientFault> {
+        let mut to_client = Output::default();
         let done = from_client(
             Self::rules(&self.registry, &self.interner, self.mode),
             &mut self.client,
             &mut self.server,
             bytes,
-            &mut to_server,
+            to_server,
             &mut to_client,
-        )?;
+        );
         self.answers.extend(to_client.concat(bytes));
+        done
+    }
+
+    /// What becomes of `bytes` from the client, and what the server gets.
+    fn try_client(&mut self, bytes: &[u8]) -> Result<(FromClient, Vec<u8>), ClientFault> {
+        let mut to_server = Output::default();
+        let done = self.deal_client(bytes, &mut to_server)?;
         Ok((done, to_server.concat(bytes)))
     }
 
@@ -85,9 +96,9 @@ impl Lent {
             &mut self.server,
             bytes,
             &mut to_client,
-        )?;
+        );
         self.answers.extend(to_client.concat(bytes));
-        Ok(done)
+        done
     }
 
     /// The server sends `bytes`, all of which must be dealt with at once.

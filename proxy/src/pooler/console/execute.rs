@@ -188,7 +188,7 @@ async fn carry_out(
         if !command.admin {
             return Err(Failure::NotAdmin);
         }
-        tracing::info!(user = %command.user, ?statement, "console command");
+        tracing::info!(user = &*command.user, ?statement, "console command");
     }
     let notice = |text: &str| Some((Severity::Notice, text.to_owned()));
     let mut done = Done::default();

@@ -1,4 +1,4 @@
-//! The keys of section [pgbouncer], in alphabetical order: SHOW CONFIG's.
+//! The keys of section `[pgbouncer]`, in alphabetical order: SHOW CONFIG's.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The keys of an entry of sections [databases], [users] and [peers].
+//! The keys of an entry of sections `[databases]`, `[users]` and `[peers]`.
 
 use std::time::Duration;
 

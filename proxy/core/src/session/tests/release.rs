@@ -56,6 +56,24 @@ fn a_query_of_ours_is_seen_by_nobody() {
 }
 
 #[test]
+fn half_a_notice_of_an_idle_server_is_in_nobodys_way() {
+    let mut lent = Lent::new();
+    let notice = wire::notice_response(wire::Severity::Notice, SqlState("00000"), "hello", "");
+    let mut nobody = Output::default();
+    let rules = Lent::rules(&lent.registry, &lent.interner, lent.mode);
+    let done = from_server(rules, None, &mut lent.server, &notice[..9], &mut nobody);
+    assert_eq!(done.unwrap().consumed, 9);
+    let _ = lent.server.ours("set a=b");
+    lent.server(joined(&[
+        &notice[9..],
+        &sample::complete("SET"),
+        &sample::ready(b'I'),
+    ]));
+    assert_eq!(lent.server.ours_succeeded(), Some(true));
+    assert!(lent.answers.is_empty() && nobody.is_empty());
+}
+
+#[test]
 fn goodbye_is_not_passed_on() {
     let mut lent = Lent::new();
     let (done, sent) = lent.try_client(&terminate()).unwrap();
