@@ -39,7 +39,13 @@ pub enum As {
 #[must_use]
 pub fn command(program: &Path, user: As) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
+    // QUIT is PostgreSQL's and PgBouncer's word for "at once": killed outright,
+    // PostgreSQL would leave shared memory behind, of which a machine has 4,096.
+    let farewell = match user {
+        As::Ourselves => "KILL",
+        As::Postgres => "QUIT",
+    };
+    command.args(["--pdeathsig", farewell]);
     if user == As::Postgres && rustix::process::geteuid().is_root() {
         command.args([
             "--reuid",

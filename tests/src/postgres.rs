@@ -185,8 +185,12 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Immediate shutdown, and no wait for what it would still tidy up.
-        self.kill9();
+        // Immediate shutdown, which still gives its shared memory back.
+        self.child.signal(Signal::QUIT);
+        let ended = || self.child.exited().is_some();
+        if !wait::uninterrupted(Duration::from_secs(10), ended) {
+            self.kill9();
+        }
     }
 }
 
@@ -271,7 +275,7 @@ impl PostgresBuilder {
         let mut text = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\n\
              max_connections = {}\nshared_buffers = 64MB\n\
-             fsync = off\nfull_page_writes = off\nautovacuum = off\n\
+             dynamic_shared_memory_type = mmap\nfsync = off\nfull_page_writes = off\nautovacuum = off\n\
              password_encryption = '{}'\nlog_line_prefix = '%m [%p] %u@%d '\n\
              timezone = 'UTC'\nmax_wal_size = 256MB\nmin_wal_size = 32MB\n",
             sockets.display(),

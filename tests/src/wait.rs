@@ -71,6 +71,19 @@ pub fn until_true(
     })
 }
 
+/// Asks `holds` until it is true, whatever interrupts: for cleaning up. False
+/// after `limit`.
+pub(crate) fn uninterrupted(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(PAUSE);
+    }
+    true
+}
+
 /// Watches that `holds` stays true for all of `period`: for what must *not*
 /// happen, where there is no event to wait for.
 ///
