@@ -169,8 +169,12 @@ pub fn check(files: &[PathBuf], policy: &WebhookPolicy) -> Result<Checked, Vec<P
     if !problems.is_empty() {
         return Err(problems);
     }
-    let manifest = manifest::read(&sources)?;
+    let (manifest, mut problems) = manifest::read_as_far_as_possible(&sources);
+    let Some(manifest) = manifest else {
+        return Err(problems);
+    };
     match validate(&manifest.dereference(), policy) {
+        Ok(_) if !problems.is_empty() => Err(problems),
         Ok(cluster) => {
             let warnings = cluster.warnings.iter().map(|fault| {
                 let Problem {
@@ -188,8 +192,13 @@ pub fn check(files: &[PathBuf], policy: &WebhookPolicy) -> Result<Checked, Vec<P
             })
         }
         Err(faults) => {
-            let mut problems: Vec<Problem> =
-                faults.iter().map(|fault| manifest.problem(fault)).collect();
+            // What does not fit the schema may fail here once more, at its line.
+            let known = problems.clone();
+            let faults = faults.iter().map(|fault| manifest.problem(fault));
+            problems.extend(faults.filter(|fault| {
+                let mut known = known.iter();
+                known.all(|known| (&known.file, known.line) != (&fault.file, fault.line))
+            }));
             problems.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
             problems.dedup();
             Err(problems)

@@ -138,6 +138,16 @@ impl Document {
 /// # Errors
 /// Every problem in every document, in the order of files and lines.
 pub fn read(sources: &[Source]) -> Result<Manifest, Vec<Problem>> {
+    match read_as_far_as_possible(sources) {
+        (Some(manifest), problems) if problems.is_empty() => Ok(manifest),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Reads the sources in order, and what can be made of them in spite of the
+/// problems, so that it can be judged further.
+#[must_use]
+pub fn read_as_far_as_possible(sources: &[Source]) -> (Option<Manifest>, Vec<Problem>) {
     let mut reader = Reader::default();
     for (index, source) in sources.iter().enumerate() {
         reader.source(index, source);
@@ -154,6 +164,8 @@ enum Kind {
 }
 
 impl Kind {
+    const NAMES: [&str; 3] = [api::KIND, "Secret", "ConfigMap"];
+
     fn of(name: &str) -> Option<(Self, &'static str)> {
         match name {
             api::KIND => Some((Self::Cluster, api::API_VERSION)),
@@ -241,11 +253,7 @@ impl Reader {
             return;
         };
         let Some((kind, version)) = Kind::of(kind_name) else {
-            let name = document.metadata("name").unwrap_or("without a name");
-            let file = &document.file;
-            self.notes.push(format!(
-                "{file}:{line}: {kind_name} {name} is of no use here and is ignored"
-            ));
+            self.other_kind(&document, kind_name);
             return;
         };
         let before = self.problems.len();
@@ -283,6 +291,29 @@ impl Reader {
         self.documents.insert(key, (index, document));
     }
 
+    /// A kind that is not taken: an error if it was meant to be one that is.
+    fn other_kind(&mut self, document: &Document, kind: &str) {
+        let line = document.root.line;
+        let version = document.root.field("apiVersion").and_then(Node::text);
+        let meant = match schema::nearest(kind, Kind::NAMES.iter().copied()) {
+            None if version.is_some_and(|version| version.starts_with("poolkeeper.dev/")) => {
+                Some(api::KIND)
+            }
+            meant => meant,
+        };
+        if let Some(meant) = meant {
+            let line = document.root.line_of("kind");
+            let message = format!("kind: {kind:?} is unknown, did you mean {meant:?}?");
+            self.problems.push(document.problem(line, message));
+            return;
+        }
+        let name = document.metadata("name").unwrap_or("without a name");
+        let file = &document.file;
+        self.notes.push(format!(
+            "{file}:{line}: {kind} {name} is of no use here and is ignored"
+        ));
+    }
+
     /// Judges the CEL rules. Where a value that a rule needs does not fit the
     /// schema, the rule cannot be evaluated and the misfit says enough.
     fn rules(&mut self, document: &Document) {
@@ -308,7 +339,7 @@ impl Reader {
         }
     }
 
-    fn finish(mut self, sources: &[Source]) -> Result<Manifest, Vec<Problem>> {
+    fn finish(mut self, sources: &[Source]) -> (Option<Manifest>, Vec<Problem>) {
         let mut clusters = Vec::new();
         let mut secrets = BTreeMap::new();
         for ((kind, key), (_, document)) in std::mem::take(&mut self.documents) {
@@ -322,16 +353,12 @@ impl Reader {
             }
         }
         let cluster = self.only_cluster(clusters, sources);
-        if let Some((document, cluster)) = cluster
-            && self.problems.is_empty()
-        {
-            return Ok(Manifest {
-                cluster,
-                notes: self.notes,
-                document,
-                secrets,
-            });
-        }
+        let manifest = cluster.map(|(document, cluster)| Manifest {
+            cluster,
+            notes: self.notes,
+            document,
+            secrets,
+        });
         let order = |problem: &Problem| {
             sources
                 .iter()
@@ -341,7 +368,7 @@ impl Reader {
         self.problems
             .sort_by_key(|problem| (order(problem), problem.line));
         self.problems.dedup();
-        Err(self.problems)
+        (manifest, self.problems)
     }
 
     fn only_cluster(
@@ -371,12 +398,11 @@ impl Reader {
             let problem = other.problem(other.root.line, message);
             self.problems.push(problem);
         }
-        if !self.problems.is_empty() {
-            return None;
-        }
         let object = apply_defaults(Kind::Cluster.schema(), &document.root.to_json());
         match serde_json::from_value(object) {
             Ok(cluster) => Some((document, cluster)),
+            // What does not fit was named already, by field and line.
+            Err(_) if !self.problems.is_empty() => None,
             Err(error) => {
                 let problem = document.problem(document.root.line, error.to_string());
                 self.problems.push(problem);

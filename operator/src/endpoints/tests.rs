@@ -427,6 +427,36 @@ fn killed_balancer_is_down_at_once_and_up_after_rise_answers() {
 }
 
 #[test]
+fn log_that_is_told_twice_is_heard_once() {
+    let mut tier = Tier::running();
+    for (boot_id, seconds) in [("b", 10.0), ("c", 12.0)] {
+        tier.balancers[0].judges(0, Health::Up, boot_id, true, seconds);
+    }
+    tier.listen(12.0);
+    assert_eq!(tier.people_hear().len(), 2);
+    // An answer to a question that was asked before the last answer came.
+    tier.balancers[0].told -= 2;
+    tier.listen(13.0);
+    assert_eq!(tier.people_hear().len(), 2, "{:?}", tier.people_hear());
+}
+
+#[test]
+fn balancer_that_was_told_to_end_may_be_silent_for_a_while() {
+    let mut tier = Tier::running();
+    tier.endpoints.told_to_end(Id::balancer(0));
+    tier.ends(Id::balancer(0), "exit code 0", 10.0);
+    tier.starts(Id::balancer(0), 10.1);
+    for second in [12.0, 14.0, 16.0] {
+        assert!(tier.people_hear().is_empty());
+        let silent = tier
+            .endpoints
+            .balancer_silent(0, "timed out", POLICY, at(second));
+        tier.changes.extend(silent);
+    }
+    assert_eq!(tier.people_hear().len(), 1, "then it counts");
+}
+
+#[test]
 fn silent_balancer_is_down_after_fall_failures() {
     let mut tier = Tier::running();
     for second in [10.0, 12.0] {

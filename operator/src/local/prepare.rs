@@ -141,7 +141,8 @@ type Running = Vec<(Id, (Process, process::Waiter))>;
 /// The children that run already. Those that the tier has no place for any more
 /// are told to end.
 fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String>) -> Running {
-    let mut marked = process::marked(&runner::mark_prefix(store));
+    let prefix = runner::mark_prefix(store);
+    let mut marked = process::marked(&prefix);
     // What is remembered is as good as a mark, where both are the same process.
     for (name, identity) in &state.children {
         marked
@@ -152,13 +153,15 @@ fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String
     let balancers = (0..tier.balancer.replicas as usize).map(Id::balancer);
     let mut running = Vec::new();
     for id in poolers.chain(balancers) {
-        let adopted = marked.remove(&id.name());
-        if let Some(held) = adopted.as_ref().and_then(Process::adopt) {
+        let name = id.name();
+        let mark = format!("{prefix}{name}");
+        let adopted = marked.remove(&name);
+        if let Some(held) = adopted.and_then(|identity| Process::adopt(&identity, &mark)) {
             running.push((id, held));
         }
     }
     for (name, identity) in marked {
-        if let Some((process, _)) = Process::adopt(&identity) {
+        if let Some((process, _)) = Process::adopt(&identity, &format!("{prefix}{name}")) {
             process.terminate();
             notes.push(format!("{name} is not needed any more and was told to end"));
         }

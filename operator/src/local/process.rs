@@ -180,12 +180,15 @@ impl Process {
         }
     }
 
-    /// Takes over a process that an earlier operator started, if it still runs.
+    /// Takes over a process that an earlier operator started with this mark, if
+    /// it still runs.
     #[must_use]
-    pub fn adopt(identity: &Identity) -> Option<(Self, Waiter)> {
-        // First the pidfd, then the look: what was looked at is what is held.
+    pub fn adopt(identity: &Identity, mark: &str) -> Option<(Self, Waiter)> {
+        // First the pidfd, then the looks: what was looked at is what is held.
         let (process, ended) = Self::hold(identity.pid).ok()?;
-        let runs = !ended && process.identity == *identity;
+        // Clock ticks are coarse; where the mark can be read it must fit too.
+        let marked = mark_of(identity.pid).is_none_or(|found| found.as_deref() == Some(mark));
+        let runs = !ended && marked && process.identity == *identity;
         runs.then(|| {
             let waiter = Waiter::Adopted(process.pidfd.clone());
             (process, waiter)
@@ -238,12 +241,8 @@ pub fn marked(prefix: &str) -> BTreeMap<String, Identity> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: i32| {
             // Processes of others cannot be read; they are not ours either.
-            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let name = environment.split(|byte| *byte == 0).find_map(|variable| {
-                let mark = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
-                let name = mark.strip_prefix(prefix.as_bytes())?;
-                String::from_utf8(name.to_vec()).ok()
-            })?;
+            let mark = mark_of(pid)??;
+            let name = mark.strip_prefix(prefix)?.to_owned();
             let stat = Stat::read(pid).ok().filter(|stat| !stat.ended)?;
             Some((name, pid, stat))
         })
@@ -262,6 +261,16 @@ pub fn marked(prefix: &str) -> BTreeMap<String, Identity> {
             (name, identity)
         })
         .collect()
+}
+
+/// The mark that a process was started with; `None` if that cannot be read.
+fn mark_of(pid: i32) -> Option<Option<String>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mark = environment.split(|byte| *byte == 0).find_map(|variable| {
+        let mark = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(mark.to_vec()).ok()
+    });
+    Some(mark)
 }
 
 /// What /proc/PID/stat says: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
@@ -354,7 +363,8 @@ mod tests {
             found[&launch.mark[launch.mark.len() - 3..]],
             process.0.identity
         );
-        let (adopted, mut adopted_waiter) = Process::adopt(&process.0.identity).unwrap();
+        let (adopted, mut adopted_waiter) =
+            Process::adopt(&process.0.identity, &launch.mark).unwrap();
         // It lives on, so there is no end yet.
         let early = tokio::time::timeout(Duration::from_millis(50), adopted_waiter.wait()).await;
         assert!(early.is_err());
@@ -362,7 +372,7 @@ mod tests {
         adopted.kill();
         assert_eq!(adopted_waiter.wait().await, Ending::Unknown);
         assert_eq!(waiter.wait().await, Ending::Signal(9));
-        assert!(Process::adopt(&process.0.identity).is_none());
+        assert!(Process::adopt(&process.0.identity, &launch.mark).is_none());
         for pid in sleeper {
             Process::hold(pid).unwrap().0.kill();
         }
@@ -375,19 +385,29 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn reused_number_is_not_adopted() {
-        let own = Process::hold(i32::try_from(std::process::id()).unwrap())
-            .unwrap()
-            .0
-            .identity;
-        assert!(Process::adopt(&own).is_some());
+    #[tokio::test]
+    async fn reused_number_is_not_adopted() {
+        let folder = tempfile::tempdir().unwrap();
+        // Not a script: a shell that is about to become another program has
+        // no environment for a moment.
+        let launch = Launch {
+            binary: PathBuf::from("/bin/sleep"),
+            config: PathBuf::from("600"),
+            ..launch(folder.path(), "")
+        };
+        let (process, mut waiter) = Process::start(&launch).unwrap();
+        let process = Kill(process);
+        let own = process.0.identity.clone();
+        assert!(Process::adopt(&own, &launch.mark).is_some());
+        assert!(Process::adopt(&own, "another mark").is_none());
         let mut earlier = own.clone();
         earlier.start_ticks -= 1;
-        assert!(Process::adopt(&earlier).is_none());
+        assert!(Process::adopt(&earlier, &launch.mark).is_none());
         let mut before_reboot = own;
         before_reboot.machine_boot = "another".to_owned();
-        assert!(Process::adopt(&before_reboot).is_none());
+        assert!(Process::adopt(&before_reboot, &launch.mark).is_none());
+        process.0.kill();
+        waiter.wait().await;
     }
 
     #[test]

@@ -94,7 +94,9 @@ impl Checker {
                 Some(schema) => self.node(&below, entry.line, &entry.node, schema),
                 None if open => {}
                 None => {
-                    let names = properties.into_iter().flat_map(|known| known.keys());
+                    let names = properties
+                        .into_iter()
+                        .flat_map(|known| known.keys().map(String::as_str));
                     let hint = nearest(&entry.key, names)
                         .map_or(String::new(), |name| format!(", did you mean {name:?}?"));
                     self.report(entry.line, &below, &format!("unknown field{hint}"));
@@ -303,9 +305,9 @@ fn expected_type(schema: &Json) -> Option<Types> {
 }
 
 /// The name that differs from `word` by the fewest letters, at most two.
-fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a String>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
-        .map(|name| (distance(word, name), name.as_str()))
+        .map(|name| (distance(word, name), name))
         .filter(|(distance, name)| *distance <= 2 && *distance < name.chars().count())
         .min()
         .map(|(_, name)| name)

@@ -207,3 +207,17 @@ fn faults_in_secrets_have_the_line_of_the_value() {
         assert_eq!(problem.message, format!("Secret users, key {key}: wrong"));
     }
 }
+
+#[test]
+fn misspelt_kind_is_not_just_another() {
+    let text = CLUSTER.replace("kind: PgPoolCluster", "kind: PgPoolcluster");
+    assert_eq!(
+        problems(&[source("a.yaml", &text)]),
+        ["a.yaml:2: kind: \"PgPoolcluster\" is unknown, did you mean \"PgPoolCluster\"?"]
+    );
+    let text = CLUSTER.replace("kind: PgPoolCluster", "kind: Pool");
+    assert_eq!(
+        problems(&[source("a.yaml", &text)]),
+        ["a.yaml:2: kind: \"Pool\" is unknown, did you mean \"PgPoolCluster\"?"]
+    );
+}

@@ -25,7 +25,8 @@ kind: PgPoolCluster
 metadata: {name: shop}
 spec:
   upstream: {address: {host: db, port: 99999}}
-  auth: {userlistSecretRef: {name: users}}
+  auth:
+    userlistSecretRef: {name: users}
   pool: {mod: session}
   balancer: {check: {timeout: 1h}}
 ";
@@ -33,8 +34,9 @@ spec:
     let file = bench.path("tier.yaml").display().to_string();
     let expected = format!(
         "{file}:5: spec.upstream.address.port: 99999 is out of range, expected 1 to 65535\n\
-         {file}:7: spec.pool.mod: unknown field, did you mean \"mode\"?\n\
-         {file}:8: spec.balancer.check.timeout: must be 10ms to interval\n"
+         {file}:7: spec.auth.userlistSecretRef.name: Secret users does not exist\n\
+         {file}:8: spec.pool.mod: unknown field, did you mean \"mode\"?\n\
+         {file}:9: spec.balancer.check.timeout: must be 10ms to interval\n"
     );
     let output = operator(&["check", "-f", &file]);
     assert_eq!(text(&output.stderr), expected);
@@ -42,7 +44,7 @@ spec:
     let error = bench.refused(&mut bench.command());
     assert_eq!(
         error,
-        format!("{expected}operator: 3 problems in the manifest, nothing was started\n")
+        format!("{expected}operator: 4 problems in the manifest, nothing was started\n")
     );
     assert!(!bench.path("state").exists(), "the state folder was made");
 }
