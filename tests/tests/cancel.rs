@@ -75,13 +75,10 @@ fn an_idle_client_has_nothing_to_cancel() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_waiting_client_can_be_cancelled() -> Result<()> {
-    let (_postgres, pooler) = one_server()?;
-    let mut holder = pooler.client()?;
-    holder.query("BEGIN")?;
+/// A client that waits with `request`, for another holds the only server.
+fn waiting(pooler: &Pooler, request: &[u8]) -> Result<Raw> {
     let mut waiting = pooler.client()?;
-    waiting.send(&proxy_core::wire::query("SELECT 1"))?;
+    waiting.send(request)?;
     // Seen waiting, or the cancel could overtake the query.
     let mut console = pooler.console()?;
     tests::wait::until_true("it to wait", Duration::from_secs(5), || {
@@ -94,6 +91,15 @@ fn a_waiting_client_can_be_cancelled() -> Result<()> {
                 .any(|row| at.is_some_and(|at| row[at].as_deref() == Some("1")))
         })
     })?;
+    Ok(waiting)
+}
+
+#[test]
+fn a_waiting_client_can_be_cancelled() -> Result<()> {
+    let (_postgres, pooler) = one_server()?;
+    let mut holder = pooler.client()?;
+    holder.query("BEGIN")?;
+    let mut waiting = waiting(&pooler, &proxy_core::wire::query("SELECT 1"))?;
     raw::cancel(pooler.address(), &waiting.key)?;
     // PgBouncer closes such a client; an error to it is as good.
     match waiting.until_ready() {
@@ -101,6 +107,23 @@ fn a_waiting_client_can_be_cancelled() -> Result<()> {
         Err(error) => drop(error),
     }
     assert_eq!(holder.value("SELECT 2")?, "2", "the holder goes on");
+    Ok(())
+}
+
+/// As drivers do that read what a statement returns before they go on: the
+/// Sync comes later, and the session goes on behind it.
+#[test]
+fn a_waiting_batch_without_its_sync_can_be_cancelled() -> Result<()> {
+    let (_postgres, pooler) = one_server()?;
+    let mut holder = pooler.client()?;
+    holder.query("BEGIN")?;
+    let batch = [raw::parse("", "SELECT 1"), raw::flush()].concat();
+    let mut waiting = waiting(&pooler, &batch)?;
+    raw::cancel(pooler.address(), &waiting.key)?;
+    waiting.send(&raw::sync())?;
+    assert_eq!(waiting.until_ready()?.code(), "57014");
+    holder.query("COMMIT")?;
+    assert_eq!(waiting.value("SELECT 2")?, "2", "the session goes on");
     Ok(())
 }
 

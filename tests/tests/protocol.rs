@@ -638,6 +638,29 @@ mod prepared {
         Ok(())
     }
 
+    /// Drivers that ask for a statement's parameters before they bind them
+    /// (pg8000, lib/pq, pgx in describe mode) send two batches.
+    #[test]
+    fn a_statement_without_a_name_follows_its_client() -> Result<()> {
+        let (_postgres, pooler) = servers(2)?;
+        let mut client = pooler.client()?;
+        let described = client.batch(&[parse("", "SELECT 7"), describe_statement("")])?;
+        assert_eq!(described.kinds(), "1tTZ");
+        // The server that parsed it has another client now.
+        let mut other = pooler.client()?;
+        other.query("BEGIN")?;
+        other.batch(&[parse("", "SELECT 'not yours'"), describe_statement("")])?;
+        let mut third = pooler.client()?;
+        third.query("BEGIN")?;
+        third.batch(&[parse("", "SELECT 'nor this'"), describe_statement("")])?;
+        other.query("COMMIT")?;
+        for _ in 0..3 {
+            let outcome = client.batch(&[bind("", "", &[]), execute("", 0)])?;
+            assert_eq!(outcome.value().as_deref(), Some("7"));
+        }
+        Ok(())
+    }
+
     /// The unnamed statement lives until the next Parse of it or simple query,
     /// here within one transaction.
     #[test]

@@ -20,7 +20,7 @@ mod due;
 mod output;
 mod server;
 
-pub use client::{FromClient, Unlinked, from_client, request_length};
+pub use client::{FromClient, Unlinked, from_client};
 pub use output::Output;
 pub use server::{FromServer, from_server};
 
@@ -73,6 +73,9 @@ pub struct ClientSession {
     rest: u32,
     /// Whether those bytes are dropped instead of forwarded.
     rest_dropped: bool,
+    /// A batch that waited for a server was cancelled: everything is dropped up
+    /// to its Sync.
+    skipping: bool,
     parameters: Parameters,
     statements: Option<Box<ClientStatements>>,
 }
@@ -84,6 +87,7 @@ impl ClientSession {
         Self {
             rest: 0,
             rest_dropped: false,
+            skipping: false,
             parameters,
             statements: None,
         }
@@ -122,6 +126,15 @@ impl ClientSession {
         self.statements
             .get_or_insert_default()
             .insert(name, statement);
+    }
+
+    /// The unnamed statement is no concern of DEALLOCATE ALL's.
+    fn forget_named_statements(&mut self) {
+        let unnamed = self.forget_statement(b"");
+        self.statements = None;
+        if let Some((name, statement)) = unnamed {
+            self.name_statement(name, statement);
+        }
     }
 
     fn forget_statement(&mut self, name: &[u8]) -> Option<(Box<[u8]>, Arc<Statement>)> {
@@ -177,6 +190,9 @@ pub struct ServerSession {
     copy_extended: bool,
     /// The unnamed statement is that of the client the server is lent to.
     unnamed: bool,
+    /// Definition of the unnamed statement, parsed in the present batch and
+    /// not bound so far.
+    described: Option<Box<[u8]>>,
     /// It has said that it ends the connection.
     ending: bool,
     /// The query of ours failed (SET, check).
@@ -202,6 +218,7 @@ impl ServerSession {
             readies_in_doubt: 0,
             copy_extended: false,
             unnamed: false,
+            described: None,
             ending: false,
             ours_failed: false,
             cancels_in_flight: 0,
@@ -308,6 +325,7 @@ impl ServerSession {
     pub fn end_checkout(&mut self) {
         self.statements.end_transaction();
         self.unnamed = false;
+        self.described = None;
     }
 
     /// Starts a query of ours; its answer is swallowed. Returns the bytes to send.

@@ -3,9 +3,7 @@
 use proxy_core::{
     config::PoolMode,
     pool::{ClientKey, Request, Returned, ServerKey},
-    session::{
-        DUE_MAX, ServerFault, Transaction, Unlinked, from_client, from_server, request_length,
-    },
+    session::{DUE_MAX, ServerFault, Transaction, Unlinked, from_client, from_server},
     wire::{self, Severity, SqlState, error_response},
 };
 
@@ -520,20 +518,17 @@ impl EventLoop {
         if !client.is_session() {
             return;
         }
-        let (code, text) = (
-            SqlState::QUERY_CANCELED,
-            "canceling statement due to user request",
-        );
         let kept = client.io.take_kept();
-        let Some(length) = request_length(&kept) else {
-            return self.refuse_client(key, code, text, "");
-        };
-        client.io.keep(&kept[length..], 0);
+        let (dropped, is_ready) = client.session.cancel_request(&kept);
+        client.io.keep(&kept[dropped..], 0);
         client.waiting = false;
         let id = client.pool;
         self.pool(id).pool.forget(key);
-        let mut bytes = error_response(Severity::Error, code, text, "");
-        bytes.extend(wire::ready_for_query(b'I'));
+        let text = "canceling statement due to user request";
+        let mut bytes = error_response(Severity::Error, SqlState::QUERY_CANCELED, text, "");
+        if is_ready {
+            bytes.extend(wire::ready_for_query(b'I'));
+        }
         if self.tell_client(key, &bytes) {
             self.resume_client(key);
         }

@@ -72,10 +72,12 @@ impl ClientSession {
                 | frontend::FLUSH
                 | frontend::SYNC => {
                     ready += u32::from(head.kind == frontend::SYNC);
-                    let end = (at + head.total).min(input.len());
-                    self.rest = rest_of(at + head.total - end);
-                    self.rest_dropped = true;
-                    at = end;
+                    self.skipping &= head.kind != frontend::SYNC;
+                    at = self.drop_message(head, at, input.len());
+                }
+                kind if self.skipping && kind != frontend::TERMINATE => {
+                    check_kind(kind)?;
+                    at = self.drop_message(head, at, input.len());
                 }
                 _ if at == 0 => {
                     check_kind(head.kind)?;
@@ -93,23 +95,31 @@ impl ClientSession {
             ready,
         })
     }
-}
 
-/// Length of the request at the start of what a client sent: a Query, or a
-/// batch up to its Sync. `None` if it has not come as a whole.
-#[must_use]
-pub fn request_length(input: &[u8]) -> Option<usize> {
-    let mut length = 0;
-    for frame in wire::messages(input) {
-        length += frame.body.len() + 5;
-        if matches!(
-            frame.kind,
-            frontend::QUERY | frontend::SYNC | frontend::FUNCTION_CALL
-        ) {
-            return Some(length);
+    /// Cancels the request that `input`, of an unlinked client, begins with: the
+    /// client is to be told of an error. As on a server, a failed batch goes on
+    /// to its Sync, which [`Self::unlinked`] then finds. Returns the bytes dealt
+    /// with, and whether a ReadyForQuery follows the error at once.
+    pub fn cancel_request(&mut self, input: &[u8]) -> (usize, bool) {
+        match header(input) {
+            Ok(Some(head)) if matches!(head.kind, frontend::QUERY | frontend::FUNCTION_CALL) => {
+                (self.drop_message(head, 0, input.len()), true)
+            }
+            _ => {
+                self.skipping = true;
+                (0, false)
+            }
         }
     }
-    None
+
+    /// Drops the message at `at`, the part still to come included. Returns where
+    /// it ends or the input does.
+    fn drop_message(&mut self, head: Header, at: usize, available: usize) -> usize {
+        let end = (at + head.total).min(available);
+        self.rest = rest_of(at + head.total - end);
+        self.rest_dropped = true;
+        end
+    }
 }
 
 fn rest_of(length: usize) -> u32 {
@@ -170,8 +180,12 @@ pub fn from_client(
             consumed: begun,
             ..FromClient::default()
         },
+        described: None,
     };
     reader.run()?;
+    if let Some(definition) = reader.described {
+        reader.server.described = Some(definition.into());
+    }
     Ok(reader.done)
 }
 
@@ -183,6 +197,8 @@ struct Reader<'a> {
     to_server: &'a mut Output,
     to_client: &'a mut Output,
     done: FromClient,
+    /// [`ServerSession::described`], parsed in this input.
+    described: Option<&'a [u8]>,
 }
 
 /// Whether to go on with the next message.
@@ -254,6 +270,7 @@ impl<'a> Reader<'a> {
             frontend::DESCRIBE => return self.describe(head),
             frontend::CLOSE => return self.close(head),
             frontend::FUNCTION_CALL => {
+                self.keep_unnamed();
                 self.server.due.push(Due::FunctionCall);
                 self.server.unsynced = false;
                 self.forward(head);
@@ -308,6 +325,7 @@ impl<'a> Reader<'a> {
     }
 
     fn sync(&mut self, head: Header) {
+        self.keep_unnamed();
         self.forward(head);
         if self.server.copying_in {
             self.server.due.push(Due::SyncInCopy);
@@ -335,6 +353,7 @@ impl<'a> Reader<'a> {
     }
 
     fn query(&mut self, head: Header) -> Result<Next, ClientFault> {
+        self.forget_unnamed();
         let due = match self.forgets(head) {
             Forgets::Nothing => Due::Query,
             Forgets::Unseen(needed) => return Ok(self.need(needed)),

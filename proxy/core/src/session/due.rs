@@ -97,6 +97,11 @@ impl Due {
         )
     }
 
+    /// Whether it is a Parse of the unnamed statement.
+    pub(super) fn is_unnamed_parse(&self) -> bool {
+        matches!(self, Self::Parse(None))
+    }
+
     /// Whether what is known of names or of the server's statements has to
     /// change if it fails or is skipped.
     fn changes_names(&self) -> bool {
@@ -165,7 +170,7 @@ impl DueQueue {
             self.unnamed_in_batch = false;
         } else {
             self.changes_of_batch += usize::from(due.changes_names());
-            self.unnamed_in_batch |= matches!(due, Due::Parse(None));
+            self.unnamed_in_batch |= due.is_unnamed_parse();
         }
     }
 

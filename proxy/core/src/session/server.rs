@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
             !matches!(due.front(), Some(Due::Ours))
         });
         if let Some(client) = &mut client {
-            client.statements = None;
+            client.forget_named_statements();
         }
         for due in due.iter() {
             match due {
@@ -382,6 +382,12 @@ impl<'a> Reader<'a> {
             Due::ParseAnswered(naming) | Due::ParseScratch(Some(naming)) => self.unname(&naming),
             Due::ParseOurs(statement) if !sabotaged(Sabotage::NoParseRollback) => {
                 self.server.statements.remove(&statement);
+            }
+            // Unless a later one is on its way.
+            Due::Parse(None) if !self.server.due.iter().any(Due::is_unnamed_parse) => {
+                if let Some(client) = &mut self.client {
+                    client.forget_statement(b"");
+                }
             }
             Due::CloseOurs(statement) => self.server.statements.restore(statement),
             Due::CloseAnswered(Some(naming)) => {

@@ -134,6 +134,12 @@ impl Lent {
         assert_eq!(self.answers(), "1 Z");
     }
 
+    /// The checkout ends and the client gets another server.
+    fn next_server(&mut self) {
+        assert!(self.released());
+        self.server = ServerSession::new(self.interner.empty(), 100);
+    }
+
     /// The checkout ends and another client gets the server.
     fn next_client(&mut self) -> ClientSession {
         assert!(self.released());

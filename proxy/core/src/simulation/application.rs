@@ -33,6 +33,8 @@ pub(super) struct Application {
     /// It knows what the server will make of what it sends next: it is not
     /// about to copy in.
     may_pipeline: bool,
+    /// Text of the unnamed statement that it had described and executes next.
+    described: Option<String>,
     /// Cancel requests sent, less those that were seen to hit.
     cancels: usize,
     over: bool,
@@ -63,6 +65,7 @@ impl Application {
             steps_left: steps,
             sequence: 0,
             may_pipeline: true,
+            described: None,
             cancels: 0,
             over: false,
         }

@@ -159,8 +159,9 @@ impl Backend {
         self.closed
     }
 
-    pub(super) fn has_unnamed(&self) -> bool {
-        self.statements.contains_key("")
+    /// Text of the unnamed statement.
+    pub(super) fn unnamed(&self) -> Option<&str> {
+        self.statements.get("").map(|prepared| &*prepared.text)
     }
 
     pub(super) fn in_block(&self) -> bool {

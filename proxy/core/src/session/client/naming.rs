@@ -24,6 +24,14 @@ const EVICTED_MAX: usize = 2;
 /// A name that no statement has: those are `pk` and digits.
 const SCRATCH_NAME: &[u8] = b"pkx";
 
+/// Longest unnamed Parse that outlives its batch.
+const UNNAMED_KEPT_MAX: usize = 64 * 1024;
+
+/// Whether the body of a Parse behind the name has both its parts.
+fn is_definition(definition: &[u8]) -> bool {
+    cstr(definition).is_some_and(|(_, types)| types.len() >= 2)
+}
+
 /// A name as an error message shows it: not longer than PostgreSQL's names.
 fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(63)]).into_owned()
@@ -46,20 +54,19 @@ impl<'a> Reader<'a> {
         let Some(first) = self.body(head).first() else {
             return Ok(self.need(6));
         };
-        if *first == 0 || !self.rules.follow_statements {
-            self.done.parses += 1;
-            self.done.parses_server += 1;
-            self.batch(Due::Parse(None), head);
-            return Ok(Next::Go);
+        if !self.rules.follow_statements {
+            return Ok(self.pass_parse(head));
+        }
+        if *first == 0 {
+            return Ok(self.parse_unnamed(head));
         }
         let Some(message) = self.whole(head)? else {
             return Ok(Next::Stop);
         };
         let (name, definition) = cstr(&message[5..]).ok_or(ClientFault::Malformed("Parse"))?;
-        // A definition without its zeros would be malformed on the server too,
-        // but under a name that others share.
-        let types = cstr(definition).map(|(_, types)| types);
-        if types.is_none_or(|types| types.len() < 2) {
+        // It would be malformed on the server too, but under a name that others
+        // share.
+        if !is_definition(definition) {
             return Err(ClientFault::Malformed("Parse"));
         }
         if self.server.due.unsettled() {
@@ -70,6 +77,59 @@ impl<'a> Reader<'a> {
         self.parse_named(name, definition);
         self.consume(head, self.done.consumed + head.total);
         Ok(Next::Go)
+    }
+
+    fn pass_parse(&mut self, head: Header) -> Next {
+        self.done.parses += 1;
+        self.done.parses_server += 1;
+        self.batch(Due::Parse(None), head);
+        Next::Go
+    }
+
+    /// The unnamed statement is passed on as it is, for most clients execute it
+    /// in the same batch. It is looked at only because some do not.
+    fn parse_unnamed(&mut self, head: Header) -> Next {
+        let from = self.done.consumed;
+        let message = self.input.get(from..from + head.total);
+        if message.is_none() && head.total <= UNNAMED_KEPT_MAX {
+            return self.need(head.total);
+        }
+        self.forget_unnamed();
+        self.described = message
+            .map(|message| &message[6..])
+            .filter(|definition| is_definition(definition) && head.total <= UNNAMED_KEPT_MAX);
+        self.pass_parse(head)
+    }
+
+    /// The batch ends, and the unnamed statement has not been bound: its Bind
+    /// may meet another server.
+    pub(super) fn keep_unnamed(&mut self) {
+        let earlier = self.server.described.take();
+        if let Some(definition) = self.described.take().or(earlier.as_deref()) {
+            let statement = self.intern(definition);
+            self.client.name_statement(Box::default(), statement);
+        }
+    }
+
+    fn unnamed_is_bound(&mut self) {
+        self.described = None;
+        self.server.described = None;
+    }
+
+    pub(super) fn forget_unnamed(&mut self) {
+        self.unnamed_is_bound();
+        self.client.forget_statement(b"");
+    }
+
+    fn intern(&self, definition: &[u8]) -> Arc<Statement> {
+        let rules = self.rules;
+        let search_path = rules
+            .interner
+            .tracked()
+            .index(b"search_path")
+            .and_then(|index| self.client.parameters.value(index))
+            .unwrap_or_default();
+        rules.registry.intern(rules.scope, search_path, definition)
     }
 
     fn parse_named(&mut self, name: &[u8], definition: &[u8]) {
@@ -83,14 +143,7 @@ impl<'a> Reader<'a> {
             let text = format!("session holds {CLIENT_STATEMENTS_MAX} prepared statements already");
             return self.refuse(SqlState::LIMIT_EXCEEDED, &text);
         }
-        let rules = self.rules;
-        let search_path = rules
-            .interner
-            .tracked()
-            .index(b"search_path")
-            .and_then(|index| self.client.parameters.value(index))
-            .unwrap_or_default();
-        let statement = rules.registry.intern(rules.scope, search_path, definition);
+        let statement = self.intern(definition);
         self.client.name_statement(name.into(), statement.clone());
         let naming = Box::new(Naming {
             name: name.into(),
@@ -131,6 +184,9 @@ impl<'a> Reader<'a> {
             return Ok(Next::Stop);
         };
         let next = self.uses(head, Due::Bind, portal.len() + 1, name);
+        if name.is_empty() {
+            self.unnamed_is_bound();
+        }
         self.done.binds += u32::from(matches!(next, Next::Go));
         Ok(next)
     }
@@ -147,7 +203,11 @@ impl<'a> Reader<'a> {
     pub(super) fn close(&mut self, head: Header) -> Result<Next, ClientFault> {
         match self.statement_name(head, "Close")? {
             Named::Cut => return Ok(Next::Stop),
-            Named::Other | Named::Statement(b"") => self.batch(Due::Close, head),
+            Named::Statement(b"") => {
+                self.forget_unnamed();
+                self.batch(Due::Close, head);
+            }
+            Named::Other => self.batch(Due::Close, head),
             Named::Statement(_) if self.server.due.unsettled() => return Ok(self.pause()),
             Named::Statement(name) => {
                 self.server.unsynced = true;
@@ -191,16 +251,14 @@ impl<'a> Reader<'a> {
     /// of bytes of the body before the name.
     fn uses(&mut self, head: Header, due: Due, skip: usize, name: &[u8]) -> Next {
         if name.is_empty() {
-            return self.uses_unnamed(head, due);
+            return self.uses_unnamed(head, due, skip);
         }
         if self.server.due.unsettled() {
             return self.pause();
         }
         self.server.unsynced = true;
         if let Some(statement) = self.client.statement(name).cloned() {
-            self.teach(&statement);
-            self.server.due.push(due);
-            self.rename(head, skip, name, statement.server_name().as_bytes());
+            self.use_taught(head, due, skip, name, &statement);
         } else {
             let text = format!("prepared statement \"{}\" does not exist", shown(name));
             self.refuse(SqlState::INVALID_STATEMENT_NAME, &text);
@@ -209,17 +267,22 @@ impl<'a> Reader<'a> {
         Next::Go
     }
 
-    /// The unnamed statement does not follow its client. What the server has
-    /// under no name may be another client's.
-    fn uses_unnamed(&mut self, head: Header, due: Due) -> Next {
-        let parsed = |due: &Due| matches!(due, Due::Parse(None));
+    /// What the server has under no name may be another client's. A client's
+    /// own follows it, under a name of ours, if it was not executed in the batch
+    /// that parsed it.
+    fn uses_unnamed(&mut self, head: Header, due: Due, skip: usize) -> Next {
         let is_clients = self.server.unnamed || self.server.due.unnamed_in_batch();
         if is_clients || sabotaged(Sabotage::SharedUnnamed) {
             self.batch(due, head);
-        } else if self.server.due.iter().any(parsed) {
+            return Next::Go;
+        }
+        if self.server.due.iter().any(Due::is_unnamed_parse) || self.server.due.unsettled() {
             return self.pause();
+        }
+        self.server.unsynced = true;
+        if let Some(statement) = self.client.statement(b"").cloned() {
+            self.use_taught(head, due, skip, b"", &statement);
         } else {
-            self.server.unsynced = true;
             self.refuse(
                 SqlState::INVALID_STATEMENT_NAME,
                 "unnamed prepared statement does not exist",
@@ -227,6 +290,20 @@ impl<'a> Reader<'a> {
             self.drop_message(head);
         }
         Next::Go
+    }
+
+    /// Passes a message on with the server's name for the statement.
+    fn use_taught(
+        &mut self,
+        head: Header,
+        due: Due,
+        skip: usize,
+        name: &[u8],
+        statement: &Arc<Statement>,
+    ) {
+        self.teach(statement);
+        self.server.due.push(due);
+        self.rename(head, skip, name, statement.server_name().as_bytes());
     }
 
     /// Passes a message on with `to` in place of the name `from`.

@@ -450,14 +450,103 @@ fn an_unnamed_statement_lasts_as_long_as_the_checkout() {
 
 #[test]
 fn an_unnamed_parse_is_passed_on_however_it_is_cut() {
-    let parse = sample::parse("", &"x".repeat(100));
-    for cut in 0..parse.len() {
+    let short = sample::parse("", &"x".repeat(100));
+    for cut in 0..short.len() {
         let mut lent = Lent::new();
-        let (first, sent) = lent.try_client(&parse[..cut]).unwrap();
-        assert!(first.needed <= 6, "{first:?}");
+        let (first, sent) = lent.try_client(&short[..cut]).unwrap();
+        assert!(first.needed <= short.len(), "{first:?}");
         assert_eq!(sent.len(), first.consumed);
-        lent.client(&parse[first.consumed..]);
+        assert_eq!(lent.client(&short[first.consumed..]), short);
     }
+    // Too long to be kept: it streams.
+    let long = sample::parse("", &"x".repeat(100_000));
+    let mut lent = Lent::new();
+    let (first, _) = lent.try_client(&long[..1_000]).unwrap();
+    assert_eq!((first.consumed, first.needed), (1_000, 0));
+}
+
+/// A client that has had a statement described, as drivers do before they
+/// bind its parameters, and got another server since.
+fn described(sql: &str) -> Lent {
+    let mut lent = Lent::new();
+    lent.client(synced(&[
+        &sample::parse("", sql),
+        &sample::describe(b'S', ""),
+    ]));
+    lent.server(joined(&[
+        &sample::bare(b'1'),
+        &sample::bare(b'n'),
+        &sample::ready(b'I'),
+    ]));
+    lent.answers();
+    lent.next_server();
+    lent
+}
+
+#[test]
+fn a_statement_without_a_name_follows_the_client_that_described_it() {
+    let mut lent = described("select 1");
+    let sent = lent.client(synced(&[&bound("")]));
+    assert_eq!(kinds(&sent), "P B E S");
+    assert!(sent.starts_with(&sample::parse("pk0", "select 1")));
+    lent.server(joined(&[
+        &sample::bare(b'1'),
+        &bound_answers(),
+        &sample::ready(b'I'),
+    ]));
+    assert_eq!(lent.answers(), "2 C Z");
+    // As often as it likes.
+    assert_eq!(kinds(&lent.client(synced(&[&bound("")]))), "B E S");
+}
+
+#[test]
+fn another_statement_without_a_name_takes_its_place() {
+    for (other, answer) in [
+        (query("select 2"), sample::complete("SELECT 1")),
+        (synced(&[&sample::close(b'S', "")]), sample::bare(b'3')),
+        (
+            synced(&[&sample::parse("", "select 2"), &bound("")]),
+            joined(&[&sample::bare(b'1'), &bound_answers()]),
+        ),
+    ] {
+        let mut lent = described("select 1");
+        lent.client(other);
+        lent.server([answer, sample::ready(b'I')].concat());
+        lent.next_server();
+        lent.answers();
+        assert_eq!(kinds(&lent.client(synced(&[&bound("")]))), "E E S");
+    }
+}
+
+#[test]
+fn a_statement_without_a_name_that_failed_is_not_known() {
+    let mut lent = Lent::new();
+    lent.client(synced(&[&sample::parse("", "selct")]));
+    lent.server([sample::error("42601", "no"), sample::ready(b'I')].concat());
+    lent.next_server();
+    lent.answers();
+    assert_eq!(kinds(&lent.client(synced(&[&bound("")]))), "E E S");
+}
+
+#[test]
+fn of_two_without_a_name_the_one_that_succeeded_last_is_known() {
+    let mut lent = Lent::new();
+    lent.client(joined(&[
+        &synced(&[&sample::parse("", "selct")]),
+        &synced(&[&sample::parse("", "select 2")]),
+    ]));
+    lent.server(joined(&[
+        &sample::error("42601", "no"),
+        &sample::ready(b'I'),
+        &sample::bare(b'1'),
+        &sample::ready(b'I'),
+    ]));
+    lent.next_server();
+    let sent = lent.client(synced(&[&bound("")]));
+    assert!(
+        sent.starts_with(&sample::parse("pk1", "select 2")),
+        "{sent:?}"
+    );
 }
 
 #[test]

@@ -103,6 +103,38 @@ fn a_lone_sync_needs_no_server() {
 }
 
 #[test]
+fn a_cancelled_request_that_waited_is_dropped_whatever_of_it_has_come() {
+    let request = query("select 1");
+    for cut in 5..=request.len() {
+        let mut client = Lent::new().client;
+        assert_eq!(client.cancel_request(&request[..cut]), (cut, true));
+        let rest = [&request[cut..], &sync()].concat();
+        assert_eq!(
+            client.unlinked(&rest),
+            Ok(Unlinked::Handled {
+                consumed: rest.len(),
+                ready: 1
+            })
+        );
+    }
+}
+
+#[test]
+fn a_cancelled_batch_that_waited_is_dropped_to_its_sync() {
+    let mut client = Lent::new().client;
+    let parse = sample::parse("", "select 1");
+    let batch = [parse.clone(), sample::flush()].concat();
+    assert_eq!(client.cancel_request(&batch), (0, false));
+    let handled = |consumed, ready| Ok(Unlinked::Handled { consumed, ready });
+    assert_eq!(client.unlinked(&batch), handled(batch.len(), 0));
+    // A server that skips ignores a Query, too.
+    let rest = [query("select 2"), sync().to_vec(), parse].concat();
+    let synced = query("select 2").len() + 5;
+    assert_eq!(client.unlinked(&rest), handled(synced, 1));
+    assert_eq!(client.unlinked(&rest[synced..]), Ok(Unlinked::NeedsServer));
+}
+
+#[test]
 fn a_type_that_no_client_sends_is_a_fault() {
     let mut lent = Lent::new();
     for kind in [b'p', b'Z', 0] {

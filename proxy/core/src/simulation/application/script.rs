@@ -21,6 +21,13 @@ impl Application {
             return self.copy_more();
         }
         self.may_pipeline = true;
+        if let Some(text) = self.described.take()
+            && self.oracle.unnamed() == Some(&text)
+        {
+            let mut bytes = self.bind_and_execute("", text.matches('$').count());
+            bytes.extend(sync());
+            return bytes;
+        }
         if !self.inbox.is_empty() && self.random.percent(50) {
             // What the pooler answers itself, while a message is cut in two.
             let name = self.random.pick(&NAMES[1..]);
@@ -30,7 +37,8 @@ impl Application {
             let ends = ["commit", "rollback", "commit", "rollback; "];
             return query(self.random.pick(&ends));
         }
-        match self.random.below(23) {
+        match self.random.below(25) {
+            23..=24 => self.describe_unnamed(),
             20..=22 => {
                 let name = self.random.pick(&NAMES[1..]);
                 let mut bytes = sample::parse(name, &self.prepared());
@@ -51,13 +59,30 @@ impl Application {
                 query(&format!("sleep {tag}"))
             }
             // What the pooler's server has under no name is not this client's.
-            12 if !self.oracle.has_unnamed() => {
+            12 if self.oracle.unnamed().is_none() => {
                 let mut bytes = self.bind_and_execute("", 1);
                 bytes.extend(sync());
                 bytes
             }
             _ => self.batches(),
         }
+    }
+
+    /// As drivers do that look at a statement's parameters before they bind
+    /// them, by way of whatever server there is then.
+    fn describe_unnamed(&mut self) -> Vec<u8> {
+        let tag = self.tag();
+        let text = match self.random.below(6) {
+            0 => format!("selct {tag}"),
+            1 => format!("write {tag}"),
+            2 => format!("fail {tag}"),
+            _ => format!("select {tag} 2 $1"),
+        };
+        let mut bytes = sample::parse("", &text);
+        bytes.extend(sample::describe(b'S', ""));
+        bytes.extend(sync());
+        self.described = Some(text);
+        bytes
     }
 
     fn simple(&mut self) -> Vec<u8> {
