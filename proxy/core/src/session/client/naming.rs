@@ -60,6 +60,16 @@ impl<'a> Reader<'a> {
         if *first == 0 {
             return Ok(self.parse_unnamed(head));
         }
+        if head.total > WHOLE_MESSAGE_MAX {
+            // No end of the session: who is still sending would not read why.
+            self.server.unsynced = true;
+            let length = head.total;
+            let text =
+                format!("prepared statement of {length} bytes is longer than {WHOLE_MESSAGE_MAX}");
+            self.refuse(SqlState::PROGRAM_LIMIT_EXCEEDED, &text);
+            self.drop_message(head);
+            return Ok(Next::Go);
+        }
         let Some(message) = self.whole(head)? else {
             return Ok(Next::Stop);
         };

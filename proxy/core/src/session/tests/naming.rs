@@ -550,6 +550,20 @@ fn of_two_without_a_name_the_one_that_succeeded_last_is_known() {
 }
 
 #[test]
+fn a_named_parse_that_is_too_long_is_refused_and_dropped() {
+    let mut lent = Lent::new();
+    let sql = "x".repeat(WHOLE_MESSAGE_MAX);
+    let batch = synced(&[&sample::parse("s", &sql), &bound("s")]);
+    let (first, rest) = batch.split_at(1_000);
+    assert_eq!(kinds(&lent.client(first)), "E");
+    assert_eq!(kinds(&lent.client(rest)), "E E S");
+    lent.server([sample::error("34000", "no"), sample::ready(b'I')].concat());
+    assert_eq!(lent.error_code(), "54000");
+    assert!(lent.released());
+    assert_eq!(lent.client.statements_len(), 0);
+}
+
+#[test]
 fn a_parse_without_a_body_is_malformed() {
     let mut lent = Lent::new();
     assert_eq!(
