@@ -112,7 +112,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     );
 
     if flags.keep {
-        keep(&operator, &postgres)?;
+        keep(&operator, &postgres, &inbox)?;
     }
     steps.say("clean up");
     let status = operator.terminate(Duration::from_secs(90))?;
@@ -268,8 +268,8 @@ fn print_account(account: &load::Account, failure: &Failure, history: &(History,
     println!("    UP in the inbox            {}", ms(failure.up_told));
 }
 
-/// Says what to try, and waits until told to end.
-fn keep(operator: &Operator, postgres: &Postgres) -> Result<()> {
+/// Says what to try and what arrives in the inbox, until told to end.
+fn keep(operator: &Operator, postgres: &Postgres, inbox: &Inbox) -> Result<()> {
     let service = operator.service();
     println!("\n  It goes on running. Try:");
     println!(
@@ -288,7 +288,7 @@ fn keep(operator: &Operator, postgres: &Postgres) -> Result<()> {
     );
     println!("    curl http://{}/status", operator.http());
     println!(
-        "    kill -9 {}, and watch the dashboard",
+        "    kill -9 {}, and watch the dashboard; what is told about it appears here",
         operator
             .parts("pooler")
             .first()
@@ -308,7 +308,15 @@ fn keep(operator: &Operator, postgres: &Postgres) -> Result<()> {
         );
     }
     // Ends only by being interrupted.
-    let _ = wait::holds_for("it runs", Duration::MAX / 4, || true);
+    let mut shown = inbox.messages().len();
+    let _ = wait::holds_for("it runs", Duration::MAX / 4, || {
+        let messages = inbox.messages();
+        for message in messages.iter().skip(shown) {
+            println!("    {}", message.text());
+        }
+        shown = messages.len();
+        true
+    });
     wait::resume();
     Ok(())
 }
