@@ -24,6 +24,7 @@ use proxy_core::{
     status::Transition,
 };
 use tokio::sync::{Notify, watch};
+use web::probes::Heartbeat;
 
 use super::{
     counters::Traffic,
@@ -31,7 +32,6 @@ use super::{
     probe::Probe,
     target::{Target, elapsed},
 };
-use crate::http::Heartbeat;
 
 /// Descriptors kept for everything but sessions: HTTP, checks, the log,
 /// listeners, clients being told that the limit is reached.

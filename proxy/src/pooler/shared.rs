@@ -21,6 +21,7 @@ use proxy_core::{
     wire::{TargetReport, TargetState},
 };
 use rustls::ServerConfig;
+use web::probes::Heartbeat;
 
 use super::{
     console::Reply,
@@ -31,7 +32,6 @@ use super::{
     snapshot::LoopSnapshot,
     worker::{Job, Names},
 };
-use crate::http::Heartbeat;
 
 /// The configuration in force; replaced as a whole by a reload.
 #[derive(Debug)]

@@ -1,26 +1,14 @@
-//! The HTTP server of both proxies: small answers to probes, scrapers,
-//! operators and browsers, never the data path.
-//!
-//! A client of it is not trusted: connections, header and body sizes, and the
-//! time of everything but a running long poll are limited.
+//! An HTTP server whose clients are not trusted: connections, header and body
+//! sizes, and the time of everything but a running long poll are limited.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{StatusCode, header},
+    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -28,13 +16,13 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::sync::Semaphore;
-
-use crate::net::{self, ListenError, Tuning};
+use socket2::SockRef;
+use tokio::{net::TcpStream, sync::Semaphore};
 
 /// Connections at once; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 512;
-const BACKLOG: i32 = 128;
+/// What to listen with.
+pub const BACKLOG: i32 = 128;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the end of one request to the end of the next one's headers; it is the
@@ -47,106 +35,7 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(30);
 /// At the end, how long requests under way may take to finish.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// An event loop that has not turned for so long is stuck, and `/livez` fails.
-/// Loops turn at least once a second.
-pub const STUCK_AFTER: Duration = Duration::from_secs(10);
-
-/// When an event loop last turned. Written by the loop, read by `/livez`.
-#[derive(Debug)]
-pub struct Heartbeat {
-    base: Instant,
-    turned_ms: AtomicU64,
-}
-
-impl Heartbeat {
-    /// A heart that has just beaten.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self {
-            base: now,
-            turned_ms: AtomicU64::new(0),
-        }
-    }
-
-    /// The loop turned at `now`.
-    #[inline]
-    pub fn beat(&self, now: Instant) {
-        let ms = now.saturating_duration_since(self.base).as_millis() as u64;
-        self.turned_ms.store(ms, Ordering::Relaxed);
-    }
-
-    /// How long ago the loop turned.
-    #[must_use]
-    pub fn age(&self, now: Instant) -> Duration {
-        let turned = Duration::from_millis(self.turned_ms.load(Ordering::Relaxed));
-        now.saturating_duration_since(self.base)
-            .saturating_sub(turned)
-    }
-}
-
-/// The routes that every proxy has: `/livez`, `/readyz`, `/metrics`.
-///
-/// `/livez` fails when one of `hearts` has not beaten for [`STUCK_AFTER`], and
-/// for nothing else: restarting a process cures no other ill. `ready` is asked
-/// for `/readyz` and says why not; `metrics` renders the whole page.
-pub fn probes<F>(
-    hearts: Vec<Arc<Heartbeat>>,
-    ready: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
-    metrics: impl Fn() -> F + Clone + Send + Sync + 'static,
-) -> Router
-where
-    F: Future<Output = String> + Send + 'static,
-{
-    let live = move || {
-        let now = Instant::now();
-        let stuck = hearts
-            .iter()
-            .position(|heart| heart.age(now) > STUCK_AFTER)
-            .map(|index| (index, hearts[index].age(now).as_secs()));
-        match stuck {
-            None => Ok(()),
-            Some((index, age_s)) => Err(format!("event loop {index} has not turned for {age_s} s")),
-        }
-    };
-    Router::new()
-        .route(
-            "/livez",
-            get(move || async move { verdict(live(), "alive") }),
-        )
-        .route(
-            "/readyz",
-            get(move || async move { verdict(ready(), "ready") }),
-        )
-        .route(
-            "/metrics",
-            get(move || async move {
-                (
-                    [(
-                        header::CONTENT_TYPE,
-                        "text/plain; version=0.0.4; charset=utf-8",
-                    )],
-                    metrics().await,
-                )
-            }),
-        )
-}
-
-fn verdict(verdict: Result<(), String>, good: &str) -> Response {
-    match verdict {
-        Ok(()) => format!("{good}\n").into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
-}
-
-/// The listening socket for [`serve`].
-///
-/// # Errors
-/// [`ListenError`], naming the address.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    net::listen(address, false, BACKLOG)
-}
-
-/// Serves `router` on `listener` until `stop` resolves, then takes no more
+/// Serves `router` on `listener`, which does not block, until `stop` resolves, then takes no more
 /// connections and gives requests under way 2 s to finish. A handler that holds
 /// a long poll watches for the end itself.
 ///
@@ -187,12 +76,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let tuning = Tuning {
-            nodelay: true,
-            keepalive: None,
-            user_timeout: Some(SEND_TIME_MAX),
-        };
-        if net::tune(&stream, &tuning).is_err() {
+        if tune(&stream).is_err() {
             continue; // The peer is gone already.
         }
         let connection = http1::Builder::new()
@@ -215,6 +99,12 @@ pub async fn serve(
     Ok(())
 }
 
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(SEND_TIME_MAX))
+}
+
 async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
         Ok(response) => response,
@@ -228,13 +118,22 @@ async fn limit_time(request: Request, next: Next) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::{net::SocketAddr, time::Instant};
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
         sync::oneshot,
     };
 
     use super::*;
+    use crate::probes::{Heartbeat, STUCK_AFTER, probes};
+
+    fn bind() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
 
     async fn fetch(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -257,8 +156,7 @@ mod tests {
             || Err("draining".to_owned()),
             || async { "a_metric 1\n".to_owned() },
         );
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = bind();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(listener, router, async {
             let _ = stopped.await;
