@@ -1,7 +1,9 @@
 //! An HTTP server whose clients are not trusted: connections, header and body
 //! sizes, and the time of everything but a running long poll are limited.
 
-use std::{io, net::TcpListener, sync::Arc, time::Duration};
+mod connections;
+
+use std::{io, net::TcpListener, time::Duration};
 
 use axum::{
     Router,
@@ -10,19 +12,26 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use hyper::server::conn::http1;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use socket2::SockRef;
-use tokio::{net::TcpStream, sync::Semaphore};
+use tokio::net::TcpStream;
 
-/// Connections at once; more wait in the kernel's queue.
-pub const CONNECTIONS_MAX: usize = 512;
-/// What to listen with.
-pub const BACKLOG: i32 = 128;
+use self::connections::Connections;
+
+/// Connections at once; for one more, another is closed: see [`connections`].
+pub const CONNECTIONS_MAX: usize = 128;
+/// What to listen with: connections that come in the moment before they are
+/// accepted.
+pub const BACKLOG: i32 = 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the end of one request to the end of the next one's headers; it is the
@@ -50,20 +59,12 @@ pub async fn serve(
     let router = router
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(limit_time));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Connections::new(CONNECTIONS_MAX);
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let accept = async {
-            let slot = slots
-                .clone()
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            accepted = accept => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
         let stream = match accepted {
@@ -79,19 +80,29 @@ pub async fn serve(
         if tune(&stream).is_err() {
             continue; // The peer is gone already.
         }
+        let (place, taken) = connections.enter();
+        let answering = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let asking = place.ask();
+            let answer = answering.call(request);
+            async move {
+                let answer = answer.await;
+                drop(asking);
+                answer
+            }
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME_MAX)
             .max_buf_size(HEADER_BYTES_MAX)
-            .serve_connection(
-                TokioIo::new(stream),
-                TowerToHyperService::new(router.clone()),
-            );
+            .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            // A client that hangs up or speaks no HTTP concerns nobody.
-            let _ = connection.await;
-            drop(slot);
+            tokio::select! {
+                // A client that hangs up or speaks no HTTP concerns nobody.
+                _ = connection => {}
+                _ = taken => tracing::debug!("HTTP connection closed to make place for another"),
+            }
         });
     }
     drop(listener);
@@ -118,11 +129,12 @@ async fn limit_time(request: Request, next: Next) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, time::Instant};
+    use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+    use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        sync::oneshot,
+        sync::{Notify, oneshot},
     };
 
     use super::*;
@@ -179,5 +191,56 @@ mod tests {
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    /// Serves `/` at once, and `/wait` once `news` says so.
+    fn waiting_server() -> (SocketAddr, Arc<Notify>) {
+        let news = Arc::new(Notify::new());
+        let told = news.clone();
+        let wait = move || async move {
+            told.notified().await;
+            "news"
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "at once" }))
+            .route("/wait", get(wait));
+        let (listener, address) = bind();
+        tokio::spawn(serve(listener, router, std::future::pending()));
+        (address, news)
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_answered_past_any_number_who_say_nothing() {
+        let (address, news) = waiting_server();
+        let poll = tokio::spawn(fetch(address, "/wait"));
+        let begin = Instant::now();
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+            if silent.len() % CONNECTIONS_MAX == 0 {
+                assert!(fetch(address, "/").await.ends_with("at once"));
+            }
+        }
+        assert!(begin.elapsed() < HEADER_TIME_MAX, "no deadline made place");
+        // Those who came first were closed, not kept.
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap_or(0), 0);
+        // Who waits for an answer was not.
+        news.notify_one();
+        assert!(poll.await.unwrap().ends_with("news"));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_answered_past_any_number_who_wait() {
+        let (address, _news) = waiting_server();
+        let request = b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut waiting = Vec::new();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            waiting.push(stream);
+        }
+        let begin = Instant::now();
+        assert!(fetch(address, "/").await.ends_with("at once"));
+        assert!(begin.elapsed() < HEADER_TIME_MAX);
     }
 }

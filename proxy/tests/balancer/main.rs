@@ -7,6 +7,7 @@
 mod support;
 
 mod health;
+mod http;
 mod pages;
 mod process;
 mod relay;
