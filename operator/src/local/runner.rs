@@ -10,6 +10,7 @@ mod tell;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use tokio::{
     sync::{mpsc, watch as channel},
     task::AbortHandle,
 };
+use web::probes::Heartbeat;
 
 use super::{
     backoff::Backoff,
@@ -34,7 +36,7 @@ use crate::{
     api::{Component, PgPoolClusterStatus},
     controller::build::Tier,
     endpoints::{Change, Id, Policy},
-    http::{Heartbeat, Snapshot},
+    http::Snapshot,
     metrics::Counters,
     notify::{Outcome, Post},
     slack::{self, Slack},
@@ -140,7 +142,7 @@ pub struct Runner {
     counters: Counters,
     status: PgPoolClusterStatus,
     snapshot: channel::Sender<Snapshot>,
-    heartbeat: Heartbeat,
+    heartbeat: Arc<Heartbeat>,
     begun: Instant,
     ready_told: bool,
     stopping: bool,
@@ -161,7 +163,7 @@ impl Runner {
         state: State,
         output: Output,
         snapshot: channel::Sender<Snapshot>,
-        heartbeat: Heartbeat,
+        heartbeat: Arc<Heartbeat>,
     ) -> Result<Self, reqwest::Error> {
         let check = &plan.tier.balancer.check;
         let watcher = Watcher::new(check.interval, check.timeout, plan.resync)?;
@@ -418,8 +420,8 @@ impl Runner {
     }
 
     fn tick(&mut self) {
-        self.heartbeat.beat();
         let now = Instant::now();
+        self.heartbeat.beat(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let starts: Vec<Id> = self
             .children
