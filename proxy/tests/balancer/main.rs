@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod choice;
 mod health;
 mod http;
 mod pages;
