@@ -107,7 +107,7 @@ pub async fn run(
             let _ = ended.await;
         }))
     });
-    tokio::spawn(checker::run(shared.clone()));
+    tokio::spawn(checker::run(shared.clone(), shared.targets()));
     tokio::spawn(sample(shared.clone()));
 
     loop {

@@ -12,3 +12,4 @@ mod http;
 mod pages;
 mod process;
 mod relay;
+mod reload;
