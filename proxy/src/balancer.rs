@@ -47,7 +47,10 @@ use self::{
     event_loop::EventLoop,
     shared::{Phase, Shared},
 };
-use crate::net::{self, ListenError};
+use crate::{
+    boot,
+    net::{self, ListenError},
+};
 
 /// Connections that wait to be accepted; the kernel cuts it to somaxconn.
 const BACKLOG: i32 = 4096;
@@ -142,7 +145,7 @@ fn start_loops(
         .collect::<io::Result<Vec<_>>>()?
         .into_iter()
         .unzip();
-    let boot_id = boot_id()?;
+    let boot_id = boot::id();
     let shared = Arc::new(Shared::new(config, boot_id, address, handles));
     let mut listener = Some(listener);
     let mut loops = Vec::new();
@@ -163,12 +166,6 @@ fn start_loops(
         "listening, checking targets"
     );
     Ok((shared, loops))
-}
-
-fn boot_id() -> io::Result<String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Puts a configuration read anew in force, as far as that goes while running.

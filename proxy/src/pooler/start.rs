@@ -243,15 +243,7 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     let mut sockets = Vec::new();
-    let tuning = Tuning {
-        nodelay: true,
-        keepalive: global.tcp_keepalive.then(|| net::Keepalive {
-            idle: (!global.tcp_keepidle.is_zero()).then_some(global.tcp_keepidle),
-            interval: (!global.tcp_keepintvl.is_zero()).then_some(global.tcp_keepintvl),
-            probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
-        }),
-        user_timeout: (!global.tcp_user_timeout.0.is_zero()).then_some(global.tcp_user_timeout.0),
-    };
+    let tuning = Tuning::of_pooler(global);
     let mut port = global.listen_port;
     for name in &global.listen_addr {
         let ips = match name.as_str() {
