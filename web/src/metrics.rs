@@ -89,7 +89,7 @@ pub struct Series {
     pub help: &'static str,
 }
 
-/// A program's part of the reference page.
+/// A program's part of the reference page, which [`with_part`] puts there.
 #[must_use]
 pub fn markdown(title: &str, introduction: &str, table: &[&Series]) -> String {
     let mut out = format!(
@@ -107,6 +107,19 @@ pub fn markdown(title: &str, introduction: &str, table: &[&Series]) -> String {
         ));
     }
     out
+}
+
+/// The reference page with the part of the same title replaced, or added: each
+/// program's own test sees to its part.
+#[must_use]
+pub fn with_part(page: &str, part: &str) -> String {
+    let heading = part.find("\n\n").map_or(part, |end| &part[..=end]);
+    let Some(begin) = page.find(heading) else {
+        return [page, part].concat();
+    };
+    let rest = &page[begin + heading.len()..];
+    let after = rest.find("\n## ").map_or("", |next| &rest[next..]);
+    [&page[..begin], part, after].concat()
 }
 
 /// What is wrong with the names and texts of `table`, whose names are to begin
@@ -180,5 +193,19 @@ mod tests {
         );
         let row = "\n| `x_time_seconds_total` | counter | seconds | `who`, `what` | Time. |\n";
         assert!(page.ends_with(row), "{page}");
+    }
+
+    #[test]
+    fn a_part_takes_the_place_of_the_one_before() {
+        let [x, y, z] = ["X", "Y", "Z"].map(|title| markdown(title, "Served.", &[&GOOD]));
+        let new = markdown("Y", "Served elsewhere.", &[&GOOD]);
+        let page = ["# Metrics\n", &x, &y].concat();
+        assert_eq!(with_part(&page, &new), ["# Metrics\n", &x, &new].concat());
+        let page = with_part(&page, &z);
+        assert_eq!(page, ["# Metrics\n", &x, &y, &z].concat());
+        assert_eq!(
+            with_part(&page, &new),
+            ["# Metrics\n", &x, &new, &z].concat()
+        );
     }
 }
