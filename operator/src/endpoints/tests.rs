@@ -1,9 +1,12 @@
 //! Stories as observers tell them, and what people are told.
 
-use proxy_core::status::{TargetStatus, Transition};
-use proxy_core::wire::TargetReport;
+use proxy_core::{
+    status::{BalancerStatus, Health, TargetStatus, Transition},
+    wire::TargetReport,
+};
 
 use super::*;
+use crate::controller::build::pooler_name;
 
 const POLICY: Policy = Policy {
     interval: Duration::from_secs(2),
