@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 
 use self::connections::Connections;
 
-/// Connections at once; for one more, another is closed: see [`connections`].
+/// Connections at once; for one more, another is closed.
 pub const CONNECTIONS_MAX: usize = 128;
 /// What to listen with: connections that come in the moment before they are
 /// accepted.
