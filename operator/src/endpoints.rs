@@ -22,24 +22,24 @@
 //! only its new bootId was.
 
 mod balancer;
+mod change;
+mod judgement;
 mod pooler;
+mod reports;
+
+pub use change::{Change, Id, Outage};
+pub use judgement::Judgement;
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use proxy_core::{
-    health,
-    status::{BalancerStatus, Health},
-    wire::TargetState,
-};
+use proxy_core::{health, wire::TargetState};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{Component, EndpointState, EndpointStatus},
-    controller::build::{balancer_name, pooler_name},
-};
+use crate::api::{Component, EndpointState, EndpointStatus};
 use balancer::Balancer;
-use pooler::{Pooler, View};
+use judgement::{Process, Verdict};
+use pooler::Pooler;
 
 /// How much of a reason is kept, in characters.
 const REASON_LENGTH_MAX: usize = 500;
@@ -70,142 +70,6 @@ impl Policy {
     fn planned_absence(self) -> Duration {
         self.interval * (self.fall + self.rise) + Duration::from_secs(2)
     }
-}
-
-/// One endpoint: what it is and its number among its like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id {
-    /// Pooler or balancer.
-    pub component: Component,
-    /// From 0.
-    pub index: usize,
-}
-
-impl Id {
-    /// Pooler `index`.
-    #[must_use]
-    pub const fn pooler(index: usize) -> Self {
-        Self {
-            component: Component::Pooler,
-            index,
-        }
-    }
-
-    /// Balancer `index`.
-    #[must_use]
-    pub const fn balancer(index: usize) -> Self {
-        Self {
-            component: Component::Balancer,
-            index,
-        }
-    }
-
-    /// Its name, such as `pooler-0`.
-    #[must_use]
-    pub fn name(self) -> String {
-        match self.component {
-            Component::Pooler => pooler_name(self.index),
-            Component::Balancer => balancer_name(self.index),
-        }
-    }
-}
-
-/// A change of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Whose.
-    pub id: Id,
-    /// State before.
-    pub from: EndpointState,
-    /// State after; the same for a restart.
-    pub to: EndpointState,
-    /// When it happened.
-    pub at: Timestamp,
-    /// Why.
-    pub reason: String,
-    /// What it means to people.
-    pub outage: Outage,
-    /// Endpoints of its kind that are up after it.
-    pub up: u32,
-    /// Endpoints of its kind in all.
-    pub total: u32,
-}
-
-/// What a change means to people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outage {
-    /// Nothing: it was planned, or is no news.
-    None,
-    /// It is out of service.
-    Begins,
-    /// It is back.
-    Ends {
-        /// When it went.
-        since: Timestamp,
-    },
-    /// It came back as a new process before anyone missed it.
-    Restarted,
-}
-
-/// What is judged of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Judgement {
-    /// The state.
-    pub state: EndpointState,
-    /// Since when.
-    pub since: Timestamp,
-    /// Why.
-    pub reason: String,
-    /// Since when it is out of service, unplanned, if it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outage_since: Option<Timestamp>,
-    /// The configuration it said was in force.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_revision: Option<String>,
-}
-
-impl Judgement {
-    fn unknown(now: Timestamp) -> Self {
-        Self {
-            state: EndpointState::Unknown,
-            since: now,
-            reason: "not judged yet".to_owned(),
-            outage_since: None,
-            config_revision: None,
-        }
-    }
-}
-
-/// What the judgement should be now.
-struct Verdict {
-    state: EndpointState,
-    at: Timestamp,
-    reason: String,
-    /// Whether a Down is meant to be.
-    planned: bool,
-}
-
-/// The process of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "is")]
-enum Process {
-    /// None was started yet.
-    Absent,
-    /// It runs.
-    Running {
-        /// Since when.
-        since: Timestamp,
-    },
-    /// It ended.
-    Ended {
-        /// When.
-        at: Timestamp,
-        /// In which way.
-        reason: String,
-        /// Whether it was told to, or had said that it would.
-        planned: bool,
-    },
 }
 
 /// All endpoints of a tier. What is kept of it survives the operator.
@@ -380,83 +244,6 @@ impl Endpoints {
         changes
     }
 
-    /// Balancers answered. Their logs are merged by time, so that what both
-    /// saw while nobody listened is one story.
-    #[must_use]
-    pub fn balancers_said(
-        &mut self,
-        statuses: &[(usize, BalancerStatus)],
-        policy: Policy,
-        now: Timestamp,
-    ) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut log = Vec::new();
-        for (index, status) in statuses {
-            let balancer = &mut self.balancers[*index];
-            balancer.answered(status, policy, now);
-            let known = balancer.known(status);
-            let news = status
-                .transitions
-                .iter()
-                .filter(|transition| known.is_some_and(|known| transition.number > known));
-            log.extend(news.map(|transition| (*index, transition.clone())));
-            balancer.advance(status);
-        }
-        log.sort_by_key(|(_, transition)| transition.at);
-        for (index, mut transition) in log {
-            // Whose clock is ahead tells no future.
-            transition.at = transition.at.min(now);
-            let Some(pooler) = self.pooler_index(&transition.target) else {
-                continue;
-            };
-            let view = View {
-                health: transition.to,
-                since: transition.at,
-                reason: cut(&transition.reason, REASON_LENGTH_MAX),
-                boot_id: transition.boot_id.as_deref().map(boot),
-                // Where the judgement changed too, good checks were counted.
-                restarted_at: (transition.restarted && transition.from == transition.to)
-                    .then_some(transition.at),
-                says_draining: transition.to == Health::Draining,
-            };
-            let old = transition.at < self.poolers[pooler].judgement.since;
-            if let Some(restart) = self.poolers[pooler].seen(index, view) {
-                changes.push(self.restarted(pooler, &restart, transition.at));
-            }
-            // A balancer that could not be reached for a while tells old news:
-            // what was judged since holds, and its levels follow below.
-            if !old {
-                // The time of the story, not of its telling.
-                changes.extend(self.settle(policy, transition.at));
-            }
-        }
-        for (index, status) in statuses {
-            for target in &status.targets {
-                let Some(pooler) = self.pooler_index(&target.name) else {
-                    continue;
-                };
-                let view = View {
-                    health: target.state,
-                    since: target.since.min(now),
-                    reason: cut(&target.reason, REASON_LENGTH_MAX),
-                    boot_id: target.report.as_ref().map(|report| boot(&report.boot_id)),
-                    restarted_at: None,
-                    // A balancer that judges Draining may mean the process
-                    // before: only what the process says of itself counts.
-                    says_draining: target
-                        .report
-                        .as_ref()
-                        .is_some_and(|report| report.state == TargetState::Draining),
-                };
-                if let Some(restart) = self.poolers[pooler].seen(*index, view) {
-                    changes.push(self.restarted(pooler, &restart, now));
-                }
-            }
-        }
-        changes.extend(self.settle(policy, now));
-        changes
-    }
-
     /// A balancer did not answer.
     #[must_use]
     pub fn balancer_silent(
@@ -475,10 +262,6 @@ impl Endpoints {
     #[must_use]
     pub fn tick(&mut self, policy: Policy, now: Timestamp) -> Vec<Change> {
         self.settle(policy, now)
-    }
-
-    fn pooler_index(&self, name: &str) -> Option<usize> {
-        (0..self.poolers.len()).find(|index| pooler_name(*index) == name)
     }
 
     /// What a balancer that cannot be reached thinks is not known.

@@ -21,14 +21,17 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
+    time::Instant,
 };
 
 use proxy_core::config::Problem;
 use tokio::{net::TcpListener, sync::watch};
+use web::{probes::Heartbeat, server};
 
 use crate::{
     controller::validate::{HostPort, ValidatedCluster, validate},
-    http::{self, Heartbeat, Snapshot},
+    http::{self, Snapshot},
     manifest::{self, Manifest, Source},
     webhook::WebhookPolicy,
 };
@@ -248,10 +251,12 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
 
     let listener = TcpListener::bind(plan.ports.operator)
         .await
+        .and_then(TcpListener::into_std)
         .map_err(host("cannot listen on the operator's port"))?;
-    let heartbeat = Heartbeat::default();
+    let heartbeat = Arc::new(Heartbeat::new(Instant::now()));
     let (snapshot, latest) = watch::channel(Snapshot::default());
-    tokio::spawn(http::serve(listener, heartbeat.clone(), latest));
+    let router = http::router(heartbeat.clone(), latest);
+    tokio::spawn(server::serve(listener, router, std::future::pending()));
     let output = Output::new(options.output);
     let mut runner = Runner::new(plan, store, state, output, snapshot, heartbeat)?;
     for note in notes {

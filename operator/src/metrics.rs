@@ -1,53 +1,29 @@
 //! Every series of the operator: name, kind, labels, meaning. Nowhere else is
 //! one named.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
+
+use web::{
+    metrics::{Page, Series},
+    series,
+};
 
 use crate::api::{Component, EndpointState, PgPoolClusterStatus};
 
-/// One series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Series {
-    /// Name, as Prometheus has it.
-    pub name: &'static str,
-    /// `counter` or `gauge`.
-    pub kind: &'static str,
-    /// Label names, in order.
-    pub labels: &'static [&'static str],
-    /// One sentence.
-    pub help: &'static str,
-}
-
-macro_rules! series {
-    ($($constant:ident = $name:literal, $kind:literal, [$($label:literal),*], $help:literal;)*) => {
-        $(
-            #[doc = $help]
-            pub static $constant: Series = Series {
-                name: $name,
-                kind: $kind,
-                labels: &[$($label),*],
-                help: $help,
-            };
-        )*
-        /// Every series, in the order of the page.
-        pub static ALL: &[&Series] = &[$(&$constant),*];
-    };
-}
-
 series! {
-    INFO = "poolkeeper_operator_info", "gauge", ["version"],
+    INFO = "poolkeeper_operator_info", Gauge, None, ["version"],
         "Always 1; the label says what runs.";
-    READY = "poolkeeper_operator_cluster_ready", "gauge", ["cluster"],
+    READY = "poolkeeper_operator_cluster_ready", Gauge, None, ["cluster"],
         "1 while applications can be served.";
-    ENDPOINTS = "poolkeeper_operator_endpoints", "gauge", ["cluster", "component", "state"],
+    ENDPOINTS = "poolkeeper_operator_endpoints", Gauge, None, ["cluster", "component", "state"],
         "Endpoints of the cluster in each state.";
-    TRANSITIONS = "poolkeeper_operator_endpoint_transitions_total", "counter", ["cluster", "component", "to"],
+    TRANSITIONS = "poolkeeper_operator_endpoint_transitions_total", Counter, None, ["cluster", "component", "to"],
         "Changes of endpoints, by the state after.";
-    RESTARTS = "poolkeeper_operator_process_restarts_total", "counter", ["cluster", "component"],
+    RESTARTS = "poolkeeper_operator_process_restarts_total", Counter, None, ["cluster", "component"],
         "Processes started in place of one that ended.";
-    NOTIFICATIONS = "poolkeeper_operator_notifications_total", "counter", ["cluster", "channel", "result"],
+    NOTIFICATIONS = "poolkeeper_operator_notifications_total", Counter, None, ["cluster", "channel", "result"],
         "Messages by what became of them: delivered, failed, unclear, throttled or refused.";
-    PENDING = "poolkeeper_operator_notifications_pending", "gauge", ["cluster", "channel"],
+    PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["cluster", "channel"],
         "Messages that wait to be delivered.";
 }
 
@@ -107,103 +83,67 @@ impl Counters {
 /// The page, in Prometheus's text format 0.0.4.
 #[must_use]
 pub fn page(cluster: &str, status: &PgPoolClusterStatus, counters: &Counters) -> String {
-    let mut page = Page::default();
-    page.head(&INFO);
-    page.sample(&INFO, &[env!("CARGO_PKG_VERSION")], 1);
-    page.head(&READY);
+    let mut page = Page::new(ALL);
+    let mut count = |series: &'static Series, labels: &[&str], count: u64| {
+        page.sample(series, labels, count as f64);
+    };
+    count(&INFO, &[env!("CARGO_PKG_VERSION")], 1);
     let ready = status
         .conditions
         .iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    page.sample(&READY, &[cluster], u64::from(ready));
-    page.head(&ENDPOINTS);
+    count(&READY, &[cluster], u64::from(ready));
     for component in Component::ALL {
         for state in EndpointState::ALL {
-            let count = status
+            let endpoints = status
                 .endpoints
                 .iter()
                 .filter(|endpoint| endpoint.component == component && endpoint.state == state)
                 .count();
-            page.sample(
-                &ENDPOINTS,
-                &[cluster, component.word(), state.word()],
-                count as u64,
-            );
+            let labels = [cluster, component.word(), state.word()];
+            count(&ENDPOINTS, &labels, endpoints as u64);
         }
     }
-    page.head(&TRANSITIONS);
-    for ((component, to), count) in &counters.transitions {
-        page.sample(&TRANSITIONS, &[cluster, component.word(), to], *count);
+    for ((component, to), transitions) in &counters.transitions {
+        count(&TRANSITIONS, &[cluster, component.word(), to], *transitions);
     }
-    page.head(&RESTARTS);
-    for (component, count) in &counters.restarts {
-        page.sample(&RESTARTS, &[cluster, component.word()], *count);
+    for (component, restarts) in &counters.restarts {
+        count(&RESTARTS, &[cluster, component.word()], *restarts);
     }
     if !status.notifications.is_empty() {
-        page.head(&NOTIFICATIONS);
-        for ((channel, result), count) in &counters.notifications {
-            page.sample(&NOTIFICATIONS, &[cluster, channel, result], *count);
-        }
-        page.head(&PENDING);
-        for channel in &status.notifications {
-            let pending = u64::try_from(channel.pending).unwrap_or_default();
-            page.sample(&PENDING, &[cluster, &channel.name], pending);
+        for ((channel, result), messages) in &counters.notifications {
+            count(&NOTIFICATIONS, &[cluster, channel, result], *messages);
         }
     }
-    page.text
-}
-
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn head(&mut self, series: &Series) {
-        let Series {
-            name, kind, help, ..
-        } = series;
-        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    for channel in &status.notifications {
+        let pending = u64::try_from(channel.pending).unwrap_or_default();
+        count(&PENDING, &[cluster, &channel.name], pending);
     }
-
-    fn sample(&mut self, series: &Series, values: &[&str], number: u64) {
-        let labels: Vec<String> = series
-            .labels
-            .iter()
-            .zip(values)
-            .map(|(label, value)| {
-                let value = value
-                    .replace('\\', "\\\\")
-                    .replace('"', "\\\"")
-                    .replace('\n', "\\n");
-                format!("{label}=\"{value}\"")
-            })
-            .collect();
-        let _ = writeln!(
-            self.text,
-            "{}{{{}}} {number}",
-            series.name,
-            labels.join(",")
-        );
-    }
+    page.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use web::metrics::{faults, markdown, with_part};
+
     use super::*;
+    use crate::golden;
 
     #[test]
-    fn names_and_labels_follow_the_rules() {
-        for series in ALL {
-            assert!(series.name.starts_with("poolkeeper_operator_"));
-            assert_eq!(
-                series.kind == "counter",
-                series.name.ends_with("_total"),
-                "{}",
-                series.name
-            );
-            assert!(series.help.ends_with('.'));
-        }
+    fn names_follow_the_rules() {
+        assert_eq!(faults("poolkeeper_operator_", ALL), [""; 0]);
+    }
+
+    #[test]
+    fn reference_page_is_up_to_date() {
+        let part = markdown(
+            "Operator",
+            "Served by `operator local` on port 8080, plus `--port-offset`, at `/metrics`.",
+            ALL,
+        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        golden::check("../docs/metrics.md", &with_part(&page, &part));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use proxy_core::{
     config::balancer::duration,
     status::{BalancerStatus, PoolerStatus},
 };
-use reqwest::{Client, redirect};
+use reqwest::{Client, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc,
@@ -58,6 +58,16 @@ pub struct Watcher {
     timeout: Duration,
     /// Time between two questions to a pooler.
     resync: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    /// Whoever is asked has no place for one more.
+    #[error("answers HTTP 503")]
+    Busy,
+    #[error("{0}")]
+    Other(String),
 }
 
 impl Watcher {
@@ -181,7 +191,13 @@ impl Watcher {
             }
         }
         let limit = self.timeout + wait.unwrap_or_default();
-        self.get(address, &path, limit).await
+        match self.get(address, &path, limit).await {
+            // It holds as many polls as it may, and still says what is.
+            Err(NoAnswer::Busy) if wait.is_some() => {
+                Box::pin(self.balancer(address, cursor, None)).await
+            }
+            answer => answer.map_err(|reason| reason.to_string()),
+        }
     }
 
     async fn get<T: DeserializeOwned>(
@@ -189,37 +205,44 @@ impl Watcher {
         address: SocketAddr,
         path: &str,
         limit: Duration,
-    ) -> Result<T, String> {
+    ) -> Result<T, NoAnswer> {
+        let other = |reason: &str| NoAnswer::Other(reason.to_owned());
         let request = self.client.get(format!("http://{address}{path}"));
         let answer = async {
             let mut response = request.send().await.map_err(|error| {
-                let refused = error.is_connect();
-                if refused {
-                    "cannot connect"
-                } else {
-                    "the connection broke"
-                }
-                .to_owned()
+                other(match error.is_connect() {
+                    true => "cannot connect",
+                    false => "the connection broke",
+                })
             })?;
-            if !response.status().is_success() {
-                return Err(format!("answers HTTP {}", response.status().as_u16()));
+            match response.status() {
+                StatusCode::SERVICE_UNAVAILABLE => return Err(NoAnswer::Busy),
+                status if !status.is_success() => {
+                    return Err(other(&format!("answers HTTP {}", status.as_u16())));
+                }
+                _ => {}
             }
             let mut body = Vec::new();
             while let Some(chunk) = response
                 .chunk()
                 .await
-                .map_err(|_| "the connection broke".to_owned())?
+                .map_err(|_| other("the connection broke"))?
             {
                 if body.len() + chunk.len() > ANSWER_LENGTH_MAX {
-                    return Err(format!("answers more than {ANSWER_LENGTH_MAX} bytes"));
+                    return Err(other(&format!(
+                        "answers more than {ANSWER_LENGTH_MAX} bytes"
+                    )));
                 }
                 body.extend_from_slice(&chunk);
             }
-            serde_json::from_slice(&body).map_err(|_| "answers what is no status".to_owned())
+            serde_json::from_slice(&body).map_err(|_| other("answers what is no status"))
         };
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {}", duration::format(limit))),
+            Err(_) => Err(other(&format!(
+                "no answer within {}",
+                duration::format(limit)
+            ))),
         }
     }
 }
@@ -240,7 +263,7 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use axum::{Router, extract::RawQuery, routing::get};
+    use axum::{Router, extract::RawQuery, response::IntoResponse, routing::get};
     use serde_json::json;
 
     use super::*;
@@ -252,8 +275,8 @@ mod tests {
     }
 
     /// Serves `/status` with what `answer` says to each query.
-    async fn serve(
-        answer: impl Fn(String) -> String + Clone + Send + Sync + 'static,
+    async fn serve<A: IntoResponse + Send>(
+        answer: impl Fn(String) -> A + Clone + Send + Sync + 'static,
     ) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -301,6 +324,19 @@ mod tests {
             queries[..3],
             ["", "since=b1:10&wait=200ms", "since=b1:20&wait=200ms"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_balancer_with_no_place_for_a_poll_is_asked_without_waiting() {
+        let address = serve(|query| match query.contains("wait") {
+            true => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            false => status(7).into_response(),
+        })
+        .await;
+        let cursor = ("b1".to_owned(), 7);
+        let wait = Some(Duration::from_millis(200));
+        let answer = watcher().balancer(address, Some(&cursor), wait).await;
+        assert_eq!(answer.unwrap().newest, 7);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! `event_loop` accepts, connects and relays, one thread each, with `session`
 //! and `flow` for what a connection is; `refusal` ends a client clearly when
 //! there is no target. `checker` has `probe` look at each target, and `shared`
-//! takes what it saw to [`proxy_core::health`], which judges. `web` serves what
+//! takes what it saw to [`proxy_core::health`], which judges. `http` serves what
 //! is known: `dashboard`, `csv`, `exposition` (metrics), `status`.
 //!
 //! Threads: the event loops, and one tokio thread for everything that moves no
@@ -18,6 +18,7 @@ pub mod dashboard;
 mod event_loop;
 pub mod exposition;
 pub mod flow;
+pub mod http;
 pub mod journal;
 pub mod probe;
 pub mod refusal;
@@ -25,7 +26,6 @@ mod session;
 pub mod shared;
 pub mod status;
 pub mod target;
-pub mod web;
 
 use std::{
     io,
@@ -41,13 +41,14 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
+use web::server;
 
 use self::{
     event_loop::EventLoop,
     shared::{Phase, Shared},
 };
 use crate::{
-    http,
+    boot,
     net::{self, ListenError},
 };
 
@@ -95,7 +96,7 @@ pub async fn run(
     let web = config
         .http
         .as_ref()
-        .map(|http| http::bind(http.bind))
+        .map(|http| net::listen(http.bind, false, server::BACKLOG))
         .transpose()?;
     let (shared, loops) = start_loops(config, listener)?;
     if let Some(listener) = &web {
@@ -104,12 +105,12 @@ pub async fn run(
     }
     let (end, ended) = oneshot::channel();
     let web = web.map(|listener| {
-        let router = web::router(&shared);
-        tokio::spawn(http::serve(listener, router, async {
+        let router = http::router(&shared);
+        tokio::spawn(server::serve(listener, router, async {
             let _ = ended.await;
         }))
     });
-    tokio::spawn(checker::run(shared.clone()));
+    tokio::spawn(checker::run(shared.clone(), shared.targets()));
     tokio::spawn(sample(shared.clone()));
 
     loop {
@@ -144,7 +145,7 @@ fn start_loops(
         .collect::<io::Result<Vec<_>>>()?
         .into_iter()
         .unzip();
-    let boot_id = boot_id()?;
+    let boot_id = boot::id();
     let shared = Arc::new(Shared::new(config, boot_id, address, handles));
     let mut listener = Some(listener);
     let mut loops = Vec::new();
@@ -165,12 +166,6 @@ fn start_loops(
         "listening, checking targets"
     );
     Ok((shared, loops))
-}
-
-fn boot_id() -> io::Result<String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Puts a configuration read anew in force, as far as that goes while running.

@@ -1,7 +1,7 @@
 //! The pooler and the balancer: sockets and tasks around [`proxy_core`].
 
 pub mod balancer;
-pub mod http;
+pub mod boot;
 pub mod metrics;
 pub mod net;
 pub mod pooler;

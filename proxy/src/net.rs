@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use proxy_core::config::Global;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -120,6 +121,24 @@ pub struct Tuning {
     pub user_timeout: Option<Duration>,
 }
 
+impl Tuning {
+    /// What pgbouncer.ini asks for, for clients and servers alike; its 0 leaves
+    /// the kernel's value.
+    #[must_use]
+    pub fn of_pooler(global: &Global) -> Self {
+        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
+        Self {
+            nodelay: true,
+            keepalive: global.tcp_keepalive.then(|| Keepalive {
+                idle: some(global.tcp_keepidle),
+                interval: some(global.tcp_keepintvl),
+                probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
+            }),
+            user_timeout: some(global.tcp_user_timeout.0),
+        }
+    }
+}
+
 /// Sets options of a connection, or of a listening socket: Linux hands them
 /// down to the connections accepted from it, which saves the calls on each.
 ///
@@ -229,6 +248,21 @@ mod tests {
             socket.tcp_user_timeout().unwrap(),
             Some(Duration::from_secs(9))
         );
+    }
+
+    #[test]
+    fn zero_leaves_the_kernels_value() {
+        let mut global = Global::default();
+        let tuning = Tuning::of_pooler(&global);
+        assert_eq!(tuning.keepalive, Some(Keepalive::default()));
+        assert_eq!(tuning.user_timeout, None);
+        global.tcp_keepidle = Duration::from_secs(7);
+        global.tcp_keepcnt = 2;
+        let keepalive = Tuning::of_pooler(&global).keepalive.unwrap();
+        assert_eq!(keepalive.idle, Some(Duration::from_secs(7)));
+        assert_eq!((keepalive.interval, keepalive.probes), (None, Some(2)));
+        global.tcp_keepalive = false;
+        assert_eq!(Tuning::of_pooler(&global).keepalive, None);
     }
 
     #[test]

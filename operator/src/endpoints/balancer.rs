@@ -8,7 +8,11 @@ use proxy_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointState, Judgement, Policy, Process, Verdict, boot};
+use super::{
+    Policy, boot,
+    judgement::{Judgement, Process, Verdict},
+};
+use crate::api::EndpointState;
 
 /// A balancer and what is known of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]

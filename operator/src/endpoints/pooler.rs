@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use proxy_core::wire::TargetState;
+use proxy_core::{status::Health, wire::TargetState};
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointState, Health, Judgement, Policy, Process, Verdict, balancer_name, later};
+use super::{
+    Policy,
+    judgement::{Judgement, Process, Verdict},
+    later,
+};
+use crate::{api::EndpointState, controller::build::balancer_name};
 
 /// A pooler and what is known of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,9 +1,12 @@
 //! Stories as observers tell them, and what people are told.
 
-use proxy_core::status::{TargetStatus, Transition};
-use proxy_core::wire::TargetReport;
+use proxy_core::{
+    status::{BalancerStatus, Health, TargetStatus, Transition},
+    wire::TargetReport,
+};
 
 use super::*;
+use crate::controller::build::pooler_name;
 
 const POLICY: Policy = Policy {
     interval: Duration::from_secs(2),
@@ -406,6 +409,77 @@ fn restart_that_only_a_boot_id_shows_is_told_once() {
         tier.people_hear(),
         ["10 pooler-0 RESTARTED, 2 of 2: check says Up"]
     );
+}
+
+#[test]
+fn restart_between_two_polls_is_told_once_whoever_tells_first() {
+    let restarted = |tier: &mut Tier| {
+        for balancer in &mut tier.balancers {
+            balancer.judges(0, Health::Up, "b", true, 10.5);
+        }
+    };
+    let answers = |tier: &mut Tier, seconds| {
+        tier.pooler_says(0, "b", TargetState::Ready, seconds);
+    };
+    let mut itself = Tier::running();
+    answers(&mut itself, 11.0);
+    restarted(&mut itself);
+    itself.listen(12.0);
+    let mut balancers = Tier::running();
+    restarted(&mut balancers);
+    balancers.listen(11.0);
+    answers(&mut balancers, 12.0);
+    for (tier, told) in [
+        (
+            &mut itself,
+            "11 pooler-0 RESTARTED, 2 of 2: answers as a new process, without having drained",
+        ),
+        (
+            &mut balancers,
+            "10.5 pooler-0 RESTARTED, 2 of 2: check says Up",
+        ),
+    ] {
+        answers(tier, 21.0);
+        tier.listen(22.0);
+        tier.tick(30.0);
+        assert_eq!(tier.people_hear(), [told]);
+    }
+}
+
+#[test]
+fn balancers_that_disagree_make_one_outage_until_they_agree() {
+    let mut tier = Tier::running();
+    // Balancer 1 reaches it, and says so all the while.
+    tier.balancers[0].judges(0, Health::Down, "a-0", false, 10.0);
+    for second in 10..20 {
+        tier.listen(f64::from(second));
+        tier.pooler_says(0, "a-0", TargetState::Ready, f64::from(second));
+    }
+    let pooler = Id::pooler(0);
+    assert_eq!(tier.endpoints.judgement(pooler).state, EndpointState::Down);
+    tier.balancers[0].judges(0, Health::Up, "a-0", false, 20.0);
+    tier.listen(20.0);
+    assert_eq!(
+        tier.people_hear(),
+        [
+            "10 pooler-0 DOWN, 1 of 2: balancer-0: check says Down",
+            "20 pooler-0 UP after 10 s, 2 of 2: checks pass"
+        ]
+    );
+}
+
+#[test]
+fn of_balancers_that_disagree_one_that_cannot_be_reached_has_no_say() {
+    let mut tier = Tier::running();
+    tier.balancers[0].judges(0, Health::Down, "a-0", false, 10.0);
+    tier.listen(10.0);
+    tier.changes.extend(
+        tier.endpoints
+            .balancer_silent(0, "timed out", POLICY, at(15.0)),
+    );
+    let told = tier.people_hear();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].contains("pooler-0 UP"), "{told:?}");
 }
 
 #[test]

@@ -5,38 +5,44 @@
 //! it, so that an operator that dies at any moment has a successor that knows.
 
 mod children;
+mod happenings;
+mod takeover;
 mod tell;
+
+pub use takeover::Found;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch as channel},
     task::AbortHandle,
 };
+use web::probes::Heartbeat;
 
 use super::{
     backoff::Backoff,
-    files::{self, Texts},
+    files::Texts,
     logs,
     output::{Event, Output, Running},
     ports::Ports,
-    process::{Ending, Process, Waiter},
+    process::Process,
     store::{State, Store},
 };
+use happenings::Happening;
+
 use crate::{
-    api::{Component, PgPoolClusterStatus},
+    api::PgPoolClusterStatus,
     controller::build::Tier,
-    endpoints::{Change, Id, Policy},
-    http::{Heartbeat, Snapshot},
+    endpoints::{Id, Policy},
+    http::Snapshot,
     metrics::Counters,
-    notify::{Outcome, Post},
     slack::{self, Slack},
     watch::{Seen, Watcher},
     webhook::Webhook,
@@ -76,33 +82,6 @@ pub struct Plan {
     pub webhooks: BTreeMap<String, Webhook>,
 }
 
-/// A child that runs already.
-#[derive(Debug)]
-pub struct Found {
-    /// Which.
-    pub id: Id,
-    /// Its process.
-    pub process: Process,
-    /// Tells its end.
-    pub waiter: Waiter,
-    /// What it takes to bring it up to date.
-    pub change: files::Change,
-}
-
-/// What others tell the main loop.
-enum Happening {
-    Ended {
-        id: Id,
-        generation: u64,
-        ending: Ending,
-    },
-    Seen(Seen),
-    Posted {
-        post: Box<Post>,
-        outcome: Outcome,
-    },
-}
-
 struct Child {
     running: Running,
     /// Counts its processes, so that what is told of an earlier one is ignored.
@@ -140,7 +119,7 @@ pub struct Runner {
     counters: Counters,
     status: PgPoolClusterStatus,
     snapshot: channel::Sender<Snapshot>,
-    heartbeat: Heartbeat,
+    heartbeat: Arc<Heartbeat>,
     begun: Instant,
     ready_told: bool,
     stopping: bool,
@@ -161,7 +140,7 @@ impl Runner {
         state: State,
         output: Output,
         snapshot: channel::Sender<Snapshot>,
-        heartbeat: Heartbeat,
+        heartbeat: Arc<Heartbeat>,
     ) -> Result<Self, reqwest::Error> {
         let check = &plan.tier.balancer.check;
         let watcher = Watcher::new(check.interval, check.timeout, plan.resync)?;
@@ -267,159 +246,9 @@ impl Runner {
         Ok(())
     }
 
-    /// Takes over the children that run already, and learns from the balancers
-    /// among them what happened while nobody listened.
-    async fn take_over(&mut self, found: Vec<Found>) {
-        let asked: Vec<_> = found
-            .iter()
-            .filter(|found| found.id.component == Component::Balancer)
-            .map(|found| {
-                let index = found.id.index;
-                let address = self.children[&found.id].running.http;
-                let cursor = self.cursor(index);
-                let watcher = self.watcher.clone();
-                async move {
-                    let answer = watcher.balancer(address, cursor.as_ref(), None).await;
-                    Some((index, answer.ok()?))
-                }
-            })
-            .collect();
-        let statuses: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-        let now = Timestamp::now();
-        let gone: Vec<Id> = self
-            .state
-            .endpoints
-            .ids()
-            .filter(|id| {
-                self.state.endpoints.runs(*id) && found.iter().all(|found| found.id != *id)
-            })
-            .collect();
-        for found in found {
-            let Found {
-                id,
-                process,
-                waiter,
-                change,
-            } = found;
-            if !self.state.endpoints.runs(id) {
-                self.state.endpoints.started(id, now);
-            }
-            self.runs(id, process, waiter, true);
-            match change {
-                files::Change::None => {}
-                files::Change::Reload => self.reload(id),
-                files::Change::Restart(reason) => {
-                    self.note(&format!(
-                        "{} will be restarted in its turn: {reason}",
-                        id.name()
-                    ));
-                    self.roll.push_back(id);
-                }
-            }
-        }
-        // What the balancers saw comes first: it happened before we found out,
-        // and it says who had announced that it would end.
-        let changes = self
-            .state
-            .endpoints
-            .balancers_said(&statuses, self.policy, now);
-        self.handle(&changes);
-        for id in gone {
-            self.state.children.remove(&id.name());
-            let reason = "ended while no operator ran";
-            let changes = self.state.endpoints.ended(id, reason, self.policy, now);
-            self.handle(&changes);
-        }
-    }
-
-    fn cursor(&self, balancer: usize) -> Option<(String, u64)> {
-        let (boot_id, number) = self.state.endpoints.cursor(balancer)?;
-        Some((boot_id.to_owned(), number))
-    }
-
-    fn happens(&mut self, happening: Happening) {
-        match happening {
-            Happening::Ended {
-                id,
-                generation,
-                ending,
-            } => self.ended(id, generation, ending),
-            Happening::Seen(seen) => self.seen(seen),
-            Happening::Posted { post, outcome } => self.posted(&post, outcome),
-        }
-    }
-
-    fn seen(&mut self, seen: Seen) {
-        let now = Timestamp::now();
-        let current = |id: Id, generation| {
-            let child = self.children.get(&id);
-            child.is_some_and(|child| child.process.is_some() && child.generation == generation)
-        };
-        match seen {
-            Seen::Pooler {
-                index,
-                generation,
-                status,
-            } if current(Id::pooler(index), generation) => {
-                let changes = self.state.endpoints.pooler_said(
-                    index,
-                    &status.boot_id,
-                    status.state,
-                    status.config_revision.as_deref(),
-                    self.policy,
-                    now,
-                );
-                self.handle(&changes);
-                self.check_revision(Id::pooler(index), status.config_revision.as_deref());
-            }
-            Seen::Balancer {
-                index,
-                generation,
-                answer,
-            } if current(Id::balancer(index), generation) => {
-                let changes = match answer {
-                    Ok(status) => {
-                        let revision = status.config_revision.clone();
-                        self.check_revision(Id::balancer(index), revision.as_deref());
-                        let statuses = [(index, status)];
-                        self.state
-                            .endpoints
-                            .balancers_said(&statuses, self.policy, now)
-                    }
-                    Err(reason) => {
-                        let endpoints = &mut self.state.endpoints;
-                        endpoints.balancer_silent(index, &reason, self.policy, now)
-                    }
-                };
-                self.handle(&changes);
-            }
-            Seen::Pooler { .. } | Seen::Balancer { .. } => {}
-        }
-    }
-
-    /// One that was taken over may have missed its reload: the operator before
-    /// may have died between the writing and the telling.
-    fn check_revision(&mut self, id: Id, revision: Option<&str>) {
-        let wanted = &self.plan.revision;
-        let rolls = self.roll.contains(&id) || self.rolling.is_some_and(|(other, _)| other == id);
-        if !self.children[&id].reloaded && !rolls && revision != Some(wanted.as_str()) {
-            self.reload(id);
-        }
-    }
-
-    fn handle(&mut self, changes: &[Change]) {
-        let now = Timestamp::now();
-        for change in changes {
-            self.state.notifier.observe(change);
-            self.counters.transition(change.id.component, change.to);
-            self.output.tell(&Event::Transition(change), now);
-            self.dirty = true;
-        }
-    }
-
     fn tick(&mut self) {
-        self.heartbeat.beat();
         let now = Instant::now();
+        self.heartbeat.beat(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let starts: Vec<Id> = self
             .children

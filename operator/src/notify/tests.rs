@@ -1,6 +1,9 @@
 //! What people are told, whatever fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::*;
 use crate::{api::EndpointState, endpoints::Id};

@@ -1,6 +1,6 @@
 //! What people type, and what they are told.
 
-use std::fs;
+use std::{fs, io::Read as _};
 
 use crate::support::{Bench, STEADY, example, operator, text};
 
@@ -93,6 +93,27 @@ fn what_is_not_built_says_so() {
             text(&output.stderr).starts_with("operator: not built yet: "),
             "{command:?}"
         );
+    }
+}
+
+#[test]
+fn probes_are_answered_while_silent_connections_flood_the_port() {
+    let bench = Bench::new(STEADY);
+    let mut operator = bench.start();
+    operator.children();
+    let silent: Vec<_> = (0..4 * web::server::CONNECTIONS_MAX)
+        .map(|_| bench.connect())
+        .collect();
+    let begin = std::time::Instant::now();
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(bench.get(path).0, 200, "{path}");
+    }
+    let took = begin.elapsed();
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    // The oldest made place; nothing was said to it.
+    match (&silent[0]).read(&mut [0; 1]) {
+        Ok(count) => assert_eq!(count, 0),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
     }
 }
 

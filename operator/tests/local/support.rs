@@ -117,9 +117,15 @@ impl Bench {
     }
 
     /// Asks the operator's own HTTP.
-    pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", 8080 + self.offset.ports)).unwrap();
+    /// A connection to the operator's own HTTP.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", 8080 + self.offset.ports)).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = self.connect();
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

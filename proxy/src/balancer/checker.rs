@@ -6,14 +6,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use proxy_core::config::balancer::BalancerConfig;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
 use super::{
     probe::probe,
-    shared::{Phase, Shared},
+    shared::{Phase, Shared, Targets},
     target::Target,
 };
 
@@ -23,37 +25,44 @@ const EARLY_PER_INTERVAL: u32 = 4;
 /// Checks of different targets are spread over this part of the interval.
 const PHASES_PER_INTERVAL: u32 = 8;
 
-/// Checks every target once, then lets connections in and goes on checking.
-pub async fn run(shared: Arc<Shared>) {
+/// Checks every one of `targets` once, then lets connections in; goes on
+/// checking them.
+pub async fn run(shared: Arc<Shared>, targets: Targets) {
     let mut first = JoinSet::new();
-    for target in shared.targets().iter() {
-        first.spawn(check(shared.clone(), target.clone()));
+    for target in targets.iter() {
+        first.spawn(begin(&shared, target.clone()));
     }
     while first.join_next().await.is_some() {}
     shared.enter(Phase::Serving);
     tracing::info!(targets = shared.states(), "serving");
-    for target in shared.targets().iter() {
-        follow(&shared, target.clone(), Instant::now());
-    }
 }
 
 /// Checks a target that a reload added, from now on.
 pub fn add(shared: &Arc<Shared>, target: Arc<Target>) {
+    tokio::spawn(begin(shared, target));
+}
+
+/// Checks `target` once, and goes on checking it beside the caller. The one
+/// place where a target gets its checker; a reload that removes it, even before
+/// it is checked, ends that.
+fn begin(shared: &Arc<Shared>, target: Arc<Target>) -> impl Future<Output = ()> + use<> {
     let shared = shared.clone();
-    tokio::spawn(async move {
+    let configured = shared.config.subscribe();
+    async move {
         let begin = Instant::now();
         check(shared.clone(), target.clone()).await;
-        follow(&shared, target, begin);
-    });
+        tokio::spawn(keep_checking(shared, target, configured, begin));
+    }
 }
 
-fn follow(shared: &Arc<Shared>, target: Arc<Target>, begin: Instant) {
-    tokio::spawn(keep_checking(shared.clone(), target, begin));
-}
-
-/// Checks `target`, first checked at about `begin`, until a reload removes it.
-async fn keep_checking(shared: Arc<Shared>, target: Arc<Target>, begin: Instant) {
-    let mut configured = shared.config.subscribe();
+/// Checks `target`, first checked at about `begin`, until a configuration newer
+/// than `configured` has seen does not list it.
+async fn keep_checking(
+    shared: Arc<Shared>,
+    target: Arc<Target>,
+    mut configured: watch::Receiver<Arc<BalancerConfig>>,
+    begin: Instant,
+) {
     let mut interval = shared.config().check.interval;
     let mut last = begin;
     let mut due = begin + interval + phase(&target.name, interval);

@@ -26,15 +26,13 @@ use proxy_core::balance::Balance;
 use rustc_hash::FxHashMap;
 use rustix::io::Errno;
 use slab::Slab;
+use web::probes::Heartbeat;
 
 use super::{
     session::{Phase, Session, Side},
     shared::{self, LoopHandle, Shared, Targets},
 };
-use crate::{
-    http::Heartbeat,
-    net::{self, Keepalive, Tuning},
-};
+use crate::net::{self, Keepalive, Tuning};
 
 const WAKE: Token = Token(0);
 const LISTENER: Token = Token(1);

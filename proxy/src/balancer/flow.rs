@@ -108,6 +108,14 @@ impl Flow {
         self.readable
     }
 
+    /// Whether the sender has closed, or broke: what is still to be moved was
+    /// sent before.
+    #[inline]
+    #[must_use]
+    pub fn ending(&self) -> bool {
+        self.ending || self.stage != Stage::Open
+    }
+
     /// Whether this direction is over.
     #[inline]
     #[must_use]

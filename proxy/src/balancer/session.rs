@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) begun_ms: u64,
     /// When something must have happened; 0 for never.
     pub(super) deadline_ms: u64,
+    /// Its target counts it when one is chosen.
+    pub(super) weighs: bool,
     /// It is on the loop's ready list.
     pub(super) queued: bool,
     /// It only waits to be swept up.
@@ -108,6 +110,7 @@ impl Session {
             down: Flow::default(),
             begun_ms: now_ms,
             deadline_ms: 0,
+            weighs: false,
             queued: false,
             over: false,
         }
@@ -120,6 +123,12 @@ impl Session {
             Phase::Relaying { target, .. } => Some(target),
             Phase::Refusing(_) => None,
         }
+    }
+
+    /// Whether its target has closed, or broke. Whatever the client still sends
+    /// costs the target nothing, or nearly so: see [`CLOSE_TIME_MAX`].
+    pub(super) fn left_by_target(&self) -> bool {
+        self.down.ending()
     }
 
     /// Bytes it holds that could not be written yet.

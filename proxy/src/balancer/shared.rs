@@ -24,6 +24,7 @@ use proxy_core::{
     status::Transition,
 };
 use tokio::sync::{Notify, watch};
+use web::{polls::Polls, probes::Heartbeat};
 
 use super::{
     counters::Traffic,
@@ -31,7 +32,6 @@ use super::{
     probe::Probe,
     target::{Target, elapsed},
 };
-use crate::http::Heartbeat;
 
 /// Descriptors kept for everything but sessions: HTTP, checks, the log,
 /// listeners, clients being told that the limit is reached.
@@ -90,6 +90,8 @@ pub struct Shared {
     pub port_closed: watch::Sender<bool>,
     /// Signalled when the last client connection ends.
     pub idle: Notify,
+    /// Long polls for transitions.
+    pub polls: Polls,
     /// By event loop.
     pub loops: Box<[LoopHandle]>,
     targets: RwLock<Targets>,
@@ -171,6 +173,7 @@ impl Shared {
             }),
             port_closed: watch::Sender::new(false),
             idle: Notify::new(),
+            polls: Polls::default(),
             loops: loops.into(),
             targets: RwLock::new(Arc::new([])),
             target_ids: AtomicU32::new(0),

@@ -45,7 +45,12 @@ pub async fn status(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked
     };
     if let Some((boot_id, number)) = since
         && boot_id == shared.boot_id
+        && !wait.is_zero()
     {
+        let _poll = match shared.polls.begin() {
+            Ok(poll) => poll,
+            Err(exceeded) => return exceeded.into_response(),
+        };
         wait_for_news(&shared, number, Instant::now() + wait).await;
     }
     Json(report(&shared, since)).into_response()

@@ -17,7 +17,10 @@ use proxy_core::{
 };
 use tokio::sync::Notify;
 
-use super::{counters::Traffic, probe::Seen};
+use super::{
+    counters::{Level, Traffic},
+    probe::Seen,
+};
 
 /// A target, shared by the event loops, its checker and the status pages.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ pub struct Target {
     pub address: SocketAddr,
     /// Its sessions.
     pub traffic: Traffic,
+    /// Its sessions that count when a target is chosen: those it has not closed.
+    /// A client may take long to close what the target has closed.
+    pub load: Level,
     /// Asks for a check now: a connect to it has failed.
     pub check_wanted: Notify,
     /// Gets new connections.
@@ -81,6 +87,7 @@ impl Target {
             name,
             address,
             traffic: Traffic::new(loops),
+            load: Level::default(),
             check_wanted: Notify::new(),
             open: AtomicBool::new(false),
             cuts: AtomicU32::new(0),

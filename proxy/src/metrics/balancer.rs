@@ -1,5 +1,7 @@
 //! What the balancer exposes.
 
+use web::series;
+
 series! {
     INFO = "poolkeeper_balancer_info", Gauge, None, ["version", "boot_id", "config_revision"],
         "Always 1; the labels say what runs.";

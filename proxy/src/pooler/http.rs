@@ -7,9 +7,9 @@ use std::{
 
 use axum::{Json, Router, routing::get};
 use proxy_core::status::{ClientCounts, PoolerStatus, ServerCounts};
+use web::probes::probes;
 
 use super::{control::Control, exposition};
-use crate::http;
 
 /// All routes.
 pub(super) fn router(control: Arc<Control>) -> Router {
@@ -41,7 +41,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
             }
         }
     };
-    http::probes(hearts, ready, metrics).route(
+    probes(hearts, ready, metrics).route(
         "/status",
         get(move || {
             let control = control.clone();

@@ -24,7 +24,7 @@ use super::{
     unix,
     worker::{Asker, Job, Password},
 };
-use crate::net::{self, Keepalive, Tuning};
+use crate::net::{self, Tuning};
 
 /// A query of ours under way on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,17 +286,7 @@ impl EventLoop {
     }
 
     fn connected(&mut self, key: ServerKey) {
-        let global = &self.live.config.global;
-        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
-        let tuning = Tuning {
-            nodelay: true,
-            keepalive: global.tcp_keepalive.then(|| Keepalive {
-                idle: some(global.tcp_keepidle),
-                interval: some(global.tcp_keepintvl),
-                probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
-            }),
-            user_timeout: some(global.tcp_user_timeout.0),
-        };
+        let tuning = Tuning::of_pooler(&self.live.config.global);
         let server = &mut self.servers[key];
         if let Stream::Tcp(stream) = &server.io.stream
             && let Err(error) = net::tune(stream, &tuning)

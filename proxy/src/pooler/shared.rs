@@ -21,6 +21,7 @@ use proxy_core::{
     wire::{TargetReport, TargetState},
 };
 use rustls::ServerConfig;
+use web::probes::Heartbeat;
 
 use super::{
     console::Reply,
@@ -31,7 +32,7 @@ use super::{
     snapshot::LoopSnapshot,
     worker::{Job, Names},
 };
-use crate::http::Heartbeat;
+use crate::boot;
 
 /// The configuration in force; replaced as a whole by a reload.
 #[derive(Debug)]
@@ -301,9 +302,8 @@ impl Shared {
                 .iter()
                 .map(String::as_str),
         );
-        let boot_id: [u8; 8] = random();
         Self {
-            boot_id: boot_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            boot_id: boot::id(),
             started_at: Timestamp::now(),
             start: Instant::now(),
             interner: Interner::new(tracked),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use proxy_core::config::{Global, PoolerConfig, Problem};
+use web::{probes::Heartbeat, server};
 
 use super::{
     control::{COMMANDS_MAX, Control, load},
@@ -21,7 +22,6 @@ use super::{
     tls, unix, worker,
 };
 use crate::{
-    http::{self as web, Heartbeat},
     net::{self, ListenError, Tuning},
     telemetry::Telemetry,
 };
@@ -121,7 +121,11 @@ pub fn run(
         0 => None,
         port => {
             let ip = any_address(&config.global.http_addr)?;
-            Some(web::bind(SocketAddr::new(ip, port))?)
+            Some(net::listen(
+                SocketAddr::new(ip, port),
+                false,
+                server::BACKLOG,
+            )?)
         }
     };
 
@@ -184,7 +188,7 @@ pub fn run(
     if let Some(listener) = http {
         let router = http::router(control.clone());
         runtime.spawn(async move {
-            if let Err(error) = web::serve(listener, router, std::future::pending()).await {
+            if let Err(error) = server::serve(listener, router, std::future::pending()).await {
                 tracing::error!(%error, "HTTP server ended");
             }
         });
@@ -239,15 +243,7 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     let mut sockets = Vec::new();
-    let tuning = Tuning {
-        nodelay: true,
-        keepalive: global.tcp_keepalive.then(|| net::Keepalive {
-            idle: (!global.tcp_keepidle.is_zero()).then_some(global.tcp_keepidle),
-            interval: (!global.tcp_keepintvl.is_zero()).then_some(global.tcp_keepintvl),
-            probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
-        }),
-        user_timeout: (!global.tcp_user_timeout.0.is_zero()).then_some(global.tcp_user_timeout.0),
-    };
+    let tuning = Tuning::of_pooler(global);
     let mut port = global.listen_port;
     for name in &global.listen_addr {
         let ips = match name.as_str() {

@@ -6,7 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod choice;
 mod health;
+mod http;
 mod pages;
 mod process;
 mod relay;
+mod reload;

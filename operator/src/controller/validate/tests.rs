@@ -1,5 +1,8 @@
 use super::*;
-use crate::manifest::{self, Source};
+use crate::{
+    manifest::{self, Source},
+    webhook::Webhook,
+};
 
 const CLUSTER: &str = "\
 apiVersion: poolkeeper.dev/v1alpha1

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{BALANCER_DRAIN, Child, END_MARGIN, Happening, Runner, mark_prefix};
+use super::{BALANCER_DRAIN, Child, END_MARGIN, Runner, happenings::Happening, mark_prefix};
 use crate::{
     api::{Component, EndpointState},
     endpoints::Id,

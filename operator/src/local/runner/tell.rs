@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Happening, READY_PATIENCE, Runner};
+use super::{READY_PATIENCE, Runner, happenings::Happening};
 use crate::{
     api::Component,
     controller::status::{self, Observed},

@@ -34,7 +34,7 @@ impl EventLoop {
             let load = |index: usize| {
                 let target: &Target = &targets[index];
                 let candidate = target.open() && !connecting.tried.contains(&target.id);
-                candidate.then(|| target.traffic.connections.now())
+                candidate.then(|| target.load.now())
             };
             let Some(chosen) = self.balance.pick(targets.len(), load) else {
                 let tried = connecting.tried.len();
@@ -65,7 +65,9 @@ impl EventLoop {
                             failed.traffic.redispatched.fetch_add(1, Relaxed);
                         }
                     }
+                    target.load.raise();
                     connecting.attempt = Some((server, target));
+                    session.weighs = true;
                     let patience = match others {
                         true => self.connect_time_max,
                         false => self.connect_time_max.max(LAST_CONNECT_TIME_MIN),
@@ -89,6 +91,7 @@ impl EventLoop {
 
     /// A connect failed: tries the next target.
     pub(super) fn connect_failed(&mut self, key: usize, error: &io::Error) {
+        self.lighten(key);
         let Phase::Connecting(connecting) = &mut self.sessions[key].phase else {
             unreachable!("only a connecting session fails to connect");
         };
@@ -115,6 +118,15 @@ impl EventLoop {
     pub(super) fn leave_target(&self, target: &Target) {
         target.traffic.connections.lower();
         self.shared.backend.connections.lower();
+    }
+
+    /// A session no longer counts when a target is chosen.
+    pub(super) fn lighten(&mut self, key: usize) {
+        let session = &mut self.sessions[key];
+        if std::mem::take(&mut session.weighs) {
+            let target = session.target().expect("only a target's session weighs");
+            target.load.lower();
+        }
     }
 
     /// The connect is made: relays from now on.

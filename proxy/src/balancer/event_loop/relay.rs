@@ -30,11 +30,14 @@ impl EventLoop {
         for traffic in [&target.traffic, &self.shared.backend] {
             traffic.bytes(self.index).add(from_client, from_server);
         }
+        if session.left_by_target() {
+            self.lighten(key);
+        }
         match relayed {
             Relayed::Waiting => {}
             Relayed::Again => self.queue(key),
             Relayed::Closing => {
-                if session.deadline_ms == 0 {
+                if self.sessions[key].deadline_ms == 0 {
                     self.set_deadline(key, CLOSE_TIME_MAX);
                 }
             }
@@ -110,6 +113,7 @@ impl EventLoop {
     /// A session is over; it is closed at the end of the turn.
     pub(super) fn finish(&mut self, key: usize) {
         self.set_deadline(key, Duration::MAX);
+        self.lighten(key);
         let session = &mut self.sessions[key];
         debug_assert!(!session.over, "a session ends once");
         session.over = true;

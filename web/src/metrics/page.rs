@@ -8,11 +8,12 @@ use super::{Kind, Series};
 /// A page of samples, filled in any order and written in the order of its table.
 ///
 /// ```
-/// use proxy::metrics::{Page, balancer};
-/// let mut page = Page::new(balancer::ALL);
-/// page.sample(&balancer::TARGET_CONNECTIONS, &["pooler-0"], 3.0);
-/// let text = page.finish();
-/// assert!(text.contains("poolkeeper_balancer_target_connections{target=\"pooler-0\"} 3\n"));
+/// web::series! {
+///     CONNECTIONS = "x_connections", Gauge, None, ["target"], "Connections now.";
+/// }
+/// let mut page = web::metrics::Page::new(ALL);
+/// page.sample(&CONNECTIONS, &["pooler-0"], 3.0);
+/// assert!(page.finish().ends_with("\nx_connections{target=\"pooler-0\"} 3\n"));
 /// ```
 #[derive(Debug)]
 pub struct Page {

@@ -13,13 +13,13 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
+use web::probes::probes;
 
 use super::{
     csv, dashboard, exposition,
     shared::{Phase, Shared},
     status,
 };
-use crate::http;
 
 /// Every route.
 pub fn router(shared: &Arc<Shared>) -> Router {
@@ -40,7 +40,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .route("/status", get(status::status))
         .fallback_service(get(stats).with_state(shared.clone()))
         .with_state(shared.clone())
-        .merge(http::probes(hearts, ready, metrics))
+        .merge(probes(hearts, ready, metrics))
 }
 
 async fn stats(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {

@@ -1,0 +1,37 @@
+//! `spec.poolers`: the processes that hold the pools.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Period, Resources};
+
+/// The processes that hold the pools.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "duration(self.drainTimeout) <= duration('24h')", "message": "must be at most 24h", "fieldPath": ".drainTimeout"}
+]))]
+pub struct Poolers {
+    /// How many, 1 to 64. Default 3.
+    #[schemars(range(min = 1, max = 64))]
+    pub replicas: i32,
+
+    /// Over how long a pooler that is about to end closes its sessions, each at
+    /// the end of its transaction; what is left then is cut. At most 24h.
+    /// Default 60s.
+    pub drain_timeout: Period,
+
+    /// CPU and memory of each. Has no effect on local processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+}
+
+impl Default for Poolers {
+    fn default() -> Self {
+        Self {
+            replicas: 3,
+            drain_timeout: Period::from_secs(60),
+            resources: None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The HTTP port while others misuse it.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use web::{polls::POLLS_MAX, server::CONNECTIONS_MAX};
+
+use crate::support::{
+    connect, http,
+    process::{Balancer, Config},
+    target::Target,
+};
+
+/// Kubelets give a probe one second unless told otherwise.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
+
+#[track_caller]
+fn assert_probes_get_in(balancer: &Balancer) {
+    for path in ["/livez", "/readyz"] {
+        let begin = Instant::now();
+        assert_eq!(http::get(balancer.web, path).status, 200, "{path}");
+        let took = begin.elapsed();
+        assert!(took < PROBE_TIME_MAX, "{path} took {took:?}");
+    }
+}
+
+#[test]
+fn probes_are_answered_while_silent_connections_flood_the_port() {
+    let target = Target::start("pooler-0");
+    let balancer = Balancer::serving(&Config::over([&target]));
+    let _silent: Vec<TcpStream> = (0..4 * CONNECTIONS_MAX)
+        .map(|_| connect(balancer.web))
+        .collect();
+    assert_probes_get_in(&balancer);
+}
+
+#[test]
+fn long_polls_beyond_the_limit_are_told_to_come_later_and_keep_no_probe_out() {
+    let target = Target::start("pooler-0");
+    let balancer = Balancer::serving(&Config::over([&target]));
+    let status = balancer.status();
+    let since = format!("/status?since={}:{}", status.boot_id, status.newest);
+    let poll = |_| {
+        let mut stream = connect(balancer.web);
+        let request = format!("GET {since}&wait=60s HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let mut polls: Vec<TcpStream> = (0..=POLLS_MAX).map(poll).collect();
+    // Which of them came last is the kernel's to say; it alone is answered.
+    let answer = crate::support::wait_for("a refusal", || {
+        polls.iter_mut().find_map(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            let mut answer = [0; 1024];
+            let length = stream.read(&mut answer).ok()?;
+            Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+        })
+    });
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+    assert_probes_get_in(&balancer);
+    // Who does not wait is no poll.
+    assert_eq!(http::get(balancer.web, &since).status, 200);
+    // A poll that ends makes place.
+    drop(polls);
+    crate::support::wait_for("a place", || {
+        let poll = http::get(balancer.web, &format!("{since}&wait=1ms"));
+        (poll.status == 200).then_some(())
+    });
+}
