@@ -6,7 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod balancer;
+mod client;
 mod health;
 mod pages;
 mod process;
 mod relay;
+mod target;

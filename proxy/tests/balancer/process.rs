@@ -8,11 +8,10 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{
-    http,
-    process::{Balancer, Config, QUICK, command},
+use crate::{
+    balancer::{Balancer, Config, QUICK, command},
+    support::{http, wait_for},
     target::Target,
-    wait_for,
 };
 
 fn run(yaml: &str, flags: &[&str]) -> Output {
