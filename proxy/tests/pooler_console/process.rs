@@ -33,7 +33,7 @@ fn a_pidfile_is_there_while_the_process_runs_and_keeps_others_out() {
         "{error}"
     );
     pooler.console().begin("SHUTDOWN");
-    assert!(pooler.wait().success());
+    assert!(pooler.wait().0.success());
     assert!(!pidfile.exists());
 }
 
