@@ -101,10 +101,16 @@ impl Balancer {
     /// Starts one and waits until its port is bound.
     #[track_caller]
     pub fn start(config: &Config) -> Self {
+        Self::start_by(config, command())
+    }
+
+    /// Starts one by a command that takes the arguments of [`command`].
+    #[track_caller]
+    pub fn start_by(config: &Config, mut command: Command) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("balancer.yaml");
         std::fs::write(&file, config.yaml()).unwrap();
-        let process = Process::start(command().arg("-v").arg(&file));
+        let process = Process::start(command.arg("-v").arg(&file));
         let address = |event: &str| wait_for(event, || process.logged(event, "address"));
         Self {
             address: address("listening, checking targets"),

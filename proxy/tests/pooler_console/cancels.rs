@@ -105,3 +105,24 @@ fn a_cancel_over_tls_arrives_though_its_sender_is_gone() {
         assert_eq!(postgres.cancels(), 1);
     }
 }
+
+/// A cancel is a connection of its own, which a balancer may give to another
+/// pooler: the key says to which it belongs.
+#[test]
+fn a_cancel_that_reaches_another_pooler_finds_its_query() {
+    let postgres = Postgres::start();
+    postgres.play("SELECT 'long'", Play::Hold);
+    let config = |id: &str| Config::over(&postgres).set("peer_id", id);
+    let [own, other] = ["1", "2"].map(|id| Pooler::start(&config(id)));
+    other.rewrite(&config("2").peer("1", own.address));
+    assert_eq!(other.console().query("RELOAD").code(), "");
+
+    let mut client = own.client();
+    client.begin("SELECT 'long'");
+    wait_for("the query", || {
+        postgres.has_seen("SELECT 'long'").then_some(())
+    });
+    client.cancel_at(other.address);
+    assert_eq!(client.read().code(), "57014");
+    assert_eq!(postgres.cancels(), 1);
+}

@@ -140,7 +140,13 @@ impl Client {
     /// until that has been dealt with.
     #[track_caller]
     pub(crate) fn cancel(&self) {
-        let mut stream = connect(self.stream.peer_addr().unwrap());
+        self.cancel_at(self.stream.peer_addr().unwrap());
+    }
+
+    /// The same, at another pooler.
+    #[track_caller]
+    pub(crate) fn cancel_at(&self, pooler: SocketAddr) {
+        let mut stream = connect(pooler);
         stream
             .write_all(&wire::cancel_request(&self.cancel_key))
             .unwrap();

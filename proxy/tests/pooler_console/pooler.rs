@@ -22,6 +22,7 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct Config {
     databases: Vec<(String, String)>,
     users: Vec<(String, String)>,
+    peers: Vec<(String, SocketAddr)>,
     settings: Vec<(String, String)>,
 }
 
@@ -43,6 +44,7 @@ impl Config {
             users: ["ann", "admin", "stats", "app"]
                 .map(|name| (name.to_owned(), String::new()))
                 .to_vec(),
+            peers: Vec::new(),
             settings: settings
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .to_vec(),
@@ -66,6 +68,12 @@ impl Config {
         self
     }
 
+    /// Another pooler, by its `peer_id`.
+    pub(crate) fn peer(mut self, id: &str, address: SocketAddr) -> Self {
+        self.peers.push((id.to_owned(), address));
+        self
+    }
+
     /// Sets a key; `{dir}` in the value is the pooler's own directory.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -77,6 +85,10 @@ impl Config {
         let mut text = String::from("[databases]\n");
         for (name, entry) in &self.databases {
             writeln!(text, "{name} = {entry}").unwrap();
+        }
+        text.push_str("[peers]\n");
+        for (id, address) in &self.peers {
+            writeln!(text, "{id} = host={} port={}", address.ip(), address.port()).unwrap();
         }
         text.push_str("[pgbouncer]\n");
         writeln!(text, "http_port = {http_port}").unwrap();
