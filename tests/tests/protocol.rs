@@ -499,7 +499,10 @@ mod prepared {
             .collect();
         assert_eq!(client.batch(&names)?.code(), "");
         let one_more = parse("one more", "SELECT 1");
-        assert_eq!(client.batch(&[one_more.clone()])?.code(), "53400");
+        assert_eq!(
+            client.batch(std::slice::from_ref(&one_more))?.code(),
+            "53400"
+        );
         let outcome = client.batch(&[close_statement("s0"), one_more])?;
         assert_eq!(outcome.kinds(), "31Z");
         Ok(())
