@@ -13,7 +13,6 @@ use crate::{
     pooler::{Config, Pooler},
     postgres::Postgres,
     support::connect,
-    wait_for,
 };
 
 /// Connections beyond `max_client_conn`, as the specification promises.
@@ -135,31 +134,4 @@ fn a_named_statement_is_no_longer_than_it_may_be() {
     client.send(&parse);
     assert_eq!(client.read().code(), "54000");
     assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
-}
-
-#[test]
-fn http_connections_are_bounded_and_keep_nobody_else_out() {
-    const CONNECTIONS_MAX: usize = 512;
-    proxy::net::raise_nofile_limit();
-    let postgres = Postgres::start();
-    let pooler = Pooler::start(&Config::over(&postgres));
-    let mut client = pooler.client();
-    client.query("SELECT 1");
-    let descriptors = || {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", pooler.pid())).unwrap();
-        open.count()
-    };
-    let before = descriptors();
-    let silent: Vec<_> = (0..CONNECTIONS_MAX + 50)
-        .map(|_| connect(pooler.web))
-        .collect();
-    wait_for("all that are let in", || {
-        (descriptors() >= before + CONNECTIONS_MAX).then_some(())
-    });
-    for _ in 0..100 {
-        client.query("SELECT 1");
-        assert!(descriptors() <= before + CONNECTIONS_MAX);
-    }
-    drop(silent);
-    assert_eq!(pooler.get("/livez").status, 200);
 }

@@ -39,9 +39,10 @@ pub(crate) enum Play {
 #[derive(Debug, Default)]
 struct Shared {
     closing: AtomicBool,
-    refusing: AtomicBool,
     lingering: AtomicBool,
     logins: AtomicU32,
+    /// With what logins are refused.
+    refusal: Mutex<Option<(SqlState, String)>>,
     stage: Mutex<Stage>,
     /// The stage has changed.
     changed: Condvar,
@@ -74,9 +75,9 @@ impl Postgres {
         }
     }
 
-    /// From now on nobody is let in.
-    pub(crate) fn refuse(&self) {
-        self.shared.refusing.store(true, SeqCst);
+    /// From now on refuses logins with that error.
+    pub(crate) fn refuse(&self, code: SqlState, text: &str) {
+        *self.shared.refusal.lock().unwrap() = Some((code, text.to_owned()));
     }
 
     /// From now on a connection that is told to go is left open.
@@ -96,7 +97,7 @@ impl Postgres {
         self.shared.changed.notify_all();
     }
 
-    /// Connections that have logged in.
+    /// Connections that have logged in, or tried to.
     pub(crate) fn logins(&self) -> u32 {
         self.shared.logins.load(SeqCst)
     }
@@ -190,11 +191,10 @@ impl Shared {
                 _ => return Ok(()),
             }
         }
-        if self.refusing.load(SeqCst) {
-            let code = SqlState::INVALID_PASSWORD;
-            return stream.write_all(&error_response(Severity::Fatal, code, "not you", ""));
-        }
         let server = self.logins.fetch_add(1, SeqCst) + 1;
+        if let Some((code, text)) = &*self.refusal.lock().unwrap() {
+            return stream.write_all(&error_response(Severity::Fatal, *code, text, ""));
+        }
         let greeting = [
             wire::authentication_ok(),
             wire::parameter_status("server_version", "17.0"),
