@@ -1,24 +1,36 @@
 //! A balancer.
 
-use std::{net::SocketAddr, time::Duration};
-
-use anyhow::{Context, Result};
-
-use crate::{
-    Child, Pooler, Scratch, Signal, binaries,
-    child::{self, As},
-    http, ports, wait,
+use std::{
+    net::SocketAddr,
+    ops::{Deref, DerefMut},
+    time::Duration,
 };
 
-const START_LIMIT: Duration = Duration::from_secs(10);
+use anyhow::{Context, Result, ensure};
 
-/// A running balancer on 127.0.0.1.
+use crate::{
+    Daemon, Pooler, binaries,
+    child::{self, As},
+    daemon::{self, Place},
+    http, wait,
+};
+
+/// A running balancer.
 #[derive(Debug)]
-pub struct Balancer {
-    child: Child,
-    address: SocketAddr,
-    http: SocketAddr,
-    _dir: Scratch,
+pub struct Balancer(Daemon);
+
+impl Deref for Balancer {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for Balancer {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.0
+    }
 }
 
 /// What a balancer should be like.
@@ -38,56 +50,6 @@ impl Balancer {
             check: "{type: postgres, interval: 200ms, rise: 2, fall: 3, timeout: 150ms}".to_owned(),
             lines: Vec::new(),
         }
-    }
-
-    /// Where clients connect.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Where dashboard, metrics and status are.
-    #[must_use]
-    pub fn http(&self) -> SocketAddr {
-        self.http
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// What it has logged.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.child.log()
-    }
-
-    /// Resident memory in bytes.
-    ///
-    /// # Errors
-    /// When it has ended.
-    pub fn rss(&self) -> Result<u64> {
-        Ok(child::memory(self.pid())?.resident)
-    }
-
-    /// The process.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
-
-    /// Sends a signal.
-    pub fn signal(&mut self, signal: Signal) {
-        self.child.signal(signal);
-    }
-
-    /// Its `/status`.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn status(&self) -> Result<serde_json::Value> {
-        http::get(self.http, "/status")?.json()
     }
 
     /// State of the target of this name, as `/status` says it.
@@ -121,7 +83,7 @@ impl Balancer {
     /// # Errors
     /// When there is no such row.
     pub fn csv_row(&self, svname: &str) -> Result<Vec<(String, String)>> {
-        let csv = http::get(self.http, "/stats;csv")?.body;
+        let csv = http::get(self.http(), "/stats;csv")?.body;
         let mut lines = csv.lines();
         let header = lines
             .next()
@@ -172,41 +134,26 @@ impl BalancerBuilder {
     /// Starts it, and waits until it is ready and every target's first check is in.
     ///
     /// # Errors
-    /// When it ends, or is not ready after ten seconds.
+    /// When it ends, or is not ready after twenty seconds.
     pub fn start(self) -> Result<Balancer> {
-        let dir = Scratch::new()?;
-        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (address, http) = (loopback(ports::free()?), loopback(ports::free()?));
-        let file = dir.write("balancer.yaml", &self.yaml(address, http))?;
+        let place = Place::reserve()?;
+        let yaml = self.yaml(place.address, place.http);
+        let file = place.dir.write("balancer.yaml", &yaml)?;
         let mut command = child::command(&binaries::ours("balancer")?, As::Ourselves);
         command.arg(file);
-        let mut balancer = Balancer {
-            child: Child::start(command, &dir.path().join("balancer.log"))?,
-            address,
-            http,
-            _dir: dir,
-        };
-        wait::until("the balancer to be ready", START_LIMIT, || {
-            balancer
-                .child
-                .check_runs("the balancer")
-                .map_err(|error| error.to_string())?;
-            let answer = http::get(http, "/readyz").map_err(|error| error.to_string())?;
-            if answer.status != 200 {
-                return Err(format!("/readyz says {}", answer.status));
-            }
-            let status = balancer.status().map_err(|error| error.to_string())?;
-            let unknown = status["targets"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|target| target["state"] == "Unknown");
-            if unknown {
-                return Err(format!("targets not checked yet: {status}"));
-            }
+        let mut daemon = Daemon::start("balancer", command, place)?;
+        daemon.wait_until_ready(|daemon| {
+            daemon.is_ready()?;
+            let status = daemon.status()?;
+            let targets = status["targets"].as_array();
+            let mut states = targets.into_iter().flatten().map(|target| &target["state"]);
+            ensure!(
+                states.all(|state| state != "Unknown"),
+                "targets not checked yet: {status}"
+            );
             Ok(())
         })?;
-        Ok(balancer)
+        Ok(Balancer(daemon))
     }
 
     fn yaml(&self, address: SocketAddr, http: SocketAddr) -> String {
@@ -232,15 +179,5 @@ impl BalancerBuilder {
 /// # Errors
 /// When the binary is not there.
 pub fn check(yaml: &str) -> Result<(i32, String)> {
-    let dir = Scratch::new()?;
-    let file = dir.write("balancer.yaml", yaml)?;
-    let output = std::process::Command::new(binaries::ours("balancer")?)
-        .arg("--check")
-        .arg(&file)
-        .output()?;
-    let text = [output.stdout, output.stderr].concat();
-    Ok((
-        output.status.code().context("died of a signal")?,
-        String::from_utf8_lossy(&text).into_owned(),
-    ))
+    daemon::check("balancer", "balancer.yaml", yaml)
 }

@@ -5,7 +5,8 @@
 //! serves, and ends it when dropped, also when a test panics. A process whose
 //! test is killed ends with it, and what it left on disk goes at the next start.
 //!
-//! Reading order: [`Scratch`] and [`Child`] own what must be cleaned up;
+//! Reading order: [`Scratch`] and [`Child`] own what must be cleaned up, and
+//! [`Daemon`] is what our servers have in common;
 //! [`Postgres`], [`Pooler`], [`Balancer`], [`Operator`] and [`Inbox`] are the
 //! parts of a tier; [`Raw`], [`Pgbench`] and [`psql`] drive them.
 
@@ -13,6 +14,7 @@ pub mod balancer;
 pub mod binaries;
 mod certificate;
 mod child;
+mod daemon;
 pub mod http;
 mod inbox;
 pub mod load;
@@ -29,6 +31,7 @@ pub mod wait;
 pub use balancer::{Balancer, BalancerBuilder};
 pub use certificate::Certificate;
 pub use child::{As, Child, CpuTime, Memory, Signal, command, cpu_time, descriptors, memory};
+pub use daemon::Daemon;
 pub use inbox::{Answer, Inbox, Message};
 pub use load::Load;
 pub use operator::{Operator, OperatorBuilder, Part};

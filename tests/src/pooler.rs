@@ -1,31 +1,41 @@
 //! A pooler: ours, or a PgBouncer in its place.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    time::Duration,
+    process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::{
-    Certificate, Child, Postgres, Raw, Scratch, Signal, binaries,
+    Certificate, Daemon, Postgres, Raw, Signal, binaries,
     child::{self, As},
-    http, ports, psql, wait,
+    daemon::{self, Place},
+    psql,
 };
 
-/// Ample, because under valgrind everything takes fifty times as long.
-const START_LIMIT: Duration = Duration::from_secs(20);
-
-/// A running pooler on 127.0.0.1.
+/// A running pooler.
 #[derive(Debug)]
 pub struct Pooler {
-    child: Child,
+    daemon: Daemon,
     program: Program,
     builder: PoolerBuilder,
-    address: SocketAddr,
-    http: SocketAddr,
-    dir: Scratch,
+}
+
+impl Deref for Pooler {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl DerefMut for Pooler {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
 }
 
 /// What is run: `POOLER=/usr/sbin/pgbouncer` puts the original in our pooler's
@@ -50,6 +60,25 @@ impl Program {
             None => binaries::ours("pooler")?,
         };
         Ok(Self::named(path))
+    }
+
+    /// Runs it on the `pooler.ini` in its place, behind the words of `wrapper`.
+    fn command(&self, wrapper: &[String], place: &Place) -> Command {
+        let user = if self.original {
+            As::Postgres
+        } else {
+            As::Ourselves
+        };
+        let mut command = match wrapper.split_first() {
+            None => child::command(&self.path, user),
+            Some((first, rest)) => {
+                let mut command = child::command(Path::new(first), user);
+                command.args(rest).arg(&self.path);
+                command
+            }
+        };
+        command.arg(place.dir.path().join("pooler.ini"));
+        command
     }
 }
 
@@ -105,44 +134,12 @@ impl Pooler {
             .user("stats", "secret")
     }
 
-    /// Where clients connect.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Where status and metrics are.
-    #[must_use]
-    pub fn http(&self) -> SocketAddr {
-        self.http
-    }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// What it has logged.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.child.log()
-    }
-
-    /// Resident memory in bytes.
-    ///
-    /// # Errors
-    /// When it has ended.
-    pub fn rss(&self) -> Result<u64> {
-        Ok(child::memory(self.pid())?.resident)
-    }
-
     /// A client of `app` on `shop`, where clients are trusted.
     ///
     /// # Errors
     /// When it is refused.
     pub fn client(&self) -> Result<Raw> {
-        Raw::connect(self.address, "app", "shop")
+        Raw::connect(self.address(), "app", "shop")
     }
 
     /// A session of `admin` on the console.
@@ -150,7 +147,7 @@ impl Pooler {
     /// # Errors
     /// When it is refused.
     pub fn console(&self) -> Result<Raw> {
-        Raw::connect(self.address, "admin", "pgbouncer")
+        Raw::connect(self.address(), "admin", "pgbouncer")
     }
 
     /// Runs SQL with psql as `app` on `shop`; `options` as in [`psql::run`].
@@ -158,30 +155,7 @@ impl Pooler {
     /// # Errors
     /// With psql's own words.
     pub fn psql(&self, options: &str, sql: &str) -> Result<String> {
-        psql::run(self.address, "app", "shop", options, sql)
-    }
-
-    /// Its `/status`.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn status(&self) -> Result<serde_json::Value> {
-        http::get(self.http, "/status")?.json()
-    }
-
-    /// Sends a signal.
-    pub fn signal(&mut self, signal: Signal) {
-        self.child.signal(signal);
-    }
-
-    /// SIGKILL, then waits.
-    pub fn kill9(&mut self) {
-        self.child.kill9();
-    }
-
-    /// The process.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
+        psql::run(self.address(), "app", "shop", options, sql)
     }
 
     /// Starts it again on the same ports.
@@ -189,8 +163,10 @@ impl Pooler {
     /// # Errors
     /// When it does not come up.
     pub fn start_again(&mut self) -> Result<()> {
-        self.child.kill9();
-        self.child = spawn(&self.program, &self.builder.wrapper, &self.dir)?;
+        let command = self
+            .program
+            .command(&self.builder.wrapper, self.daemon.place());
+        self.daemon.replace(command)?;
         self.wait_until_ready()
     }
 
@@ -201,34 +177,20 @@ impl Pooler {
     /// When the files cannot be written.
     pub fn reload(&mut self, change: impl FnOnce(PoolerBuilder) -> PoolerBuilder) -> Result<()> {
         self.builder = change(self.builder.clone());
-        let ports = (self.address.port(), self.http.port());
         self.builder
-            .write(&self.dir, ports, self.program.original)?;
-        self.child.signal(Signal::HUP);
+            .write(self.daemon.place(), self.program.original)?;
+        self.signal(Signal::HUP);
         Ok(())
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let (address, http, original) = (self.address, self.http, self.program.original);
-        let child = &mut self.child;
-        wait::until("the pooler to be ready", START_LIMIT, || {
-            child
-                .check_runs("the pooler")
-                .map_err(|error| error.to_string())?;
+        let original = self.program.original;
+        self.daemon.wait_until_ready(|daemon| {
             if original {
-                return TcpStream::connect(address)
-                    .map(drop)
-                    .map_err(|error| error.to_string());
+                TcpStream::connect(daemon.address())?;
+                return Ok(());
             }
-            match http::get(http, "/readyz") {
-                Ok(response) if response.status == 200 => Ok(()),
-                Ok(response) => Err(format!("/readyz says {}", response.status)),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .or_else(|error| {
-            self.child.check_runs("the pooler")?;
-            Err(error)
+            daemon.is_ready()
         })
     }
 }
@@ -313,27 +275,26 @@ impl PoolerBuilder {
     /// # Errors
     /// When it ends, or is not ready after twenty seconds.
     pub fn start(self) -> Result<Pooler> {
-        let dir = Scratch::new()?;
+        let place = Place::reserve()?;
         let program = match &self.program {
             Some(path) => Program::named(path.clone()),
             None => Program::find()?,
         };
-        let ports = (ports::free()?, ports::free()?);
-        self.write(&dir, ports, program.original)?;
+        self.write(&place, program.original)?;
+        let command = program.command(&self.wrapper, &place);
         let mut pooler = Pooler {
-            child: spawn(&program, &self.wrapper, &dir)?,
+            daemon: Daemon::start("pooler", command, place)?,
             program,
             builder: self,
-            address: SocketAddr::from(([127, 0, 0, 1], ports.0)),
-            http: SocketAddr::from(([127, 0, 0, 1], ports.1)),
-            dir,
         };
         pooler.wait_until_ready()?;
         Ok(pooler)
     }
 
-    fn write(&self, dir: &Scratch, ports: (u16, u16), original: bool) -> Result<()> {
-        let userlist = dir.write("userlist.txt", &(self.userlist.join("\n") + "\n"))?;
+    fn write(&self, place: &Place, original: bool) -> Result<()> {
+        let userlist = place
+            .dir
+            .write("userlist.txt", &(self.userlist.join("\n") + "\n"))?;
         let mut ini = String::from("[databases]\n");
         for (name, value) in &self.databases {
             ini.push_str(&format!("{name} = {value}\n"));
@@ -345,36 +306,19 @@ impl PoolerBuilder {
         ini.push_str(&format!(
             "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\n\
              auth_file = {}\n",
-            ports.0,
+            place.address.port(),
             userlist.display()
         ));
         if !original {
-            ini.push_str(&format!("http_addr = 127.0.0.1\nhttp_port = {}\n", ports.1));
+            let port = place.http.port();
+            ini.push_str(&format!("http_addr = 127.0.0.1\nhttp_port = {port}\n"));
         }
         for (name, value) in &self.settings {
             ini.push_str(&format!("{name} = {value}\n"));
         }
-        dir.write("pooler.ini", &ini)?;
+        place.dir.write("pooler.ini", &ini)?;
         Ok(())
     }
-}
-
-fn spawn(program: &Program, wrapper: &[String], dir: &Scratch) -> Result<Child> {
-    let user = if program.original {
-        As::Postgres
-    } else {
-        As::Ourselves
-    };
-    let mut command = match wrapper.split_first() {
-        None => child::command(&program.path, user),
-        Some((first, rest)) => {
-            let mut command = child::command(Path::new(first), user);
-            command.args(rest).arg(&program.path);
-            command
-        }
-    };
-    command.arg(dir.path().join("pooler.ini"));
-    Child::start(command, &dir.path().join("pooler.log"))
 }
 
 /// Runs `pooler --check` on `ini`, written to a file `pooler.ini`: exit code
@@ -383,16 +327,5 @@ fn spawn(program: &Program, wrapper: &[String], dir: &Scratch) -> Result<Child> 
 /// # Errors
 /// When the binary is not there.
 pub fn check(ini: &str) -> Result<(i32, String)> {
-    let dir = Scratch::new()?;
-    let file = dir.write("pooler.ini", ini)?;
-    let output = std::process::Command::new(binaries::ours("pooler")?)
-        .arg("--check")
-        .arg(&file)
-        .output()?;
-    ensure!(output.status.code().is_some(), "died of a signal");
-    let text = [output.stdout, output.stderr].concat();
-    Ok((
-        output.status.code().context("died of a signal")?,
-        String::from_utf8_lossy(&text).into_owned(),
-    ))
+    daemon::check("pooler", "pooler.ini", ini)
 }

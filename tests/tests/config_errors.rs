@@ -216,6 +216,15 @@ fn what_is_not_yaml_is_named_by_its_line() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_manifest_of_more_than_four_mib_is_refused() -> Result<()> {
+    let comment = format!("# {}\n", "x".repeat(4 * 1024 * 1024));
+    let (code, output) = check_manifest(&(comment + &manifest("  {}\n")))?;
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("longer than 4194304 bytes"), "{output}");
+    Ok(())
+}
+
 /// `operator local` refuses what `operator check` refuses, and starts nothing.
 #[test]
 fn a_bad_manifest_starts_no_tier() -> Result<()> {

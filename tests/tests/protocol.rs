@@ -488,6 +488,27 @@ mod prepared {
     }
 
     #[test]
+    fn a_client_has_ten_thousand_names_at_most() -> Result<()> {
+        if original_cannot() {
+            return Ok(());
+        }
+        let (_postgres, pooler) = one_server()?;
+        let mut client = pooler.client()?;
+        let names: Vec<_> = (0..10_000)
+            .map(|number| parse(&format!("s{number}"), "SELECT 1"))
+            .collect();
+        assert_eq!(client.batch(&names)?.code(), "");
+        let one_more = parse("one more", "SELECT 1");
+        assert_eq!(
+            client.batch(std::slice::from_ref(&one_more))?.code(),
+            "53400"
+        );
+        let outcome = client.batch(&[close_statement("s0"), one_more])?;
+        assert_eq!(outcome.kinds(), "31Z");
+        Ok(())
+    }
+
+    #[test]
     fn a_name_is_taken_until_it_is_closed() -> Result<()> {
         if original_cannot() {
             return Ok(());

@@ -105,6 +105,16 @@ impl Client {
     pub(super) fn is_session(&self) -> bool {
         matches!(self.phase, Phase::Session)
     }
+
+    /// Whether it has no place among max_client_conn and nothing to lose.
+    fn is_nobody(&self) -> bool {
+        match self.phase {
+            Phase::First | Phase::Ending { .. } => true,
+            // A login to the console takes no place.
+            Phase::Proving(_) => !self.counted,
+            _ => false,
+        }
+    }
 }
 
 impl EventLoop {
@@ -122,7 +132,7 @@ impl EventLoop {
         let oldest = self
             .clients
             .iter()
-            .filter(|(_, client)| matches!(client.phase, Phase::First | Phase::Ending { .. }))
+            .filter(|(_, client)| client.is_nobody())
             .min_by_key(|(_, client)| client.id)
             .map(|(key, _)| key);
         if let Some(key) = oldest {

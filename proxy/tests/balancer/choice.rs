@@ -5,11 +5,11 @@ use std::{
     net::{Shutdown, TcpListener},
 };
 
-use crate::support::{
-    Client, connect,
-    process::{Balancer, Config},
+use crate::{
+    balancer::{Balancer, Config},
+    client::Client,
+    support::{connect, wait_for},
     target::Target,
-    wait_for,
 };
 
 #[test]

@@ -13,11 +13,11 @@ use proxy_core::{
     wire::TargetState,
 };
 
-use crate::support::{
-    Client, PATIENCE, http,
-    process::{Balancer, Config, QUICK},
+use crate::{
+    balancer::{Balancer, Config, QUICK, status},
+    client::Client,
+    support::{PATIENCE, http, wait_for},
     target::Target,
-    wait_for,
 };
 
 /// Follows a balancer's transitions by long polls, as the operator does.
@@ -42,7 +42,7 @@ impl<'a> Follower<'a> {
     #[track_caller]
     fn next(&mut self) -> Transition {
         let query = format!("?since={}:{}&wait=20s", self.boot_id, self.number);
-        let mut status = http::status(self.balancer.web, &query);
+        let mut status = status(self.balancer.web, &query);
         assert!(!status.missed);
         assert_eq!(status.transitions.len(), 1, "{:?}", status.transitions);
         let transition = status.transitions.remove(0);
@@ -213,7 +213,7 @@ fn a_long_poll_is_answered_at_once_when_something_happens() {
     let web = balancer.web;
     let query = format!("?since={}:{}&wait=20s", follower.boot_id, follower.number);
     let poll = std::thread::spawn(move || {
-        let status = http::status(web, &query);
+        let status = status(web, &query);
         (status, Instant::now())
     });
     targets[0].report(|report| report.state = TargetState::Draining);
@@ -236,7 +236,7 @@ fn a_reader_is_told_when_it_missed_something() {
     let balancer = Balancer::serving(&Config::over([&target]).check(QUICK));
     let begin = Instant::now();
     let boot_id = balancer.status().boot_id;
-    let ask = |query: &str| http::status(balancer.web, query);
+    let ask = |query: &str| status(balancer.web, query);
 
     let other_boot = ask("?since=other:1&wait=20s");
     assert!(other_boot.missed);

@@ -8,9 +8,9 @@ use std::{
 
 use web::{polls::POLLS_MAX, server::CONNECTIONS_MAX};
 
-use crate::support::{
-    connect, http,
-    process::{Balancer, Config},
+use crate::{
+    balancer::{Balancer, Config},
+    support::{connect, http},
     target::Target,
 };
 

@@ -6,10 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod balancer;
 mod choice;
+mod client;
 mod health;
 mod http;
 mod pages;
 mod process;
 mod relay;
 mod reload;
+mod target;

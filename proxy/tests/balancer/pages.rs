@@ -1,10 +1,9 @@
 //! The pages: dashboard, CSV, metrics.
 
-use crate::support::{
-    http,
-    process::{Balancer, Config},
+use crate::{
+    balancer::{Balancer, Config},
+    support::{http, wait_for},
     target::Target,
-    wait_for,
 };
 
 #[test]

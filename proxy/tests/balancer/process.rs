@@ -3,16 +3,15 @@
 use std::{
     io::Read,
     net::{TcpListener, TcpStream},
-    process::Output,
+    process::{Command, Output},
 };
 
 use rustix::process::Signal;
 
-use crate::support::{
-    http,
-    process::{Balancer, Config, QUICK, command},
+use crate::{
+    balancer::{Balancer, Config, QUICK, command},
+    support::{http, wait_for},
     target::Target,
-    wait_for,
 };
 
 fn run(yaml: &str, flags: &[&str]) -> Output {
@@ -136,6 +135,18 @@ fn sigint_ends_at_once_and_holds_no_long_poll() {
     if let Ok(answer) = poll.join() {
         assert_eq!(answer.status, 200);
     }
+}
+
+/// Two descriptors for each connection, and some for the balancer itself.
+#[test]
+fn max_connections_follows_the_limit_of_open_files() {
+    let targets = ["pooler-0", "pooler-1"].map(Target::start);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 400 && exec \"$@\"", "sh"]);
+    limited.arg(command().get_program());
+    let balancer = Balancer::start_by(&Config::over(&targets), limited);
+    assert_eq!(balancer.status().max_connections, (400 - 256 - 2) / 2);
+    assert!(balancer.log().contains("max_connections lowered"));
 }
 
 #[test]

@@ -9,12 +9,11 @@ use std::{
 use proxy_core::wire;
 use socket2::SockRef;
 
-use crate::support::{
-    Client, PATIENCE, connect,
-    process::{Balancer, Config},
-    read_error, read_line,
+use crate::{
+    balancer::{Balancer, Config},
+    client::{Client, read_error, read_line},
+    support::{PATIENCE, connect, wait_for},
     target::Target,
-    wait_for,
 };
 
 fn three_targets() -> [Target; 3] {

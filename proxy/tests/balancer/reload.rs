@@ -3,11 +3,10 @@
 use proxy_core::status::Health;
 use rustix::process::Signal;
 
-use crate::support::{
-    http,
-    process::{Balancer, Config, QUICK},
+use crate::{
+    balancer::{Balancer, Config, QUICK},
+    support::{http, wait_for},
     target::Target,
-    wait_for,
 };
 
 /// A first round that leaves time to reload.

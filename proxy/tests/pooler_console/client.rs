@@ -8,7 +8,7 @@ use std::{
 
 use proxy_core::wire::{self, ErrorFields, Frame, backend, cstr, header, messages};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, support::connect};
 
 /// A connection that has logged in.
 #[derive(Debug)]
@@ -32,16 +32,20 @@ pub(crate) struct Column {
     pub(crate) format: u16,
 }
 
+/// A connection on which everything is still to be read.
+impl From<TcpStream> for Client {
+    fn from(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            cancel_key: Vec::new(),
+        }
+    }
+}
+
 impl Client {
     /// Logs in; gives the error of one that is refused.
     pub(crate) fn login(address: SocketAddr, parameters: &[(&str, &str)]) -> Result<Self, Answer> {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut client = Self {
-            stream,
-            cancel_key: Vec::new(),
-        };
+        let mut client = Self::from(connect(address));
         client.send(&wire::startup(parameters));
         let answer = client.read();
         if !answer.kinds().ends_with('Z') {
@@ -114,6 +118,14 @@ impl Client {
         }
     }
 
+    /// Reads to the end of the connection: every byte, whole messages or not.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
     /// Whether nothing came so far.
     pub(crate) fn is_silent(&mut self) -> bool {
         self.stream
@@ -128,8 +140,13 @@ impl Client {
     /// until that has been dealt with.
     #[track_caller]
     pub(crate) fn cancel(&self) {
-        let mut stream = TcpStream::connect(self.stream.peer_addr().unwrap()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.cancel_at(self.stream.peer_addr().unwrap());
+    }
+
+    /// The same, at another pooler.
+    #[track_caller]
+    pub(crate) fn cancel_at(&self, pooler: SocketAddr) {
+        let mut stream = connect(pooler);
         stream
             .write_all(&wire::cancel_request(&self.cancel_key))
             .unwrap();

@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn state(pooler: &Pooler) -> String {
-    let (_, status) = pooler.get("/status");
+    let status = pooler.get("/status").body;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     status["state"].as_str().unwrap().to_owned()
 }
@@ -273,7 +273,7 @@ fn shutdown_ends_the_process() {
     let mut pooler = Pooler::start(&Config::new());
     let mut console = pooler.console();
     console.begin("SHUTDOWN");
-    assert!(pooler.wait().success());
+    assert!(pooler.wait().0.success());
     assert_eq!(console.read().tags(), ["SHUTDOWN"]);
 }
 
@@ -291,5 +291,5 @@ fn shutdown_that_waits_cuts_no_transaction() {
     busy.begin("COMMIT");
     assert_eq!(busy.read().tags(), ["SELECT 0"]);
     assert_eq!(busy.read().code(), "57P01");
-    assert!(pooler.wait().success());
+    assert!(pooler.wait().0.success());
 }

@@ -1,31 +1,26 @@
-//! The pooler's console, metrics and process against the real binary, with a
-//! PostgreSQL of the test's own that knows just enough.
+//! The pooler's binary against a PostgreSQL of the test's own, which knows just
+//! enough and fails when it is told to: console, metrics, process, and faults that
+//! a real PostgreSQL cannot be made to show.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(unreachable_pub, reason = "the support modules serve several tests")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cancels;
 mod client;
 mod commands;
+mod faults;
+mod floods;
+mod lending;
 mod pages;
 mod pooler;
 mod postgres;
 mod process;
 mod protocol;
+mod reload;
 mod tables;
+mod tls;
 
-use std::time::{Duration, Instant};
-
-/// Nothing in a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until `found` gives something.
-#[track_caller]
-fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = found() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-}
+use support::{PATIENCE, wait_for};

@@ -27,8 +27,10 @@ fn metrics_count_what_was_done() {
     client.query("SELECT 1");
     client.query("BEGIN");
     let _console = pooler.console();
-    let (status, page) = pooler.get("/metrics");
-    assert_eq!(status, 200);
+    let answer = pooler.get("/metrics");
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: text/plain"));
+    let page = answer.body;
     assert!(page.contains("config_revision=\"r7\"} 1\n"), "{page}");
     assert!(metric(&page, "start_time_seconds") > 1.7e9);
     assert_eq!(metric(&page, "clients{state=\"active\"}"), 1.0);
@@ -76,7 +78,7 @@ fn metrics_count_what_went_wrong() {
     assert!(away.error().contains("Connection refused"), "{away:?}");
     let _first = pooler.client();
     assert_eq!(login("ann", "shop").unwrap_err().code(), "53300");
-    let (_, page) = pooler.get("/metrics");
+    let page = pooler.get("/metrics").body;
     assert_eq!(metric(&page, "auth_failures_total"), 1.0);
     for (code, count) in [("3D000", 1.0), ("28000", 1.0), ("53300", 2.0)] {
         let series = format!("clients_refused_total{{sqlstate=\"{code}\"}}");
@@ -100,11 +102,11 @@ fn waiting_shows_in_metrics_and_status() {
     let mut waiting = pooler.client();
     waiting.begin("SELECT 1");
     wait_for("the wait", || {
-        let (_, page) = pooler.get("/metrics");
+        let page = pooler.get("/metrics").body;
         let wait = "pool_wait_max_seconds{database=\"shop\",user=\"app\"}";
         (metric(&page, wait) > 0.0).then_some(())
     });
-    let (_, status) = pooler.get("/status");
+    let status = pooler.get("/status").body;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["clients"]["waiting"], 1);
     assert_eq!(status["clients"]["active"], 1);

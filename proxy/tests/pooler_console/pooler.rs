@@ -2,17 +2,17 @@
 
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
+    process::Command,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::{PATIENCE, client::Client, postgres::Postgres, wait_for};
+use crate::{
+    client::Client,
+    postgres::Postgres,
+    support::{http, process::Process, wait_for},
+};
 
 /// Starts that may fail because somebody else took the HTTP port.
 const ATTEMPTS: usize = 5;
@@ -21,6 +21,8 @@ const ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     databases: Vec<(String, String)>,
+    users: Vec<(String, String)>,
+    peers: Vec<(String, SocketAddr)>,
     settings: Vec<(String, String)>,
 }
 
@@ -39,6 +41,10 @@ impl Config {
         ];
         Self {
             databases: Vec::new(),
+            users: ["ann", "admin", "stats", "app"]
+                .map(|name| (name.to_owned(), String::new()))
+                .to_vec(),
+            peers: Vec::new(),
             settings: settings
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .to_vec(),
@@ -55,6 +61,19 @@ impl Config {
         self
     }
 
+    /// Another secret of a user.
+    pub(crate) fn user(mut self, name: &str, secret: &str) -> Self {
+        self.users.retain(|(known, _)| known != name);
+        self.users.push((name.to_owned(), secret.to_owned()));
+        self
+    }
+
+    /// Another pooler, by its `peer_id`.
+    pub(crate) fn peer(mut self, id: &str, address: SocketAddr) -> Self {
+        self.peers.push((id.to_owned(), address));
+        self
+    }
+
     /// Sets a key; `{dir}` in the value is the pooler's own directory.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -67,6 +86,10 @@ impl Config {
         for (name, entry) in &self.databases {
             writeln!(text, "{name} = {entry}").unwrap();
         }
+        text.push_str("[peers]\n");
+        for (id, address) in &self.peers {
+            writeln!(text, "{id} = host={} port={}", address.ip(), address.port()).unwrap();
+        }
         text.push_str("[pgbouncer]\n");
         writeln!(text, "http_port = {http_port}").unwrap();
         let directory = directory.to_str().unwrap();
@@ -75,6 +98,13 @@ impl Config {
         }
         text
     }
+
+    fn userlist(&self) -> String {
+        let users = self.users.iter();
+        users
+            .map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n"))
+            .collect()
+    }
 }
 
 /// The binary.
@@ -82,7 +112,7 @@ pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_pooler"))
 }
 
-/// A running pooler; killed when dropped.
+/// A running pooler.
 #[derive(Debug)]
 pub(crate) struct Pooler {
     /// Where clients connect.
@@ -90,10 +120,22 @@ pub(crate) struct Pooler {
     /// Where HTTP is served.
     pub(crate) web: SocketAddr,
     pub(crate) file: PathBuf,
-    child: Child,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
+    process: Process,
     directory: tempfile::TempDir,
+}
+
+impl Deref for Pooler {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Pooler {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
 }
 
 impl Pooler {
@@ -105,63 +147,36 @@ impl Pooler {
     /// Starts it by the command that `command` makes for its directory.
     #[track_caller]
     pub(crate) fn start_by(config: &Config, command: impl Fn(&Path) -> Command) -> Self {
-        for _ in 0..ATTEMPTS {
-            let pooler = Self::spawn(config, &command);
-            let log = pooler.log();
-            if !log.contains("Another process listens there") {
-                return pooler;
-            }
-        }
-        panic!("no free port for HTTP in {ATTEMPTS} attempts");
+        (0..ATTEMPTS)
+            .find_map(|_| Self::spawn(config, &command))
+            .unwrap_or_else(|| panic!("no free port for HTTP in {ATTEMPTS} attempts"))
     }
 
+    /// `None` if another process took the HTTP port before the pooler did.
     #[track_caller]
-    fn spawn(config: &Config, command: &impl Fn(&Path) -> Command) -> Self {
+    fn spawn(config: &Config, command: &impl Fn(&Path) -> Command) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pooler.ini");
-        let users = "\"ann\" \"\"\n\"admin\" \"\"\n\"stats\" \"\"\n\"app\" \"\"\n";
-        std::fs::write(directory.path().join("userlist.txt"), users).unwrap();
-        // Another process may take it before the pooler does.
+        std::fs::write(directory.path().join("userlist.txt"), config.userlist()).unwrap();
         let web = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap();
         std::fs::write(&file, config.ini(directory.path(), web.port())).unwrap();
-        let mut child = command(directory.path())
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let reader = {
-            let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-            let log = log.clone();
-            std::thread::spawn(move || {
-                for line in lines.map_while(Result::ok) {
-                    let mut log = log.lock().unwrap();
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            })
-        };
+        let process = Process::start(command(directory.path()).arg(&file));
         let address = wait_for("the pooler", || {
-            let log = log.lock().unwrap();
-            if log.contains("Another process listens there") {
-                return Some(web);
+            if process.log().contains("Another process listens there") {
+                return Some(None);
             }
-            let line = log.lines().find(|line| line.contains("pooler ready"))?;
-            let (_, rest) = line.split_once("listen=\"")?;
-            rest.split('"').next()?.parse().ok()
-        });
-        Self {
+            process.logged("pooler ready", "listen").map(Some)
+        })?;
+        Some(Self {
             address,
             web,
             file,
-            child,
-            log,
-            reader: Some(reader),
+            process,
             directory,
-        }
+        })
     }
 
     /// A client of the database `shop`.
@@ -186,51 +201,9 @@ impl Pooler {
         self.directory.path()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it has logged.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
-    /// Waits for its end.
+    /// GETs `path`.
     #[track_caller]
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        wait_for("the pooler's end", || child.try_wait().unwrap())
-    }
-
-    /// GETs `path`: status and body.
-    #[track_caller]
-    pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.web).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- pooler's log\n{}", self.log.lock().unwrap());
-        }
+    pub(crate) fn get(&self, path: &str) -> http::Answer {
+        http::get(self.web, path)
     }
 }

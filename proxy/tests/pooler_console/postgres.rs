@@ -1,16 +1,21 @@
-//! A PostgreSQL that lets everybody in and answers every query with nothing.
+//! A PostgreSQL that lets everybody in and answers every query with nothing,
+//! unless it is told to do worse.
 
 use std::{
+    collections::{HashMap, HashSet},
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
     thread::JoinHandle,
 };
 
-use proxy_core::wire::{self, FirstPacket, cstr, first_packet, frontend, header};
+use proxy_core::wire::{
+    self, CancelKey, FirstPacket, Severity, SqlState, cstr, error_response, first_packet, frontend,
+    header,
+};
 
 /// It, and every connection to it; closed when dropped.
 #[derive(Debug)]
@@ -20,13 +25,38 @@ pub(crate) struct Postgres {
     acceptor: Option<JoinHandle<()>>,
 }
 
+/// What becomes of a query.
+#[derive(Clone, Debug)]
+pub(crate) enum Play {
+    /// It runs until it is released or cancelled.
+    Hold,
+    /// It is answered by these bytes and no more.
+    Only(Vec<u8>),
+    /// These bytes come, then the end of the connection.
+    Last(Vec<u8>),
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     closing: AtomicBool,
+    lingering: AtomicBool,
     logins: AtomicU32,
-    /// Queries in the order of arrival.
-    queries: Mutex<Vec<String>>,
+    /// With what logins are refused.
+    refusal: Mutex<Option<(SqlState, String)>>,
+    stage: Mutex<Stage>,
+    /// The stage has changed.
+    changed: Condvar,
     connections: Mutex<Vec<TcpStream>>,
+}
+
+#[derive(Debug, Default)]
+struct Stage {
+    plays: HashMap<String, Play>,
+    /// Servers, by their process id, whose query is to end.
+    cancelled: HashSet<u32>,
+    cancels: u32,
+    /// Servers and queries in the order of arrival.
+    queries: Vec<(u32, String)>,
 }
 
 impl Postgres {
@@ -45,20 +75,58 @@ impl Postgres {
         }
     }
 
-    /// Connections that have logged in.
+    /// From now on refuses logins with that error.
+    pub(crate) fn refuse(&self, code: SqlState, text: &str) {
+        *self.shared.refusal.lock().unwrap() = Some((code, text.to_owned()));
+    }
+
+    /// From now on a connection that is told to go is left open.
+    pub(crate) fn linger(&self) {
+        self.shared.lingering.store(true, SeqCst);
+    }
+
+    /// Says what becomes of queries with this text.
+    pub(crate) fn play(&self, sql: &str, play: Play) {
+        let mut stage = self.shared.stage.lock().unwrap();
+        stage.plays.insert(sql.to_owned(), play);
+    }
+
+    /// Queries with this text are answered again, those that are held too.
+    pub(crate) fn release(&self, sql: &str) {
+        self.shared.stage.lock().unwrap().plays.remove(sql);
+        self.shared.changed.notify_all();
+    }
+
+    /// Connections that have logged in, or tried to.
     pub(crate) fn logins(&self) -> u32 {
         self.shared.logins.load(SeqCst)
     }
 
+    /// Requests to cancel that have come.
+    pub(crate) fn cancels(&self) -> u32 {
+        self.shared.stage.lock().unwrap().cancels
+    }
+
     /// Whether such a query has come.
     pub(crate) fn has_seen(&self, sql: &str) -> bool {
-        let queries = self.shared.queries.lock().unwrap();
-        queries.iter().any(|query| query == sql)
+        self.server_of(sql).is_some()
+    }
+
+    /// The server that got such a query first.
+    pub(crate) fn server_of(&self, sql: &str) -> Option<u32> {
+        let stage = self.shared.stage.lock().unwrap();
+        let (server, _) = stage.queries.iter().find(|(_, query)| query == sql)?;
+        Some(*server)
     }
 
     /// The entry of section [databases] that leads here.
     pub(crate) fn entry(&self) -> String {
         format!("host=127.0.0.1 port={} user=app", self.address.port())
+    }
+
+    /// The same, with servers under the name of each client.
+    pub(crate) fn entry_of_each(&self) -> String {
+        format!("host=127.0.0.1 port={}", self.address.port())
     }
 }
 
@@ -70,6 +138,10 @@ impl Drop for Postgres {
         for connection in self.shared.connections.lock().unwrap().iter() {
             let _ = connection.shutdown(Shutdown::Both);
         }
+        // Under the lock, or who is about to wait would miss it.
+        let stage = self.shared.stage.lock();
+        self.shared.changed.notify_all();
+        drop(stage);
         if let Some(acceptor) = self.acceptor.take() {
             acceptor.join().unwrap();
         }
@@ -88,7 +160,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let shared = shared.clone();
         threads.push(std::thread::spawn(move || {
             // The end of a connection ends it.
-            let _ = serve(stream, &shared);
+            let _ = shared.serve(&stream);
+            if !shared.lingering.load(SeqCst) {
+                // `connections` would keep it open.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         }));
     }
     for thread in threads {
@@ -96,57 +172,99 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut bytes = Vec::new();
-    loop {
-        match first_packet(&bytes) {
-            Ok(Some((FirstPacket::Startup(_), used))) => {
-                bytes.drain(..used);
-                break;
+impl Shared {
+    fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut bytes = Vec::new();
+        loop {
+            match first_packet(&bytes) {
+                Ok(Some((FirstPacket::Startup(_), used))) => {
+                    bytes.drain(..used);
+                    break;
+                }
+                Ok(Some((FirstPacket::Cancel(key), _))) => {
+                    self.cancel(&key);
+                    return Ok(());
+                }
+                Ok(None) => read(stream, &mut bytes)?,
+                // Nonsense.
+                _ => return Ok(()),
             }
-            Ok(None) => read(&mut stream, &mut bytes)?,
-            // A cancel request, or nonsense.
-            _ => return Ok(()),
+        }
+        let server = self.logins.fetch_add(1, SeqCst) + 1;
+        if let Some((code, text)) = &*self.refusal.lock().unwrap() {
+            return stream.write_all(&error_response(Severity::Fatal, *code, text, ""));
+        }
+        let greeting = [
+            wire::authentication_ok(),
+            wire::parameter_status("server_version", "17.0"),
+            wire::parameter_status("client_encoding", "UTF8"),
+            wire::parameter_status("application_name", ""),
+            wire::backend_key_data(&[server.to_be_bytes(), [0, 0, 0, 1]].concat()),
+            wire::ready_for_query(b'I').to_vec(),
+        ];
+        stream.write_all(&greeting.concat())?;
+        let mut status = b'I';
+        loop {
+            let head = header(&bytes)
+                .unwrap()
+                .filter(|head| head.total <= bytes.len());
+            let Some(head) = head else {
+                read(stream, &mut bytes)?;
+                continue;
+            };
+            let message: Vec<u8> = bytes.drain(..head.total).collect();
+            if head.kind != frontend::QUERY {
+                return Ok(());
+            }
+            let (sql, _) = cstr(&message[5..]).unwrap();
+            let sql = String::from_utf8(sql.to_vec()).unwrap();
+            match sql.as_str() {
+                "BEGIN" => status = b'T',
+                "COMMIT" => status = b'I',
+                _ => {}
+            }
+            let answer = match self.play(server, &sql) {
+                Some(Play::Only(bytes)) => bytes,
+                Some(Play::Last(bytes)) => return stream.write_all(&bytes),
+                Some(Play::Hold) => [
+                    error_response(Severity::Error, SqlState::QUERY_CANCELED, "cancelled", ""),
+                    wire::ready_for_query(status).to_vec(),
+                ]
+                .concat(),
+                None => [
+                    reported(&sql),
+                    wire::command_complete("SELECT 0"),
+                    wire::ready_for_query(status).to_vec(),
+                ]
+                .concat(),
+            };
+            stream.write_all(&answer)?;
         }
     }
-    shared.logins.fetch_add(1, SeqCst);
-    let greeting = [
-        wire::authentication_ok(),
-        wire::parameter_status("server_version", "17.0"),
-        wire::parameter_status("client_encoding", "UTF8"),
-        wire::parameter_status("application_name", ""),
-        wire::backend_key_data(&[0, 0, 0, 1, 0, 0, 0, 1]),
-        wire::ready_for_query(b'I').to_vec(),
-    ];
-    stream.write_all(&greeting.concat())?;
-    let mut status = b'I';
-    loop {
-        let head = header(&bytes)
-            .unwrap()
-            .filter(|head| head.total <= bytes.len());
-        let Some(head) = head else {
-            read(&mut stream, &mut bytes)?;
-            continue;
-        };
-        let message: Vec<u8> = bytes.drain(..head.total).collect();
-        if head.kind != frontend::QUERY {
-            return Ok(());
+
+    /// What becomes of a query that has come: `None` if it is answered as
+    /// usual, [`Play::Hold`] if it was cancelled while it was held.
+    fn play(&self, server: u32, sql: &str) -> Option<Play> {
+        let mut stage = self.stage.lock().unwrap();
+        stage.cancelled.remove(&server);
+        stage.queries.push((server, sql.to_owned()));
+        loop {
+            let play = stage.plays.get(sql)?.clone();
+            let ended = stage.cancelled.remove(&server) || self.closing.load(SeqCst);
+            if ended || !matches!(play, Play::Hold) {
+                return Some(play);
+            }
+            stage = self.changed.wait(stage).unwrap();
         }
-        let (sql, _) = cstr(&message[5..]).unwrap();
-        let sql = String::from_utf8(sql.to_vec()).unwrap();
-        match sql.as_str() {
-            "BEGIN" => status = b'T',
-            "COMMIT" => status = b'I',
-            _ => {}
-        }
-        let answer = [
-            reported(&sql),
-            wire::command_complete("SELECT 0"),
-            wire::ready_for_query(status).to_vec(),
-        ];
-        shared.queries.lock().unwrap().push(sql);
-        stream.write_all(&answer.concat())?;
+    }
+
+    fn cancel(&self, key: &CancelKey) {
+        let (server, _) = key.bytes().split_first_chunk().unwrap();
+        let mut stage = self.stage.lock().unwrap();
+        stage.cancelled.insert(u32::from_be_bytes(*server));
+        stage.cancels += 1;
+        self.changed.notify_all();
     }
 }
 
@@ -159,7 +277,7 @@ fn reported(sql: &str) -> Vec<u8> {
     wire::parameter_status(name, value.trim_end_matches(';').trim_matches('\''))
 }
 
-fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+fn read(mut stream: &TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     let mut buffer = [0; 4096];
     match stream.read(&mut buffer)? {
         0 => Err(std::io::ErrorKind::UnexpectedEof.into()),

@@ -1,11 +1,20 @@
 //! The process: flags, files, user.
 
-use std::{os::unix::fs::MetadataExt, process::Command};
+use std::{
+    net::TcpStream,
+    os::unix::fs::MetadataExt,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
 
 use crate::{
     client::Client,
+    floods::check,
     pooler::{Config, Pooler, command},
     postgres::Postgres,
+    wait_for,
 };
 
 #[test]
@@ -33,7 +42,7 @@ fn a_pidfile_is_there_while_the_process_runs_and_keeps_others_out() {
         "{error}"
     );
     pooler.console().begin("SHUTDOWN");
-    assert!(pooler.wait().success());
+    assert!(pooler.wait().0.success());
     assert!(!pidfile.exists());
 }
 
@@ -91,6 +100,22 @@ fn an_unknown_user_or_group_is_named() {
     let output = command().arg(&pooler.file).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("no-such-group is no group"), "{error}");
+}
+
+/// Balancers learn of a drain by their checks, and send clients here until then.
+#[test]
+fn a_draining_pooler_accepts_for_two_checks_and_a_second() {
+    let pooler = Pooler::start(&Config::new());
+    check(pooler.address, Duration::from_millis(500));
+    let began = Instant::now();
+    pooler.signal(Signal::TERM);
+    wait_for("the port to close", || {
+        TcpStream::connect(pooler.address).err()
+    });
+    let accepted = began.elapsed();
+    let promised = Duration::from_secs(2);
+    assert!(accepted >= promised, "only for {accepted:?}");
+    assert!(accepted < promised * 4, "for {accepted:?}");
 }
 
 /// As root, the pooler becomes somebody else, with all its threads.

@@ -5,8 +5,6 @@ use std::{
     net::SocketAddr,
 };
 
-use proxy_core::status::BalancerStatus;
-
 use super::connect;
 
 /// An answer.
@@ -31,12 +29,4 @@ pub fn get(address: SocketAddr, path: &str) -> Answer {
         head: head.to_ascii_lowercase(),
         body: body.to_owned(),
     }
-}
-
-/// GETs `/status` with `query`, such as `?since=…`.
-#[track_caller]
-pub fn status(address: SocketAddr, query: &str) -> BalancerStatus {
-    let answer = get(address, &format!("/status{query}"));
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    serde_json::from_str(&answer.body).unwrap()
 }

@@ -123,7 +123,7 @@ pub(crate) fn start(
     };
     let upstream = behind
         .as_ref()
-        .map_or(bench.postgres.address(), Pooler::address);
+        .map_or(bench.postgres.address(), |pooler| pooler.address());
     let dir = Scratch::new()?;
     let address = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
     let http = SocketAddr::from(([127, 0, 0, 1], ports::free()?));

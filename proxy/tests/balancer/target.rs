@@ -12,6 +12,8 @@ use std::{
 
 use proxy_core::wire::{CheckRequest, FirstPacket, TargetReport, TargetState, first_packet};
 
+use crate::support::wait_for;
+
 /// A pooler to its balancer: answers checks with a report. To a client it
 /// greets with its name and echoes; at the client's end it says `bye`.
 pub struct Target {
@@ -84,7 +86,7 @@ impl Target {
             acceptor.join().unwrap();
             // A process that another test is starting holds a copy of the
             // listening socket until its exec.
-            super::wait_for("the port to close", || {
+            wait_for("the port to close", || {
                 TcpStream::connect(self.address).err()
             });
         }

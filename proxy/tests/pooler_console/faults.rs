@@ -1,0 +1,83 @@
+//! A PostgreSQL that dies, falls silent or refuses.
+
+use proxy_core::wire;
+
+use crate::{
+    client::Client,
+    pooler::{Config, Pooler},
+    postgres::{Play, Postgres},
+    wait_for,
+};
+
+/// A DataRow that ends in the middle.
+fn half_a_row() -> Vec<u8> {
+    let mut row = wire::data_row(&[Some(&[b'x'; 1_000])]);
+    row.truncate(500);
+    row
+}
+
+/// A client of a PostgreSQL of which the query `half` gets half a row.
+fn in_mid_row(
+    play: impl Fn(Vec<u8>) -> Play,
+    config: impl Fn(Config) -> Config,
+) -> (Postgres, Pooler, Client) {
+    let postgres = Postgres::start();
+    postgres.play("half", play(half_a_row()));
+    let pooler = Pooler::start(&config(Config::over(&postgres)));
+    let mut client = pooler.client();
+    client.begin("half");
+    (postgres, pooler, client)
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_of_a_row_leaves_no_error_inside_it() {
+    let (_postgres, pooler, mut client) = in_mid_row(Play::Last, |config| config);
+    assert_eq!(client.rest(), half_a_row());
+    assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
+}
+
+#[test]
+fn a_query_that_takes_too_long_in_the_middle_of_a_row_leaves_no_error_inside_it() {
+    let (_postgres, _pooler, mut client) =
+        in_mid_row(Play::Only, |config| config.set("query_timeout", "1"));
+    assert_eq!(client.rest(), half_a_row());
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_in_the_middle_of_a_row_finds_no_error_inside_it() {
+    let (_postgres, pooler, mut client) = in_mid_row(Play::Only, |config| config);
+    wait_for("half a row", || (!client.is_silent()).then_some(()));
+    client.send(&wire::message(b'!', |_| {}));
+    assert_eq!(client.rest(), half_a_row());
+    assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
+}
+
+fn checking(postgres: &Postgres) -> Config {
+    Config::over(postgres)
+        .set("server_check_delay", "0")
+        .set("server_check_query", "alive?")
+        .set("server_connect_timeout", "1")
+}
+
+#[test]
+fn a_check_that_is_never_answered_costs_the_server_and_not_the_client() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&checking(&postgres));
+    let mut client = pooler.client();
+    postgres.play("alive?", Play::Only(Vec::new()));
+    client.begin("SELECT 1");
+    wait_for("the check", || postgres.has_seen("alive?").then_some(()));
+    postgres.release("alive?");
+    assert_eq!(client.read().tags(), ["SELECT 0"]);
+    assert_eq!(postgres.logins(), 2);
+}
+
+#[test]
+fn a_client_waits_for_checks_no_longer_than_for_servers() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&checking(&postgres).set("query_wait_timeout", "2"));
+    let mut client = pooler.client();
+    postgres.play("alive?", Play::Only(Vec::new()));
+    client.begin("SELECT 1");
+    assert_eq!(client.read().code(), "53300");
+}

@@ -1,0 +1,114 @@
+//! What a reload changes at once, and what it must not.
+
+use std::{
+    io::{ErrorKind, Read},
+    time::{Duration, Instant},
+};
+
+use proxy_core::wire::SqlState;
+use rustix::process::Signal;
+
+use crate::{
+    client::Client,
+    pooler::{Config, Pooler},
+    postgres::Postgres,
+    support::connect,
+    wait_for,
+};
+
+fn reload(pooler: &Pooler, config: &Config) {
+    pooler.rewrite(config);
+    assert_eq!(pooler.console().query("RELOAD").code(), "");
+}
+
+/// Refused again and again, PostgreSQL is asked less and less often; a reload
+/// may have mended what was wrong.
+#[test]
+fn a_corrected_address_is_tried_at_once() {
+    let (wrong, right) = (Postgres::start(), Postgres::start());
+    wrong.refuse(SqlState::INVALID_PASSWORD, "wrong password of app");
+    let config = |postgres: &Postgres| Config::over(postgres).set("server_login_retry", "600");
+    let pooler = Pooler::start(&config(&wrong));
+    let login = [("user", "ann"), ("database", "shop")];
+    wait_for("eight attempts", || {
+        let refused = Client::login(pooler.address, &login).unwrap_err();
+        assert_eq!(refused.code(), "28P01");
+        (wrong.logins() >= 8).then_some(())
+    });
+    // 20 ms doubled seven times.
+    let pause = Duration::from_millis(2_560);
+    let began = Instant::now();
+    reload(&pooler, &config(&right));
+    assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
+    let took = began.elapsed();
+    assert!(took < pause / 2, "{took:?} with a pause of {pause:?}");
+}
+
+#[test]
+fn round_robin_holds_from_the_reload_on() {
+    let postgres = Postgres::start();
+    let config = Config::over(&postgres);
+    let pooler = Pooler::start(&config);
+    let mut clients = [pooler.client(), pooler.client()];
+    for sql in ["BEGIN", "COMMIT"] {
+        for client in &mut clients {
+            client.query(sql);
+        }
+    }
+    assert_eq!(postgres.logins(), 2);
+    let mut server_of = |sql: &str| {
+        clients[0].query(sql);
+        postgres.server_of(sql).unwrap()
+    };
+    assert_eq!(server_of("1"), server_of("2"), "the last one used");
+    reload(&pooler, &config.set("server_round_robin", "1"));
+    assert_ne!(server_of("3"), server_of("4"), "each in its turn");
+}
+
+/// Connections are counted when they are accepted, and go to their loop by
+/// letter. Were those on their way lost from the count, it would be below zero
+/// once they have left, which looks like a crowd that has not logged in.
+#[test]
+fn connections_on_their_way_to_a_loop_are_counted_through_a_reload() {
+    proxy::net::raise_nofile_limit();
+    let postgres = Postgres::start();
+    let config = Config::over(&postgres)
+        .set("threads", "2")
+        .set("max_client_conn", "1");
+    let pooler = Pooler::start(&config);
+    let _known = pooler.client().query("SELECT 1");
+    for round in 1..=3 {
+        // Accepted all at once when the process goes on, while it reloads.
+        pooler.signal(Signal::STOP);
+        let crowd: Vec<_> = (0..800).map(|_| connect(pooler.address)).collect();
+        pooler.signal(Signal::HUP);
+        pooler.signal(Signal::CONT);
+        wait_for("the reload", || {
+            let reloads = pooler.log().matches("configuration reloaded").count();
+            (reloads == round).then_some(())
+        });
+        let descriptors = || {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", pooler.pid())).unwrap();
+            open.count()
+        };
+        wait_for("all to be accepted", || {
+            (descriptors() > crowd.len()).then_some(())
+        });
+        let crowded = descriptors();
+        let left = crowd.len();
+        drop(crowd);
+        wait_for("all to leave", || {
+            (descriptors() + left <= crowded).then_some(())
+        });
+
+        let mut first = connect(pooler.address);
+        let client = pooler.client();
+        let login = [("user", "ann"), ("database", "shop")];
+        let refused = Client::login(pooler.address, &login).unwrap_err();
+        assert_eq!(refused.code(), "53300", "round {round}");
+        first.set_nonblocking(true).unwrap();
+        let open = first.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(open.kind(), ErrorKind::WouldBlock, "round {round}");
+        drop(client);
+    }
+}
