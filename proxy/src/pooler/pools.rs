@@ -1,101 +1,25 @@
 //! The process's pools: one for each database and user that met.
 
+mod settings;
+
+pub(super) use settings::Settings;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use proxy_core::{
-    config::{
-        Database, PoolMode, PoolerConfig, Secret,
-        pooler::{CONSOLE, PoolSettings},
-    },
+    config::{PoolerConfig, pooler::CONSOLE},
     login::server::Welcome,
     parameters::Parameters,
     pool::{self, Budget, Limits},
 };
 
 use super::shared::lock;
-
-/// What a pool connects to and how its clients are treated; replaced by a reload.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) pool: PoolSettings,
-    /// A name, an address, or the directory of a Unix socket.
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// Name of the database on the server.
-    pub(super) dbname: String,
-    /// User on the server.
-    pub(super) server_user: String,
-    pub(super) secret: Option<Secret>,
-    pub(super) connect_query: Option<String>,
-    /// Start-up parameters that the database's entry asks for.
-    pub(super) startup: Vec<(&'static str, String)>,
-    pub(super) reset_query: String,
-    pub(super) reset_always: bool,
-    /// `None` for no check.
-    pub(super) check_query: Option<String>,
-    pub(super) check_delay: Duration,
-    pub(super) max_prepared_statements: usize,
-}
-
-impl Settings {
-    /// What holds for clients of `user` in `database`; `None` if no entry
-    /// serves that database any more.
-    pub(super) fn new(config: &PoolerConfig, database: &str, user: &str) -> Option<Self> {
-        let (entry, _) = config.database(database)?;
-        let server_user = entry.user.clone().unwrap_or_else(|| user.to_owned());
-        let secret = entry
-            .password
-            .clone()
-            .or_else(|| config.userlist.secret(&server_user).cloned());
-        let global = &config.global;
-        Some(Self {
-            pool: config.pool(entry, user),
-            host: entry
-                .host
-                .clone()
-                .unwrap_or_else(|| global.unix_socket_dir.clone()),
-            port: entry.port,
-            dbname: entry.dbname.clone().unwrap_or_else(|| database.to_owned()),
-            server_user,
-            secret,
-            connect_query: entry.connect_query.clone(),
-            startup: startup_of(entry),
-            reset_query: global.server_reset_query.clone(),
-            reset_always: global.server_reset_query_always,
-            check_query: match global.server_check_query.as_str() {
-                "" => None,
-                "<empty>" => Some(String::new()),
-                sql => Some(sql.to_owned()),
-            },
-            check_delay: global.server_check_delay,
-            max_prepared_statements: global.max_prepared_statements as usize,
-        })
-    }
-
-    pub(super) fn follow_statements(&self) -> bool {
-        self.pool.pool_mode != PoolMode::Session && self.max_prepared_statements > 0
-    }
-}
-
-fn startup_of(entry: &Database) -> Vec<(&'static str, String)> {
-    let parameters = [
-        ("client_encoding", &entry.client_encoding),
-        ("datestyle", &entry.datestyle),
-        ("timezone", &entry.timezone),
-        ("application_name", &entry.application_name),
-    ];
-    parameters
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.clone()?)))
-        .collect()
-}
 
 /// What a database or a user has at the moment.
 #[derive(Clone, Copy, Debug, Default)]
