@@ -161,6 +161,11 @@ impl Shared {
             .store(micros(limits.login_retry), Ordering::Relaxed);
     }
 
+    /// Changes how many servers are kept open.
+    pub fn set_size_min(&self, size_min: u32) {
+        self.size_min.store(size_min, Ordering::Relaxed);
+    }
+
     /// Stops (PAUSE) or resumes granting servers. To resume, tell every loop
     /// to call [`Pool::resume`] until it has nothing more, then [`Pool::next_step`].
     pub fn set_paused(&self, paused: bool) {

@@ -185,7 +185,7 @@ impl EventLoop {
 
     /// Another connection to the Unix socket that the server is behind.
     fn connect_like(&self, server: Option<ServerKey>) -> io::Result<Stream> {
-        let pool = server.and_then(|key| self.pools.get(self.servers[key].pool)?.as_ref());
+        let pool = server.and_then(|key| self.pools.get(&self.servers[key].pool));
         let settings = &pool.ok_or(io::ErrorKind::NotFound)?.settings;
         unix::connect(&settings.host, settings.port).map(Stream::Unix)
     }

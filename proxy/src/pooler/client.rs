@@ -363,8 +363,8 @@ impl EventLoop {
         }
         if std::mem::take(&mut client.counted) {
             self.shared.clients.fetch_sub(1, Ordering::SeqCst);
-            if let Some(Some(local)) = self.pools.get(client.pool) {
-                self.shared.pools.uncount_client(&local.info, &client.user);
+            if let Some(local) = self.pools.get(&client.pool) {
+                self.shared.pools.leave(&local.info, &client.user);
             }
         }
     }
@@ -756,26 +756,13 @@ impl EventLoop {
             return self.console_login(key, &asked.user, asked.parameters);
         }
         let live = self.live.clone();
-        let Some(info) = self
-            .shared
-            .pools
-            .find(&live.config, &asked.database, &asked.user)
-        else {
-            return self.refuse_client(
-                key,
-                SqlState::INVALID_CATALOG_NAME,
-                &format!("no such database: {}", asked.database),
-                "The section [databases] of the pooler's configuration names those it serves.",
-            );
+        let pools = &self.shared.pools;
+        let info = match pools.admit(&live.config, &asked.database, &asked.user) {
+            Ok(info) => info,
+            Err(error) => {
+                return self.refuse_client(key, error.code(), &error.to_string(), error.hint());
+            }
         };
-        if let Err((what, max)) = self.shared.pools.count_client(&info, &asked.user) {
-            return self.refuse_client(
-                key,
-                SqlState::TOO_MANY_CONNECTIONS,
-                &format!("no more connections allowed: all {max} clients ({what}) are connected"),
-                "",
-            );
-        }
         self.local_pool(&info);
         let client = &mut self.clients[key];
         client.pool = info.id;
@@ -803,8 +790,9 @@ impl EventLoop {
         let client = &mut self.clients[key];
         client.waiting = false;
         let phase = std::mem::replace(&mut client.phase, Phase::First);
-        let info = self.pools[client.pool]
-            .as_ref()
+        let info = self
+            .pools
+            .get(&client.pool)
             .expect("a client that waits has a pool here")
             .info
             .clone();

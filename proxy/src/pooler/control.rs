@@ -54,6 +54,9 @@ pub(super) enum Request {
     Portal(Statement, Formats),
 }
 
+/// How often pools that nobody uses are looked for.
+const FORGET_PAUSE: Duration = Duration::from_secs(1);
+
 /// How a wait for servers to be released ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Released {
@@ -266,6 +269,16 @@ impl Control {
         self.shared.tell_all(|| Mail::Reconnect {
             database: database.clone(),
         });
+    }
+
+    /// Forgets pools of databases without an entry of their own that nobody has
+    /// used for autodb_idle_timeout.
+    pub(super) async fn forget_unused_pools(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FORGET_PAUSE).await;
+            let longest = self.shared.live().config.global.autodb_idle_timeout;
+            self.shared.pools.forget_unused(longest, self.shared.now());
+        }
     }
 
     /// Ends the client with this id; says whether there is one.

@@ -21,6 +21,7 @@ use proxy_core::{
     pool::{ClientKey, LOOK_AGAIN, Moment, Pool, ServerKey, Step, Thread},
     session::{Output, Rules},
 };
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
@@ -124,7 +125,8 @@ pub(super) struct EventLoop {
     pub(super) clients: Slab<Client>,
     pub(super) servers: Slab<Server>,
     pub(super) cancels: Slab<CancelRequest>,
-    pub(super) pools: Vec<Option<LocalPool>>,
+    /// This loop's parts of pools, by the pools' ids.
+    pub(super) pools: FxHashMap<usize, LocalPool>,
     turns: VecDeque<Turn>,
     #[allow(
         clippy::vec_box,
@@ -173,7 +175,7 @@ impl EventLoop {
             clients: Slab::new(),
             servers: Slab::new(),
             cancels: Slab::new(),
-            pools: Vec::new(),
+            pools: FxHashMap::default(),
             turns: VecDeque::new(),
             spare_buffers: Vec::new(),
             counters: LoopCounters::default(),
@@ -220,11 +222,7 @@ impl EventLoop {
         if !self.turns.is_empty() {
             return Duration::ZERO;
         }
-        let steps = self
-            .pools
-            .iter()
-            .flatten()
-            .filter_map(|local| local.step_at);
+        let steps = self.pools.values().filter_map(|local| local.step_at);
         let next = steps
             .chain(self.accept_at)
             .chain([self.janitor_at])
@@ -423,12 +421,9 @@ impl EventLoop {
 
     /// This loop's part of the pool `info`.
     pub(super) fn local_pool(&mut self, info: &Arc<PoolInfo>) -> &mut LocalPool {
-        if self.pools.len() <= info.id {
-            self.pools.resize_with(info.id + 1, || None);
-        }
         let round_robin = self.live.config.global.server_round_robin;
         let thread = self.thread;
-        self.pools[info.id].get_or_insert_with(|| LocalPool {
+        self.pools.entry(info.id).or_insert_with(|| LocalPool {
             info: info.clone(),
             settings: info.settings(),
             pool: Pool::new(thread, info.shared.clone(), round_robin),
@@ -439,9 +434,13 @@ impl EventLoop {
     }
 
     pub(super) fn pool(&mut self, id: usize) -> &mut LocalPool {
-        self.pools[id]
-            .as_mut()
+        self.pools
+            .get_mut(&id)
             .expect("a pool with clients or servers here has a part here")
+    }
+
+    pub(super) fn pool_ids(&self) -> Vec<usize> {
+        self.pools.keys().copied().collect()
     }
 
     pub(super) fn rules<'a>(shared: &'a Shared, local: &LocalPool) -> Rules<'a> {
@@ -449,7 +448,7 @@ impl EventLoop {
             mode: local.settings.pool.pool_mode,
             registry: &shared.registry,
             interner: &shared.interner,
-            scope: local.info.id as u32,
+            scope: local.info.id as u64,
             follow_statements: local.settings.follow_statements(),
         }
     }
@@ -492,14 +491,13 @@ impl EventLoop {
                 self.accept(index);
             }
         }
-        for id in 0..self.pools.len() {
-            let due = self.pools[id]
-                .as_ref()
-                .and_then(|local| local.step_at)
-                .is_some_and(|moment| moment <= self.now);
-            if due {
-                self.step_pool(id);
-            }
+        let due = self.pools.iter();
+        let due: Vec<usize> = due
+            .filter(|(_, local)| local.step_at.is_some_and(|moment| moment <= self.now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.step_pool(id);
         }
     }
 }

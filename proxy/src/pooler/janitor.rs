@@ -43,22 +43,20 @@ impl EventLoop {
         self.expire_servers();
         self.expire_cancels();
         self.trim_pools();
+        self.drop_forgotten_pools();
         self.drain_clients();
     }
 
     fn expire_waiters(&mut self) {
-        for id in 0..self.pools.len() {
-            let Some(local) = &mut self.pools[id] else {
-                continue;
-            };
+        for id in self.pool_ids() {
+            let local = self.pool(id);
             let longest = local.settings.pool.query_wait_timeout;
             if longest.is_zero() {
                 continue;
             }
-            while let Some(local) = &mut self.pools[id]
-                && let Some(key) = local.pool.expired(Some(longest), self.now)
-            {
-                let reason = local.last_failure.clone();
+            let now = self.now;
+            while let Some(key) = self.pool(id).pool.expired(Some(longest), now) {
+                let reason = self.pool(id).last_failure.clone();
                 self.clients[key].waiting = false;
                 let text = match reason {
                     Some(reason) => format!(
@@ -104,7 +102,7 @@ impl EventLoop {
 
     fn session_late(&self, key: ClientKey) -> Option<Late> {
         let client = &self.clients[key];
-        let settings = &self.pools[client.pool].as_ref()?.settings;
+        let settings = &self.pools.get(&client.pool)?.settings;
         let limits = &settings.pool;
         let over = |longest: Duration, since: Moment| {
             !longest.is_zero() && self.now.since(since) >= longest
@@ -207,31 +205,36 @@ impl EventLoop {
     /// `min_pool_size` asks for.
     fn trim_pools(&mut self) {
         let idle_max = self.live.config.global.server_idle_timeout;
-        for id in 0..self.pools.len() {
-            let Some(local) = &self.pools[id] else {
-                continue;
-            };
+        for id in self.pool_ids() {
+            let local = &self.pools[&id];
             let lifetime = local.settings.pool.server_lifetime;
+            let forgotten = local.info.is_forgotten();
             let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
             let aged = idle.into_iter().find(|&key| {
                 let server = &self.servers[key];
-                server.close_when_free || self.now.since(server.opened_at) >= lifetime
+                server.close_when_free || forgotten || self.now.since(server.opened_at) >= lifetime
             });
             if let Some(key) = aged {
                 // One at a time: a pool must not be emptied at once.
                 self.close_server(key, "its lifetime is over");
             }
             if !idle_max.is_zero()
-                && let Some(local) = &self.pools[id]
-                && let Some(key) = local.pool.idle_too_long(idle_max, self.now)
+                && let Some(key) = self.pools[&id].pool.idle_too_long(idle_max, self.now)
             {
                 self.close_server(key, "it was idle for server_idle_timeout");
             }
-            if self.drain.is_none() && self.pools[id].as_ref().is_some_and(|l| l.step_at.is_none())
-            {
+            if self.drain.is_none() && self.pools[&id].step_at.is_none() {
                 self.step_pool(id);
             }
         }
+    }
+
+    /// Lets go of pools that the process has forgotten.
+    fn drop_forgotten_pools(&mut self) {
+        self.pools.retain(|_, local| {
+            let info = &local.info;
+            !info.is_forgotten() || info.shared.open() > 0
+        });
     }
 
     /// Ends sessions at their boundaries, and what is left at the drain's end.
@@ -298,11 +301,11 @@ impl EventLoop {
 
     /// Closes idle servers of the pools that `chosen` picks.
     pub(super) fn close_idle_servers(&mut self, chosen: impl Fn(usize) -> bool) {
-        for id in 0..self.pools.len() {
-            let Some(local) = self.pools[id].as_ref().filter(|_| chosen(id)) else {
+        for id in self.pool_ids() {
+            if !chosen(id) {
                 continue;
-            };
-            let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
+            }
+            let idle: Vec<ServerKey> = self.pools[&id].pool.idle().map(|(key, _)| key).collect();
             for key in idle {
                 self.close_server(key, "pool closed");
             }
@@ -311,11 +314,8 @@ impl EventLoop {
 
     /// Pools were paused or resumed.
     pub(super) fn pools_changed(&mut self) {
-        for id in 0..self.pools.len() {
-            let Some(local) = &self.pools[id] else {
-                continue;
-            };
-            if local.info.shared.is_paused() {
+        for id in self.pool_ids() {
+            if self.pools[&id].info.shared.is_paused() {
                 self.close_idle_servers(|other| other == id);
                 continue;
             }
@@ -328,11 +328,9 @@ impl EventLoop {
 
     /// Closes servers of one database, or all, each when it is free.
     pub(super) fn reconnect(&mut self, database: Option<&str>) {
-        for id in 0..self.pools.len() {
-            let chosen = self.pools[id]
-                .as_ref()
-                .is_some_and(|local| database.is_none_or(|name| name == local.info.database));
-            if chosen {
+        for id in self.pool_ids() {
+            let of = &self.pools[&id].info.database;
+            if database.is_none_or(|name| name == of) {
                 self.replace_servers(id);
             }
         }
@@ -358,13 +356,10 @@ impl EventLoop {
     /// Another configuration is in force.
     pub(super) fn reconfigured(&mut self) {
         self.live = self.shared.live();
-        for id in 0..self.pools.len() {
-            let Some(local) = &mut self.pools[id] else {
-                continue;
-            };
-            local
-                .pool
-                .set_round_robin(self.live.config.global.server_round_robin);
+        let round_robin = self.live.config.global.server_round_robin;
+        for id in self.pool_ids() {
+            let local = self.pool(id);
+            local.pool.set_round_robin(round_robin);
             let settings = local.info.settings();
             let stale = is_stale(&local.settings, &settings);
             local.settings = settings;

@@ -5,18 +5,23 @@ mod settings;
 pub(super) use settings::Settings;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use proxy_core::{
-    config::{PoolerConfig, pooler::CONSOLE},
+    config::{
+        PoolerConfig,
+        pooler::{CONSOLE, PoolSettings, Via},
+    },
     login::server::Welcome,
     parameters::Parameters,
-    pool::{self, Budget, Limits},
+    pool::{self, Budget, Limits, Moment},
+    wire::SqlState,
 };
 
 use super::shared::lock;
@@ -44,6 +49,44 @@ pub(super) enum PauseError {
     DatabaseNotPaused(String),
 }
 
+/// Pools of databases without an entry of their own, at the same time: clients
+/// choose their names.
+const AUTO_POOLS_MAX: usize = 10_000;
+
+/// Why a client gets no pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotAdmitted {
+    #[error("no such database: {0}")]
+    NoSuchDatabase(String),
+    #[error("no more connections allowed: all {max} clients ({setting}) are connected")]
+    Clients { setting: &'static str, max: u32 },
+    #[error(
+        "no more databases allowed: all {AUTO_POOLS_MAX} pools for databases without an entry are in use"
+    )]
+    AutoPools,
+}
+
+impl NotAdmitted {
+    pub(super) fn code(&self) -> SqlState {
+        match self {
+            Self::NoSuchDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Clients { .. } | Self::AutoPools => SqlState::TOO_MANY_CONNECTIONS,
+        }
+    }
+
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::NoSuchDatabase(_) => {
+                "The section [databases] of the pooler's configuration names those it serves."
+            }
+            Self::Clients { .. } => "",
+            Self::AutoPools => {
+                "Give databases entries of their own in the section [databases]: those are not counted."
+            }
+        }
+    }
+}
+
 /// What the pool's servers say of themselves to clients that log in.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -55,7 +98,8 @@ pub(super) struct Known {
 /// A pool, as all loops see it.
 #[derive(Debug)]
 pub(super) struct PoolInfo {
-    /// Position in the table; the scope of its prepared statements.
+    /// Never used twice, so that nothing of a pool that was forgotten is taken
+    /// for another's; the scope of its prepared statements.
     pub(super) id: usize,
     pub(super) database: String,
     pub(super) user: String,
@@ -66,9 +110,19 @@ pub(super) struct PoolInfo {
     clients: AtomicU32,
     db_budget: Arc<Budget>,
     user_budget: Arc<Budget>,
+    forgotten: AtomicBool,
 }
 
 impl PoolInfo {
+    /// Whether nobody will use it any more.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::SeqCst)
+    }
+
+    fn is_used(&self) -> bool {
+        self.clients.load(Ordering::SeqCst) > 0 || self.shared.open() > 0
+    }
+
     pub(super) fn settings(&self) -> Arc<Settings> {
         self.settings
             .read()
@@ -89,10 +143,10 @@ impl PoolInfo {
     }
 }
 
-fn limits(settings: &Settings, config: &PoolerConfig) -> Limits {
+fn limits(settings: &Settings, config: &PoolerConfig, size_min: u32) -> Limits {
     Limits {
         size: settings.pool.pool_size,
-        size_min: settings.pool.min_pool_size,
+        size_min,
         reserve: settings.pool.reserve_pool_size,
         reserve_after: config.global.reserve_pool_timeout,
         login_retry: config.global.server_login_retry,
@@ -109,8 +163,8 @@ pub(super) struct Pools {
 
 #[derive(Debug, Default)]
 struct Table {
-    pools: Vec<Arc<PoolInfo>>,
-    by_name: HashMap<(String, String), usize>,
+    /// Pools there have been.
+    made: usize,
     databases: HashMap<String, DatabaseState>,
     users: HashMap<String, Arc<Budget>>,
     /// Clients logged in, by the name they gave.
@@ -121,6 +175,135 @@ struct Table {
 struct DatabaseState {
     budget: Arc<Budget>,
     paused: bool,
+    via: Via,
+    /// By user.
+    pools: BTreeMap<String, Arc<PoolInfo>>,
+    /// PostgreSQL says that there is no such database.
+    missing: bool,
+    /// Since when it has been seen without clients and servers.
+    unused_since: Option<Moment>,
+}
+
+impl DatabaseState {
+    fn new(limit: u32, via: Via) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(limit)),
+            paused: false,
+            via,
+            pools: BTreeMap::new(),
+            missing: false,
+            unused_since: None,
+        }
+    }
+
+    fn clients(&self) -> u32 {
+        let pools = self.pools.values();
+        pools.map(|info| info.clients.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Whether it can be forgotten: clients chose its name, and nobody needs it.
+    fn is_spare(&self) -> bool {
+        self.via == Via::Fallback && !self.paused && !self.pools.values().any(|it| it.is_used())
+    }
+
+    /// Servers to keep open: of a database without an entry only for clients.
+    fn size_min(&self, info: &PoolInfo, settings: &Settings) -> u32 {
+        let kept = self.via == Via::Name || info.clients.load(Ordering::SeqCst) > 0;
+        if kept { settings.pool.min_pool_size } else { 0 }
+    }
+
+    fn reconfigure(&self, info: &PoolInfo, config: &PoolerConfig) {
+        // A database that is gone keeps its settings for the clients it has.
+        let Some(settings) = Settings::new(config, &info.database, &info.user) else {
+            return self.keep_minimum(info);
+        };
+        let size_min = self.size_min(info, &settings);
+        info.shared.set_limits(limits(&settings, config, size_min));
+        // What was wrong may have been mended.
+        info.shared.retry_now();
+        info.db_budget.set_limit(settings.pool.max_db_connections);
+        info.user_budget
+            .set_limit(settings.pool.max_user_connections);
+        *info
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    fn keep_minimum(&self, info: &PoolInfo) {
+        let size_min = self.size_min(info, &info.settings());
+        info.shared.set_size_min(size_min);
+    }
+}
+
+impl Table {
+    fn all(&self) -> impl Iterator<Item = &Arc<PoolInfo>> {
+        self.databases
+            .values()
+            .flat_map(|state| state.pools.values())
+    }
+
+    fn pool(&self, database: &str, user: &str) -> Option<&Arc<PoolInfo>> {
+        self.databases.get(database)?.pools.get(user)
+    }
+
+    fn check_clients(
+        &self,
+        limits: &PoolSettings,
+        database: &str,
+        user: &str,
+    ) -> Result<(), NotAdmitted> {
+        let state = self.databases.get(database);
+        let max = limits.max_db_client_connections;
+        if max > 0 && state.map_or(0, DatabaseState::clients) >= max {
+            let setting = "max_db_client_connections";
+            return Err(NotAdmitted::Clients { setting, max });
+        }
+        let of_user = self.clients_by_user.get(user).copied().unwrap_or_default();
+        let max = limits.max_user_client_connections;
+        if max > 0 && of_user >= max {
+            let setting = "max_user_client_connections";
+            return Err(NotAdmitted::Clients { setting, max });
+        }
+        Ok(())
+    }
+
+    /// Makes room for one more pool of a database without an entry.
+    fn make_room(&mut self) -> Result<(), NotAdmitted> {
+        let auto = self.databases.values();
+        let auto = auto.filter(|state| state.via == Via::Fallback);
+        if auto.map(|state| state.pools.len()).sum::<usize>() < AUTO_POOLS_MAX {
+            return Ok(());
+        }
+        let spare = self.databases.iter();
+        let spare = spare.filter(|(_, state)| state.is_spare() && !state.pools.is_empty());
+        let longest = spare.min_by_key(|(_, state)| state.unused_since.unwrap_or(Moment(u64::MAX)));
+        let name = longest.map(|(name, _)| name.clone());
+        self.forget(&[name.ok_or(NotAdmitted::AutoPools)?]);
+        Ok(())
+    }
+
+    /// Forgets databases with their pools, and users who have no pool any more.
+    fn forget(&mut self, databases: &[String]) {
+        for database in databases {
+            tracing::debug!(database = database.as_str(), "pools forgotten");
+            let state = self.databases.remove(database);
+            for info in state.iter().flat_map(|state| state.pools.values()) {
+                info.forgotten.store(true, Ordering::SeqCst);
+            }
+        }
+        let pools = self.databases.values().flat_map(|state| &state.pools);
+        let users: HashSet<&String> = pools.map(|(user, _)| user).collect();
+        self.users.retain(|user, _| users.contains(user));
+    }
+
+    /// Forgets a database that PostgreSQL does not have, once nobody needs it.
+    fn forget_if_missing(&mut self, database: &str) {
+        let state = self.databases.get(database);
+        if state.is_some_and(|state| state.missing && state.is_spare()) {
+            self.forget(&[database.to_owned()]);
+        }
+    }
 }
 
 impl Pools {
@@ -132,91 +315,83 @@ impl Pools {
         }
     }
 
-    /// The pool for clients of `user` in `database`, made if it is new. `None`
-    /// if no entry of the configuration serves the database.
-    pub(super) fn find(
+    /// Counts a client of `user` in `database`, and gives its pool, made if it
+    /// is new.
+    pub(super) fn admit(
         &self,
         config: &PoolerConfig,
         database: &str,
         user: &str,
-    ) -> Option<Arc<PoolInfo>> {
-        let settings = Settings::new(config, database, user)?;
-        // Clients whose user is replaced by the entry's share one pool.
-        let user = settings.server_user.clone();
+    ) -> Result<Arc<PoolInfo>, NotAdmitted> {
+        let no_entry = || NotAdmitted::NoSuchDatabase(database.to_owned());
+        let settings = Settings::new(config, database, user).ok_or_else(no_entry)?;
+        let (_, via) = config.database(database).ok_or_else(no_entry)?;
         let mut table = lock(&self.table);
-        let name = (database.to_owned(), user.clone());
-        if let Some(&id) = table.by_name.get(&name) {
-            return Some(table.pools[id].clone());
+        table.check_clients(&settings.pool, database, user)?;
+        // Clients whose user is replaced by the entry's share one pool.
+        let known = table.pool(database, &settings.server_user).cloned();
+        let info = match known {
+            Some(info) => info,
+            None => self.add(&mut table, config, database, settings, via)?,
+        };
+        *table.clients_by_user.entry(user.to_owned()).or_default() += 1;
+        info.clients.fetch_add(1, Ordering::SeqCst);
+        if let Some(state) = table.databases.get_mut(database) {
+            state.unused_since = None;
+            state.keep_minimum(&info);
         }
-        let paused_all = self.paused_all.load(Ordering::SeqCst);
-        let state = table
-            .databases
-            .entry(database.to_owned())
-            .or_insert_with(|| DatabaseState {
-                budget: Arc::new(Budget::new(settings.pool.max_db_connections)),
-                paused: false,
-            });
-        // It may have been made by PAUSE, which knows no limit.
-        state.budget.set_limit(settings.pool.max_db_connections);
-        let (db_budget, paused) = (state.budget.clone(), state.paused || paused_all);
-        let user_budget = table
-            .users
-            .entry(user.clone())
-            .or_insert_with(|| Arc::new(Budget::new(settings.pool.max_user_connections)))
+        Ok(info)
+    }
+
+    fn add(
+        &self,
+        table: &mut Table,
+        config: &PoolerConfig,
+        database: &str,
+        settings: Settings,
+        via: Via,
+    ) -> Result<Arc<PoolInfo>, NotAdmitted> {
+        if via == Via::Fallback {
+            table.make_room()?;
+        }
+        let id = table.made;
+        table.made += 1;
+        let user = settings.server_user.clone();
+        let limit = settings.pool.max_user_connections;
+        let user_budget = table.users.entry(user.clone());
+        let user_budget = user_budget
+            .or_insert_with(|| Arc::new(Budget::new(limit)))
             .clone();
+        let limit = settings.pool.max_db_connections;
+        let state = table.databases.entry(database.to_owned());
+        let state = state.or_insert_with(|| DatabaseState::new(limit, via));
+        // It may have been made by PAUSE, which knows no limit.
+        state.budget.set_limit(limit);
+        let db_budget = state.budget.clone();
         let shared = pool::Shared::new(
             self.threads,
-            limits(&settings, config),
+            limits(&settings, config, 0),
             vec![db_budget.clone(), user_budget.clone()],
         );
-        shared.set_paused(paused);
-        let id = table.pools.len();
+        shared.set_paused(state.paused || self.is_paused());
         let info = Arc::new(PoolInfo {
             id,
             database: database.to_owned(),
-            user,
+            user: user.clone(),
             shared,
             settings: RwLock::new(Arc::new(settings)),
             known: RwLock::new(None),
             clients: AtomicU32::new(0),
             db_budget,
             user_budget,
+            forgotten: AtomicBool::new(false),
         });
-        table.pools.push(info.clone());
-        table.by_name.insert(name, id);
-        Some(info)
+        state.pools.insert(user, info.clone());
+        Ok(info)
     }
 
-    /// Counts a client of `user`, or says which limit (its name and value) that
-    /// would pass.
-    pub(super) fn count_client(
-        &self,
-        info: &PoolInfo,
-        user: &str,
-    ) -> Result<(), (&'static str, u32)> {
-        let limits = info.settings().pool;
-        let mut table = lock(&self.table);
-        let in_database: u32 = table
-            .pools
-            .iter()
-            .filter(|other| other.database == info.database)
-            .map(|other| other.clients.load(Ordering::SeqCst))
-            .sum();
-        let max = limits.max_db_client_connections;
-        if max > 0 && in_database >= max {
-            return Err(("max_db_client_connections", max));
-        }
-        let of_user = table.clients_by_user.entry(user.to_owned()).or_default();
-        let max = limits.max_user_client_connections;
-        if max > 0 && *of_user >= max {
-            return Err(("max_user_client_connections", max));
-        }
-        *of_user += 1;
-        info.clients.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-
-    pub(super) fn uncount_client(&self, info: &PoolInfo, user: &str) {
+    /// A client that was admitted under the name `user` has gone.
+    pub(super) fn leave(&self, info: &PoolInfo, user: &str) {
         let mut table = lock(&self.table);
         if let Some(count) = table.clients_by_user.get_mut(user) {
             *count -= 1;
@@ -225,40 +400,64 @@ impl Pools {
             }
         }
         info.clients.fetch_sub(1, Ordering::SeqCst);
+        if let Some(state) = table.databases.get(&info.database) {
+            state.keep_minimum(info);
+        }
+        table.forget_if_missing(&info.database);
     }
 
+    /// PostgreSQL says whether it has the pool's database.
+    pub(super) fn set_missing(&self, info: &PoolInfo, missing: bool) {
+        let mut table = lock(&self.table);
+        if let Some(state) = table.databases.get_mut(&info.database) {
+            state.missing = missing;
+        }
+        table.forget_if_missing(&info.database);
+    }
+
+    /// Forgets databases without an entry of their own that have had neither
+    /// clients nor servers for `longest`; zero means never.
+    pub(super) fn forget_unused(&self, longest: Duration, now: Moment) {
+        let mut table = lock(&self.table);
+        let mut late = Vec::new();
+        for (name, state) in &mut table.databases {
+            if !state.is_spare() {
+                state.unused_since = None;
+                continue;
+            }
+            let since = *state.unused_since.get_or_insert(now);
+            if !longest.is_zero() && now.since(since) >= longest {
+                late.push(name.clone());
+            }
+        }
+        if !late.is_empty() {
+            table.forget(&late);
+        }
+    }
+
+    /// By id.
     pub(super) fn all(&self) -> Vec<Arc<PoolInfo>> {
-        lock(&self.table).pools.clone()
-    }
-
-    pub(super) fn get(&self, id: usize) -> Arc<PoolInfo> {
-        lock(&self.table).pools[id].clone()
+        let mut pools: Vec<_> = lock(&self.table).all().cloned().collect();
+        pools.sort_by_key(|info| info.id);
+        pools
     }
 
     /// Clients waiting for a server, in all pools.
     pub(super) fn waiting(&self) -> u32 {
         let table = lock(&self.table);
-        table.pools.iter().map(|info| info.shared.waiting()).sum()
+        table.all().map(|info| info.shared.waiting()).sum()
     }
 
     /// Puts a new configuration in force: limits at once, the rest as each loop
     /// hears of it.
     pub(super) fn reconfigure(&self, config: &PoolerConfig) {
-        for info in self.all() {
-            // A database that is gone keeps its settings for the clients it has.
-            let Some(settings) = Settings::new(config, &info.database, &info.user) else {
-                continue;
-            };
-            info.shared.set_limits(limits(&settings, config));
-            // What was wrong may have been mended.
-            info.shared.retry_now();
-            info.db_budget.set_limit(settings.pool.max_db_connections);
-            info.user_budget
-                .set_limit(settings.pool.max_user_connections);
-            *info
-                .settings
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        for (name, state) in &mut lock(&self.table).databases {
+            let entry = config.database(name);
+            // One that no entry serves any more ends as those without their own.
+            state.via = entry.map_or(Via::Fallback, |(_, via)| via);
+            for info in state.pools.values() {
+                state.reconfigure(info, config);
+            }
         }
     }
 
@@ -271,9 +470,10 @@ impl Pools {
                 false => PauseError::NotPaused,
             });
         }
-        for info in &table.pools {
-            let by_itself = table.databases[&info.database].paused;
-            info.shared.set_paused(paused || by_itself);
+        for state in table.databases.values() {
+            for info in state.pools.values() {
+                info.shared.set_paused(paused || state.paused);
+            }
         }
         Ok(())
     }
@@ -290,29 +490,20 @@ impl Pools {
             return Err(PauseError::Console);
         }
         let mut table = lock(&self.table);
-        let Some((entry, _)) = config.database(name) else {
+        let Some((entry, via)) = config.database(name) else {
             return Err(PauseError::NoSuchDatabase(name.to_owned()));
         };
-        let state = match table.databases.get_mut(name) {
-            Some(state) => state,
-            None if !paused => return Err(PauseError::DatabaseNotPaused(name.to_owned())),
-            None => {
-                let limit = config.pool(entry, "").max_db_connections;
-                table
-                    .databases
-                    .entry(name.to_owned())
-                    .or_insert(DatabaseState {
-                        budget: Arc::new(Budget::new(limit)),
-                        paused: false,
-                    })
-            }
-        };
+        if !paused && !table.databases.contains_key(name) {
+            return Err(PauseError::DatabaseNotPaused(name.to_owned()));
+        }
+        let limit = config.pool(entry, "").max_db_connections;
+        let state = table.databases.entry(name.to_owned());
+        let state = state.or_insert_with(|| DatabaseState::new(limit, via));
         if !std::mem::replace(&mut state.paused, paused) && !paused {
             return Err(PauseError::DatabaseNotPaused(name.to_owned()));
         }
-        let paused = paused || self.is_paused();
-        for info in table.pools.iter().filter(|info| info.database == name) {
-            info.shared.set_paused(paused);
+        for info in state.pools.values() {
+            info.shared.set_paused(paused || self.is_paused());
         }
         Ok(())
     }
@@ -326,24 +517,15 @@ impl Pools {
     pub(super) fn databases(&self) -> BTreeMap<String, Usage> {
         let table = lock(&self.table);
         let paused_all = self.is_paused();
-        let mut usages: BTreeMap<String, Usage> = table
-            .databases
-            .iter()
-            .map(|(name, state)| {
-                let usage = Usage {
-                    servers: state.budget.used(),
-                    clients: 0,
-                    paused: state.paused || paused_all,
-                };
-                (name.clone(), usage)
-            })
-            .collect();
-        for info in &table.pools {
-            if let Some(usage) = usages.get_mut(&info.database) {
-                usage.clients += info.clients.load(Ordering::SeqCst);
-            }
-        }
-        usages
+        let usages = table.databases.iter().map(|(name, state)| {
+            let usage = Usage {
+                servers: state.budget.used(),
+                clients: state.clients(),
+                paused: state.paused || paused_all,
+            };
+            (name.clone(), usage)
+        });
+        usages.collect()
     }
 
     /// What each user has who was ever at work: servers under that name in
@@ -360,3 +542,6 @@ impl Pools {
         usages
     }
 }
+
+#[cfg(test)]
+mod tests;

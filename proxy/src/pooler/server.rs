@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use super::{
     counters::NotOpened,
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
-    pools::{Known, Settings},
+    pools::{Known, PoolInfo, Settings},
     shared::{Mail, ServerRef, random},
     unix,
     worker::{Asker, Job, Password},
@@ -113,7 +114,7 @@ impl Server {
 
 /// A server on its way to another loop.
 #[derive(Debug)]
-pub(super) struct Moved(Server);
+pub(super) struct Moved(Server, Arc<PoolInfo>);
 
 impl EventLoop {
     /// Opens a server for the pool, which has taken a place for it.
@@ -303,8 +304,9 @@ impl EventLoop {
         {
             tracing::debug!(%error, "server socket not tuned");
         }
-        let settings = self.pools[server.pool]
-            .as_ref()
+        let settings = self
+            .pools
+            .get(&server.pool)
             .expect("a server has a pool")
             .settings
             .clone();
@@ -486,9 +488,7 @@ impl EventLoop {
             }
         }
         let server = &mut self.servers[key];
-        let local = self.pools[server.pool]
-            .as_ref()
-            .expect("a server has a pool");
+        let local = self.pools.get(&server.pool).expect("a server has a pool");
         let settings = local.settings.clone();
         server.cancel_key = welcome.cancel_key.take();
         server.process_id = welcome.process_id;
@@ -518,11 +518,13 @@ impl EventLoop {
         let local = self.pool(id);
         local.last_failure = None;
         let next = local.pool.opened(key, now);
+        let info = local.info.clone();
         tracing::debug!(
             database = local.info.database.as_str(),
             user = local.info.user.as_str(),
             "server opened"
         );
+        self.shared.pools.set_missing(&info, false);
         self.returned(key, next);
         self.step_pool(id);
     }
@@ -547,6 +549,10 @@ impl EventLoop {
                 self.clients[client].waiting = false;
                 let text = format!("cannot log in to PostgreSQL: {reason}");
                 self.refuse_client(client, code, &text, "");
+            }
+            if code == SqlState::INVALID_CATALOG_NAME {
+                let info = self.pool(id).info.clone();
+                self.shared.pools.set_missing(&info, true);
             }
         }
     }
@@ -625,7 +631,7 @@ impl EventLoop {
         // An error of ours would be a second one, or be taken for the rest of
         // what the server did not send.
         let is_told = server.session.is_ending() || server.session.mid_message();
-        let local = self.pools[id].as_ref().expect("a server has a pool");
+        let local = self.pools.get(&id).expect("a server has a pool");
         tracing::info!(
             database = local.info.database.as_str(),
             user = local.info.user.as_str(),
@@ -666,13 +672,13 @@ impl EventLoop {
             self.pool(pool).pool.closed(key);
             return None;
         }
-        Some(Moved(server))
+        let info = self.pool(server.pool).info.clone();
+        Some(Moved(server, info))
     }
 
     /// A server that another loop moved here.
-    pub(super) fn server_arrived(&mut self, Moved(mut server): Moved) {
+    pub(super) fn server_arrived(&mut self, Moved(mut server, info): Moved) {
         let id = server.pool;
-        let info = self.shared.pools.get(id);
         self.local_pool(&info);
         let entry = self.servers.vacant_entry();
         let key = entry.key();
@@ -701,7 +707,7 @@ impl EventLoop {
             (info.database.clone(), info.user.clone())
         };
         let shares = |other: usize| {
-            let info = self.pools[other].as_ref().map(|local| &local.info);
+            let info = self.pools.get(&other).map(|local| &local.info);
             info.is_some_and(|info| info.database == database || info.user == user)
         };
         let leaving = self
@@ -711,7 +717,7 @@ impl EventLoop {
         if leaving {
             return;
         }
-        let idle = self.pools.iter().flatten().find_map(|local| {
+        let idle = self.pools.values().find_map(|local| {
             let other = local.info.id;
             (other != id && shares(other))
                 .then(|| local.pool.idle().next())
@@ -736,7 +742,7 @@ impl EventLoop {
         if servers.any(|(_, server)| server.is_closing() && server.pool == id) {
             return;
         }
-        let local = self.pools.get(id).and_then(Option::as_ref);
+        let local = self.pools.get(&id);
         if let Some((key, _)) = local.and_then(|local| local.pool.idle().next()) {
             self.close_server(key, "another pool needs its place");
         }

@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod pages;
 mod pooler;
+mod pools;
 mod postgres;
 mod process;
 mod protocol;

@@ -10,7 +10,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use proxy_core::wire::{self, FirstPacket, cstr, first_packet, frontend, header};
+use proxy_core::wire::{
+    self, FirstPacket, Severity, SqlState, cstr, first_packet, frontend, header,
+};
 
 /// It, and every connection to it; closed when dropped.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Postgres {
 struct Shared {
     closing: AtomicBool,
     logins: AtomicU32,
+    /// With what logins are refused.
+    refusal: Mutex<Option<(SqlState, String)>>,
     /// Queries in the order of arrival.
     queries: Mutex<Vec<String>>,
     connections: Mutex<Vec<TcpStream>>,
@@ -45,7 +49,12 @@ impl Postgres {
         }
     }
 
-    /// Connections that have logged in.
+    /// From now on refuses logins with that error.
+    pub(crate) fn refuse(&self, code: SqlState, text: &str) {
+        *self.shared.refusal.lock().unwrap() = Some((code, text.to_owned()));
+    }
+
+    /// Connections that have logged in, or tried to.
     pub(crate) fn logins(&self) -> u32 {
         self.shared.logins.load(SeqCst)
     }
@@ -111,6 +120,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
     }
     shared.logins.fetch_add(1, SeqCst);
+    if let Some((code, text)) = &*shared.refusal.lock().unwrap() {
+        let error = wire::error_response(Severity::Fatal, *code, text, "");
+        return stream.write_all(&error);
+    }
     let greeting = [
         wire::authentication_ok(),
         wire::parameter_status("server_version", "17.0"),

@@ -18,7 +18,7 @@ const CIPHERS: Support = Only(
 );
 /// Why files for TLS to PostgreSQL change nothing.
 const SERVER_TLS: Support = NoEffect("connections to PostgreSQL are not encrypted yet");
-/// Why pools are never forgotten.
+/// Why pools of an entry are never forgotten.
 const POOLS_STAY: Support =
     NoEffect("a pool without clients and servers holds no connection and is kept");
 /// Why what goes with `auth_user` changes nothing.
@@ -71,8 +71,11 @@ settings! {
     /// The PostgreSQL user who runs `auth_query`.
     auth_user: Option<String> = unset, [], reload, NotSupported("users come from auth_file alone");
 
-    /// How long the pools of a database that came from `*` are kept without use.
-    autodb_idle_timeout: Duration = "3600", [], reload, POOLS_STAY;
+    /// How long the pools of a database that came from `*` are kept without clients and servers,
+    /// with what was counted in them; 0 means for ever. If PostgreSQL has no such database they go
+    /// at once. There are at most 10,000 such pools: beyond, one without use makes room, and if
+    /// there is none, a client is refused with 53300.
+    autodb_idle_timeout: Duration = "3600", [], reload, Honoured;
 
     /// How long a cancel request may wait for a connection to PostgreSQL; 0 means for ever.
     cancel_wait_timeout: Duration = "10", [], reload, Honoured;

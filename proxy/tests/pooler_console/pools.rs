@@ -1,0 +1,62 @@
+//! Which pools there are, and what a pool says that cannot open a server.
+
+use proxy_core::wire::SqlState;
+
+use crate::{
+    client::Client,
+    pooler::{Config, Pooler},
+    postgres::Postgres,
+    wait_for,
+};
+
+/// Names of the databases that SHOW `table` has, without the console's.
+fn databases(console: &mut Client, table: &str) -> Vec<String> {
+    let rows = console.query(&format!("SHOW {table}")).rows();
+    let names = rows.into_iter().map(|mut row| row.remove(0));
+    names.filter(|name| name != "pgbouncer").collect()
+}
+
+#[test]
+fn a_database_that_postgresql_does_not_have_leaves_no_pool() {
+    let postgres = Postgres::start();
+    postgres.refuse(SqlState::INVALID_CATALOG_NAME, "no such database");
+    let pooler = Pooler::start(&Config::new().database("*", &postgres.entry()));
+    let mut console = pooler.console();
+    for name in ["made", "up"] {
+        let parameters = [("user", "ann"), ("database", name)];
+        let answer = Client::login(pooler.address, &parameters).unwrap_err();
+        assert_eq!(answer.code(), "3D000");
+        assert!(answer.error().contains("no such database"), "{answer:?}");
+    }
+    wait_for("the pools' end", || {
+        let left = ["POOLS", "DATABASES", "STATS"].map(|table| databases(&mut console, table));
+        left.concat().is_empty().then_some(())
+    });
+    assert!(!pooler.get("/metrics").1.contains("\"made\""));
+}
+
+#[test]
+fn a_pool_that_nobody_uses_is_forgotten_unless_its_database_has_an_entry() {
+    let postgres = Postgres::start();
+    let config = Config::over(&postgres)
+        .database("*", &postgres.entry())
+        .set("autodb_idle_timeout", "1")
+        .set("server_idle_timeout", "1")
+        .set("min_pool_size", "1");
+    let pooler = Pooler::start(&config);
+    let mut console = pooler.console();
+    drop(pooler.client());
+    let mut tenant = Client::connect(pooler.address, "ann", "tenant");
+    tenant.query("SELECT 1");
+    assert_eq!(databases(&mut console, "POOLS"), ["shop", "tenant"]);
+    drop(tenant);
+    wait_for("the pool's end", || {
+        (databases(&mut console, "POOLS") == ["shop"]).then_some(())
+    });
+    assert_eq!(databases(&mut console, "DATABASES"), ["shop"]);
+    assert!(!pooler.get("/metrics").1.contains("\"tenant\""));
+
+    // It begins anew.
+    Client::connect(pooler.address, "ann", "tenant").query("SELECT 1");
+    assert_eq!(databases(&mut console, "POOLS"), ["shop", "tenant"]);
+}
