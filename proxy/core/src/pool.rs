@@ -290,6 +290,9 @@ pub enum Step {
     /// [`Shared::loop_with_idle`] tells, on another; ask again when it is
     /// closed, or after [`LOOK_AGAIN`].
     Evict,
+    /// PostgreSQL has rejected the last attempt, the next is not due, and there
+    /// is no server to wait for: tell all who wait here ([`Pool::expired`]).
+    Refuse,
     /// Nothing before that moment.
     WaitUntil(Moment),
     /// Nothing until something changes here.
@@ -468,6 +471,9 @@ impl Pool {
             return Step::Wait;
         }
         if let Some(moment) = self.shared.retry.not_before(now, self.opening > 0) {
+            if missing > 0 && self.shared.open() == 0 && self.shared.retry.is_rejected() {
+                return Step::Refuse;
+            }
             return moment.map_or(Step::Wait, Step::WaitUntil);
         }
         let oldest_wait = self

@@ -87,8 +87,6 @@ pub(super) struct LocalPool {
     /// When to ask the pool again for its next step.
     pub(super) step_at: Option<Moment>,
     pub(super) counters: PoolCounters,
-    /// Why a server could not be opened last, for those who wait in vain.
-    pub(super) last_failure: Option<String>,
 }
 
 /// Buffers lent to whoever has its turn.
@@ -429,7 +427,6 @@ impl EventLoop {
             pool: Pool::new(thread, info.shared.clone(), round_robin),
             step_at: None,
             counters: PoolCounters::default(),
-            last_failure: None,
         })
     }
 
@@ -475,6 +472,7 @@ impl EventLoop {
                     self.pool(id).step_at = Some(now + LOOK_AGAIN);
                     return;
                 }
+                Step::Refuse => self.refuse_waiters(id),
                 Step::WaitUntil(moment) => {
                     self.pool(id).step_at = Some(moment);
                     return;

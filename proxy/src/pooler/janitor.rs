@@ -56,18 +56,13 @@ impl EventLoop {
             }
             let now = self.now;
             while let Some(key) = self.pool(id).pool.expired(Some(longest), now) {
-                let reason = self.pool(id).last_failure.clone();
+                let failure = self.pool(id).info.failure();
+                let reason = failure.map_or("all are in use".to_owned(), |it| it.reason);
                 self.clients[key].waiting = false;
-                let text = match reason {
-                    Some(reason) => format!(
-                        "no server within {} s (query_wait_timeout): {reason}",
-                        longest.as_secs_f64()
-                    ),
-                    None => format!(
-                        "no server within {} s (query_wait_timeout): all are in use",
-                        longest.as_secs_f64()
-                    ),
-                };
+                let text = format!(
+                    "no server within {} s (query_wait_timeout): {reason}",
+                    longest.as_secs_f64()
+                );
                 self.refuse_client(
                     key,
                     SqlState::TOO_MANY_CONNECTIONS,
@@ -132,10 +127,10 @@ impl EventLoop {
     fn end_late_client(&mut self, key: ClientKey, late: Late) {
         let (code, text) = match late {
             Late::Ended => return self.client_gone(key, "told to go"),
-            Late::Login => (
-                SqlState::CANNOT_CONNECT_NOW,
-                "login took longer than client_login_timeout",
-            ),
+            Late::Login => {
+                let text = self.login_took_too_long(key);
+                return self.refuse_client(key, SqlState::CANNOT_CONNECT_NOW, &text, "");
+            }
             Late::Idle => (
                 SqlState::IDLE_SESSION_TIMEOUT,
                 "session was idle for longer than client_idle_timeout",
@@ -158,6 +153,20 @@ impl EventLoop {
             ),
         };
         self.refuse_client(key, code, text, "");
+    }
+
+    /// With the reason, if it waited for a server.
+    fn login_took_too_long(&self, key: ClientKey) -> String {
+        let mut text = String::from("login took longer than client_login_timeout");
+        let client = &self.clients[key];
+        if client.waiting
+            && let Some(local) = self.pools.get(&client.pool)
+            && let Some(failure) = local.info.failure()
+        {
+            text.push_str(": ");
+            text.push_str(&failure.reason);
+        }
+        text
     }
 
     fn expire_servers(&mut self) {

@@ -95,6 +95,13 @@ pub(super) struct Known {
     pub(super) parameters: Parameters,
 }
 
+/// Why a server could not be opened, as clients are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) code: SqlState,
+    pub(super) reason: String,
+}
+
 /// A pool, as all loops see it.
 #[derive(Debug)]
 pub(super) struct PoolInfo {
@@ -106,6 +113,8 @@ pub(super) struct PoolInfo {
     pub(super) shared: Arc<pool::Shared>,
     settings: RwLock<Arc<Settings>>,
     known: RwLock<Option<Arc<Known>>>,
+    /// Of the last attempt to open a server.
+    failure: Mutex<Option<Failure>>,
     /// Clients logged in, on all loops.
     clients: AtomicU32,
     db_budget: Arc<Budget>,
@@ -117,6 +126,15 @@ impl PoolInfo {
     /// Whether nobody will use it any more.
     pub(super) fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::SeqCst)
+    }
+
+    /// Why the last attempt to open a server failed, if it did.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        lock(&self.failure).clone()
+    }
+
+    pub(super) fn set_failure(&self, failure: Option<Failure>) {
+        *lock(&self.failure) = failure;
     }
 
     fn is_used(&self) -> bool {
@@ -381,6 +399,7 @@ impl Pools {
             shared,
             settings: RwLock::new(Arc::new(settings)),
             known: RwLock::new(None),
+            failure: Mutex::new(None),
             clients: AtomicU32::new(0),
             db_budget,
             user_budget,

@@ -20,7 +20,7 @@ use super::{
     counters::NotOpened,
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, Stream},
-    pools::{Known, PoolInfo, Settings},
+    pools::{Failure, Known, PoolInfo, Settings},
     shared::{Mail, ServerRef, random},
     unix,
     worker::{Asker, Job, Password},
@@ -516,7 +516,7 @@ impl EventLoop {
         let id = self.servers[key].pool;
         self.servers[key].used_at = now;
         let local = self.pool(id);
-        local.last_failure = None;
+        local.info.set_failure(None);
         let next = local.pool.opened(key, now);
         let info = local.info.clone();
         tracing::debug!(
@@ -533,35 +533,34 @@ impl EventLoop {
     pub(super) fn open_failed(&mut self, key: ServerKey, reason: &str, error: Option<&LoginError>) {
         let id = self.servers[key].pool;
         self.remove_server(key);
-        let failure = match error {
+        let kind = match error {
             Some(error) if !error.is_passing() => NotOpened::Rejected,
             _ => NotOpened::Unreachable,
         };
-        self.not_opened(id, reason, failure);
-        if failure == NotOpened::Rejected {
-            // Waiting will not help those who wait: they are told why.
-            let code = match error {
-                Some(LoginError::Refused { code, .. }) => static_code(code),
-                _ => SqlState::CONNECTION_FAILURE,
-            };
-            let now = self.now;
-            while let Some(client) = self.pool(id).pool.expired(None, now) {
-                self.clients[client].waiting = false;
-                let text = format!("cannot log in to PostgreSQL: {reason}");
-                self.refuse_client(client, code, &text, "");
-            }
-            if code == SqlState::INVALID_CATALOG_NAME {
-                let info = self.pool(id).info.clone();
-                self.shared.pools.set_missing(&info, true);
-            }
+        let code = match error {
+            Some(LoginError::Refused { code, .. }) => static_code(code),
+            _ => SqlState::CONNECTION_FAILURE,
+        };
+        let info = self.pool(id).info.clone();
+        self.opening_failed(id, reason, kind, code);
+        if code == SqlState::INVALID_CATALOG_NAME {
+            self.shared.pools.set_missing(&info, true);
         }
     }
 
-    fn not_opened(&mut self, id: usize, reason: &str, failure: NotOpened) {
+    fn not_opened(&mut self, id: usize, reason: &str, kind: NotOpened) {
+        self.opening_failed(id, reason, kind, SqlState::CONNECTION_FAILURE);
+    }
+
+    fn opening_failed(&mut self, id: usize, reason: &str, kind: NotOpened, code: SqlState) {
         let now = self.now;
-        self.counters.count_not_opened(failure);
+        self.counters.count_not_opened(kind);
         let local = self.pool(id);
-        let failures = local.pool.open_failed(failure.into(), now);
+        local.info.set_failure(Some(Failure {
+            code,
+            reason: reason.to_owned(),
+        }));
+        let failures = local.pool.open_failed(kind.into(), now);
         // The first of a row, and each tenth: the others say the same.
         if failures % 10 == 1 {
             tracing::warn!(
@@ -572,8 +571,22 @@ impl EventLoop {
                 "cannot open a server"
             );
         }
-        local.last_failure = Some(reason.to_owned());
         self.step_pool(id);
+    }
+
+    /// Tells all who wait here why PostgreSQL lets nobody in.
+    pub(super) fn refuse_waiters(&mut self, id: usize) {
+        let now = self.now;
+        let failure = self.pool(id).info.failure();
+        let (code, reason) = match &failure {
+            Some(failure) => (failure.code, failure.reason.as_str()),
+            None => (SqlState::CONNECTION_FAILURE, "it was rejected"),
+        };
+        let text = format!("cannot log in to PostgreSQL: {reason}");
+        while let Some(client) = self.pool(id).pool.expired(None, now) {
+            self.clients[client].waiting = false;
+            self.refuse_client(client, code, &text, "");
+        }
     }
 
     fn remove_server(&mut self, key: ServerKey) -> Server {

@@ -60,3 +60,54 @@ fn a_pool_that_nobody_uses_is_forgotten_unless_its_database_has_an_entry() {
     Client::connect(pooler.address, "ann", "tenant").query("SELECT 1");
     assert_eq!(databases(&mut console, "POOLS"), ["shop", "tenant"]);
 }
+
+const SHOP: [(&str, &str); 2] = [("user", "ann"), ("database", "shop")];
+
+#[test]
+fn who_comes_after_a_rejected_login_is_told_at_once_what_postgresql_said() {
+    let postgres = Postgres::start();
+    postgres.refuse(SqlState::INVALID_PASSWORD, "wrong password of app");
+    for threads in ["1", "2"] {
+        let pooler = Pooler::start(&Config::over(&postgres).set("threads", threads));
+        let before = postgres.logins();
+        for _ in 0..20 {
+            let answer = Client::login(pooler.address, &SHOP).unwrap_err();
+            assert_eq!(answer.code(), "28P01");
+            assert!(
+                answer.error().contains("wrong password of app"),
+                "{answer:?}"
+            );
+        }
+        let attempts = postgres.logins() - before;
+        assert!(attempts < 20, "each was an attempt of its own");
+    }
+}
+
+#[test]
+fn who_comes_while_postgresql_starts_waits_for_it() {
+    let postgres = Postgres::start();
+    postgres.refuse(SqlState::CANNOT_CONNECT_NOW, "starting up");
+    let pooler = Pooler::start(&Config::over(&postgres));
+    let address = pooler.address;
+    let waiting = std::thread::spawn(move || Client::connect(address, "ann", "shop"));
+    wait_for("a second attempt", || (postgres.logins() > 1).then_some(()));
+    postgres.accept();
+    waiting.join().unwrap().query("SELECT 1");
+}
+
+#[test]
+fn who_waited_too_long_is_told_what_postgresql_said() {
+    let postgres = Postgres::start();
+    postgres.refuse(SqlState::TOO_MANY_CONNECTIONS, "too many clients already");
+    for (timeout, code) in [
+        ("query_wait_timeout", "53300"),
+        ("client_login_timeout", "57P03"),
+    ] {
+        let pooler = Pooler::start(&Config::over(&postgres).set(timeout, "0.3"));
+        let answer = Client::login(pooler.address, &SHOP).unwrap_err();
+        assert_eq!(answer.code(), code);
+        for part in [timeout, "too many clients already"] {
+            assert!(answer.error().contains(part), "{answer:?}");
+        }
+    }
+}

@@ -54,6 +54,11 @@ impl Postgres {
         *self.shared.refusal.lock().unwrap() = Some((code, text.to_owned()));
     }
 
+    /// From now on lets everybody in again.
+    pub(crate) fn accept(&self) {
+        *self.shared.refusal.lock().unwrap() = None;
+    }
+
     /// Connections that have logged in, or tried to.
     pub(crate) fn logins(&self) -> u32 {
         self.shared.logins.load(SeqCst)
