@@ -280,8 +280,8 @@ pub enum Request {
 /// What a loop must do so that its waiters are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Open a server. Its place is taken: report [`Pool::returned`] or
-    /// [`Pool::open_failed`].
+    /// Open a server. Its place is taken: report [`Pool::opened`],
+    /// [`Pool::open_failed`] or [`Pool::open_abandoned`].
     Open,
     /// Ask that loop for an idle server ([`Pool::asked`] there).
     Ask(Thread),
@@ -508,12 +508,20 @@ impl Pool {
         Step::WaitUntil(opens.map_or(again, |opens| opens.min(again)))
     }
 
-    /// A server that was being opened is ready.
-    pub fn opened(&mut self, server: ServerKey, now: Moment) -> Returned {
+    /// A server that was being opened is ready, and is lent to nobody yet: it is
+    /// [`Pool::returned`] or [`Pool::closed`] next.
+    pub fn opened(&mut self) {
         assert!(self.opening > 0, "a server opened that nobody asked for");
         self.opening -= 1;
         self.shared.retry.succeeded();
-        self.returned(server, now)
+    }
+
+    /// A server that was being opened is not wanted any more; its place is free
+    /// again.
+    pub fn open_abandoned(&mut self) {
+        assert!(self.opening > 0, "a server is gone that nobody asked for");
+        self.opening -= 1;
+        self.shared.unreserve();
     }
 
     /// A server could not be opened; its place is free again. Returns how many

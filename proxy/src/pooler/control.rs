@@ -265,10 +265,8 @@ impl Control {
 
     /// Replaces the servers of one database or all, each when it is free.
     pub(super) fn reconnect(&self, database: Option<&str>) {
-        let database: Option<Arc<str>> = database.map(Arc::from);
-        self.shared.tell_all(|| Mail::Reconnect {
-            database: database.clone(),
-        });
+        self.shared.pools.reconnect(database);
+        self.shared.tell_all(|| Mail::Reconfigured);
     }
 
     /// Forgets pools of databases without an entry of their own that nobody has

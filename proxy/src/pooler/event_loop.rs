@@ -392,7 +392,7 @@ impl EventLoop {
             Mail::Evict { pool } => self.evicted(pool),
             Mail::Verifier { client, verifier } => self.verifier_derived(client, &verifier),
             Mail::Keys { server, keys } => self.keys_derived(server, &keys),
-            Mail::Resolved { server, addresses } => self.resolved(server, addresses),
+            Mail::Resolved { opening, addresses } => self.resolved(opening, addresses),
             Mail::Cancel { client, requester } => self.cancel_client(client, requester),
             Mail::CancelDone { requester } => self.cancel_done(requester),
             Mail::Snapshot { detail, reply } => {
@@ -411,7 +411,6 @@ impl EventLoop {
             } => self.peer_resolved(requester, address, request),
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
-            Mail::Reconnect { database } => self.reconnect(database.as_deref()),
             Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),
             Mail::Stop => self.stopped = true,
         }

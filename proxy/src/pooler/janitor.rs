@@ -12,7 +12,6 @@ use super::{
     client::{LINGER, Phase},
     event_loop::EventLoop,
     link::is_at_boundary,
-    pools::Settings,
 };
 
 /// A drain under way: sessions are closed at their boundaries, each from a
@@ -335,30 +334,24 @@ impl EventLoop {
         }
     }
 
-    /// Closes servers of one database, or all, each when it is free.
-    pub(super) fn reconnect(&mut self, database: Option<&str>) {
-        for id in self.pool_ids() {
-            let of = &self.pools[&id].info.database;
-            if database.is_none_or(|name| name == of) {
-                self.replace_servers(id);
-            }
-        }
-    }
-
-    /// Closes the pool's servers, each when it is free; others take their place.
+    /// Closes the pool's stale servers, each when it is free; others take their place.
     fn replace_servers(&mut self, id: usize) {
-        let mut lent = Vec::new();
-        for (key, server) in &mut self.servers {
-            if server.pool == id {
-                server.close_when_free = true;
-                lent.extend(server.client.map(|_| key));
-            }
+        let servers = self.servers.iter();
+        let servers = servers.filter(|(_, server)| server.pool == id);
+        let keys: Vec<ServerKey> = servers.map(|(key, _)| key).collect();
+        for &key in &keys {
+            self.mark_if_stale(key);
         }
-        // With server_fast_close some of them are free already.
-        for key in lent {
+        // With server_fast_close some of those that are lent are free already.
+        for key in keys {
             self.release_if_free(key);
         }
-        self.close_idle_servers(|other| other == id);
+        let idle = self.pools[&id].pool.idle();
+        let stale = idle.filter(|&(key, _)| self.servers[key].close_when_free);
+        let stale: Vec<ServerKey> = stale.map(|(key, _)| key).collect();
+        for key in stale {
+            self.close_server(key, "it is to be replaced");
+        }
         self.step_pool(id);
     }
 
@@ -370,7 +363,7 @@ impl EventLoop {
             let local = self.pool(id);
             local.pool.set_round_robin(round_robin);
             let settings = local.info.settings();
-            let stale = is_stale(&local.settings, &settings);
+            let stale = local.settings.generation < settings.generation;
             local.settings = settings;
             if stale {
                 self.replace_servers(id);
@@ -379,18 +372,6 @@ impl EventLoop {
             }
         }
     }
-}
-
-/// Whether servers opened under `old` do not fit `new`.
-fn is_stale(old: &Settings, new: &Settings) -> bool {
-    old.host != new.host
-        || old.port != new.port
-        || old.dbname != new.dbname
-        || old.server_user != new.server_user
-        || old.secret != new.secret
-        || old.startup != new.startup
-        || old.connect_query != new.connect_query
-        || old.max_prepared_statements != new.max_prepared_statements
 }
 
 /// Which limit of time a client has passed.

@@ -148,6 +148,13 @@ impl PoolInfo {
             .clone()
     }
 
+    fn set_settings(&self, settings: Settings) {
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
     /// What servers say of themselves; `None` before the first has answered.
     pub(super) fn known(&self) -> Option<Arc<Known>> {
         self.known
@@ -242,10 +249,7 @@ impl DatabaseState {
         info.db_budget.set_limit(settings.pool.max_db_connections);
         info.user_budget
             .set_limit(settings.pool.max_user_connections);
-        *info
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        info.set_settings(settings.after(&info.settings()));
     }
 
     fn keep_minimum(&self, info: &PoolInfo) {
@@ -477,6 +481,16 @@ impl Pools {
             for info in state.pools.values() {
                 state.reconfigure(info, config);
             }
+        }
+    }
+
+    /// Has the servers of one database, or of all, replaced, as each loop hears
+    /// of it.
+    pub(super) fn reconnect(&self, database: Option<&str>) {
+        let table = lock(&self.table);
+        let chosen = table.all();
+        for info in chosen.filter(|info| database.is_none_or(|name| name == info.database)) {
+            info.set_settings(info.settings().renewed());
         }
     }
 

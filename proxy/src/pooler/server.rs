@@ -11,7 +11,7 @@ use proxy_core::{
     auth::scram::Keys,
     config::Secret,
     login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
-    pool::{ClientKey, Moment, Request, Returned, ServerKey},
+    pool::{ClientKey, Moment, Request, ServerKey},
     session::ServerSession,
     wire::{self, CancelKey, SqlState, header},
 };
@@ -62,6 +62,8 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Server {
     pub(super) io: Io,
     pub(super) id: u64,
+    /// Of its pool's settings when it was opened.
+    generation: u64,
     phase: Phase,
     pub(super) session: ServerSession,
     pub(super) pool: usize,
@@ -112,6 +114,15 @@ impl Server {
     }
 }
 
+/// A server that is about to be opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pool: usize,
+    id: u64,
+    /// Of the pool's settings that it is opened under.
+    generation: u64,
+}
+
 /// A server on its way to another loop.
 #[derive(Debug)]
 pub(super) struct Moved(Server, Arc<PoolInfo>);
@@ -120,7 +131,11 @@ impl EventLoop {
     /// Opens a server for the pool, which has taken a place for it.
     pub(super) fn open_server(&mut self, id: usize) {
         let settings = self.pool(id).settings.clone();
-        let server_id = self.shared.next_id();
+        let opening = Opening {
+            pool: id,
+            id: self.shared.next_id(),
+            generation: settings.generation,
+        };
         match settings.host.as_str() {
             "" => self.not_opened(
                 id,
@@ -128,22 +143,17 @@ impl EventLoop {
                 NotOpened::Name,
             ),
             host if unix::is_directory(host) => {
-                self.connect_unix(id, server_id, host, settings.port);
+                self.connect_unix(opening, host, settings.port);
             }
             host => match host.parse::<IpAddr>() {
                 Ok(ip) => {
                     let addresses = VecDeque::from([SocketAddr::new(ip, settings.port)]);
-                    self.connect_any(id, server_id, addresses);
+                    self.connect_any(opening, addresses);
                 }
                 Err(_) => {
-                    // No socket yet: the letter with the addresses names the pool.
-                    let server = ServerRef {
-                        thread: self.thread,
-                        key: id,
-                        id: server_id,
-                    };
+                    let thread = self.thread;
                     let job = Job::Resolve {
-                        asker: Asker::Server(server),
+                        asker: Asker::Server { thread, opening },
                         host: host.to_owned(),
                         port: settings.port,
                         ttl: self.live.config.global.dns_max_ttl,
@@ -160,56 +170,54 @@ impl EventLoop {
     /// The addresses of a host for which a server is being opened.
     pub(super) fn resolved(
         &mut self,
-        server: ServerRef,
+        opening: Opening,
         addresses: Result<Vec<SocketAddr>, String>,
     ) {
-        let id = server.key;
+        let id = opening.pool;
+        if opening.generation < self.pool(id).settings.generation {
+            // Perhaps another host is meant by now.
+            return self.open_server(id);
+        }
         match addresses {
             Ok(addresses) if !addresses.is_empty() => {
-                self.connect_any(id, server.id, addresses.into());
+                self.connect_any(opening, addresses.into());
             }
             Ok(_) => self.not_opened(id, "the host has no address", NotOpened::Name),
             Err(reason) => self.not_opened(id, &reason, NotOpened::Name),
         }
     }
 
-    fn connect_unix(&mut self, id: usize, server_id: u64, directory: &str, port: u16) {
+    fn connect_unix(&mut self, opening: Opening, directory: &str, port: u16) {
         match unix::connect(directory, port) {
             Ok(stream) => {
                 let stream = Stream::Unix(stream);
-                self.add_server(id, server_id, stream, Address::Unix, VecDeque::new());
+                self.add_server(opening, stream, Address::Unix, VecDeque::new());
             }
             Err(error) => {
                 let reason = format!("cannot connect to {directory}/.s.PGSQL.{port}: {error}");
-                self.not_opened(id, &reason, NotOpened::Unreachable);
+                self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
             }
         }
     }
 
-    fn connect_any(&mut self, id: usize, server_id: u64, mut addresses: VecDeque<SocketAddr>) {
+    fn connect_any(&mut self, opening: Opening, mut addresses: VecDeque<SocketAddr>) {
         let mut reason = String::from("the host has no address");
         while let Some(address) = addresses.pop_front() {
             match net::connect(address) {
                 Ok(stream) => {
                     let stream = Stream::Tcp(stream);
-                    return self.add_server(
-                        id,
-                        server_id,
-                        stream,
-                        Address::Tcp(address),
-                        addresses,
-                    );
+                    let address = Address::Tcp(address);
+                    return self.add_server(opening, stream, address, addresses);
                 }
                 Err(error) => reason = format!("cannot connect to {address}: {error}"),
             }
         }
-        self.not_opened(id, &reason, NotOpened::Unreachable);
+        self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
     }
 
     fn add_server(
         &mut self,
-        pool: usize,
-        id: u64,
+        opening: Opening,
         mut stream: Stream,
         address: Address,
         others: VecDeque<SocketAddr>,
@@ -218,12 +226,18 @@ impl EventLoop {
         let token = Self::server_token(entry.key());
         if let Err(error) = stream.register(self.poll.registry(), token) {
             let reason = format!("cannot register the connection: {error}");
-            return self.not_opened(pool, &reason, NotOpened::Unreachable);
+            return self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
         }
+        let Opening {
+            pool,
+            id,
+            generation,
+        } = opening;
         let now = self.now;
         entry.insert(Server {
             io: Io::new(stream),
             id,
+            generation,
             phase: Phase::Connecting { others },
             session: ServerSession::new(self.shared.interner.empty(), 0),
             pool,
@@ -281,9 +295,13 @@ impl EventLoop {
         if others.is_empty() {
             return self.open_failed(key, reason, None);
         }
-        let (pool, id) = (server.pool, server.id);
+        let opening = Opening {
+            pool: server.pool,
+            id: server.id,
+            generation: server.generation,
+        };
         self.remove_server(key);
-        self.connect_any(pool, id, others);
+        self.connect_any(opening, others);
     }
 
     fn connected(&mut self, key: ServerKey) {
@@ -515,9 +533,10 @@ impl EventLoop {
         let now = self.now;
         let id = self.servers[key].pool;
         self.servers[key].used_at = now;
+        self.mark_if_stale(key);
         let local = self.pool(id);
         local.info.set_failure(None);
-        let next = local.pool.opened(key, now);
+        local.pool.opened();
         let info = local.info.clone();
         tracing::debug!(
             database = local.info.database.as_str(),
@@ -525,14 +544,33 @@ impl EventLoop {
             "server opened"
         );
         self.shared.pools.set_missing(&info, false);
-        self.returned(key, next);
+        self.server_free(key);
         self.step_pool(id);
+    }
+
+    /// Whether the server was opened under settings that hold no more.
+    fn is_stale(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let local = self.pools.get(&server.pool);
+        local.is_some_and(|local| server.generation < local.settings.generation)
+    }
+
+    /// The server is to be closed when it is free, if it is stale.
+    pub(super) fn mark_if_stale(&mut self, key: ServerKey) {
+        let stale = self.is_stale(key);
+        self.servers[key].close_when_free |= stale;
     }
 
     /// The server could not be opened: its connection is closed.
     pub(super) fn open_failed(&mut self, key: ServerKey, reason: &str, error: Option<&LoginError>) {
         let id = self.servers[key].pool;
+        let stale = self.is_stale(key);
         self.remove_server(key);
+        if stale {
+            // What holds now has not been tried yet.
+            self.pool(id).pool.open_abandoned();
+            return self.step_pool(id);
+        }
         let kind = match error {
             Some(error) if !error.is_passing() => NotOpened::Rejected,
             _ => NotOpened::Unreachable,
@@ -704,12 +742,13 @@ impl EventLoop {
         server.queued = false;
         entry.insert(server);
         if let Err(error) = registered {
-            return self.close_server(key, &format!("cannot register it: {error}"));
+            self.close_server(key, &format!("cannot register it: {error}"));
+            return self.step_pool(id);
         }
-        let now = self.now;
-        let next: Returned = self.pool(id).pool.returned(key, now);
-        self.returned(key, next);
+        self.mark_if_stale(key);
+        self.server_free(key);
         self.queue_server(key);
+        self.step_pool(id);
     }
 
     /// Closes an idle server of another pool that shares the limit which stands

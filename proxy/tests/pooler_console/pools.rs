@@ -111,3 +111,60 @@ fn who_waited_too_long_is_told_what_postgresql_said() {
         }
     }
 }
+
+/// A server that was being opened when the configuration changed serves nobody.
+#[test]
+fn a_reload_holds_for_a_server_that_is_being_opened() {
+    let [old, new] = [Postgres::start(), Postgres::start()];
+    let pooler = Pooler::start(&Config::over(&old));
+    let mut console = pooler.console();
+    let mut busy = pooler.client();
+    busy.query("BEGIN");
+    old.hold(true);
+    let before = old.logins();
+    let mut client = pooler.client();
+    client.begin("SELECT 'after'");
+    wait_for("an attempt", || (old.logins() > before).then_some(()));
+    pooler.rewrite(&Config::over(&new));
+    assert_eq!(console.query("RELOAD").tags(), ["RELOAD"]);
+    old.hold(false);
+    assert_eq!(client.read().tags(), ["SELECT 0"]);
+    assert!(new.has_seen("SELECT 'after'"));
+    assert!(!old.has_seen("SELECT 'after'"));
+}
+
+/// The same, of one that would have been let in nowhere.
+#[test]
+fn a_login_that_fails_after_a_reload_is_nobodys_failure() {
+    let [old, new] = [Postgres::start(), Postgres::start()];
+    let pooler = Pooler::start(&Config::over(&old));
+    let mut console = pooler.console();
+    old.hold(true);
+    old.refuse(SqlState::INVALID_PASSWORD, "wrong password of app");
+    let address = pooler.address;
+    let client = std::thread::spawn(move || Client::connect(address, "ann", "shop"));
+    wait_for("an attempt", || (old.logins() > 0).then_some(()));
+    pooler.rewrite(&Config::over(&new));
+    assert_eq!(console.query("RELOAD").tags(), ["RELOAD"]);
+    old.hold(false);
+    client.join().unwrap().query("SELECT 1");
+}
+
+#[test]
+fn a_reconnect_replaces_the_servers_of_one_database() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&Config::over(&postgres).database("bank", &postgres.entry()));
+    let mut console = pooler.console();
+    let mut shop = pooler.client();
+    let mut bank = Client::connect(pooler.address, "ann", "bank");
+    for client in [&mut shop, &mut bank] {
+        client.query("BEGIN");
+    }
+    let before = postgres.logins();
+    console.query("RECONNECT shop");
+    for client in [&mut shop, &mut bank] {
+        client.query("COMMIT");
+        client.query("SELECT 1");
+    }
+    assert_eq!(postgres.logins(), before + 1);
+}

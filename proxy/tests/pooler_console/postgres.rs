@@ -26,6 +26,8 @@ pub(crate) struct Postgres {
 struct Shared {
     closing: AtomicBool,
     logins: AtomicU32,
+    /// Whether logins are not answered for now.
+    held: AtomicBool,
     /// With what logins are refused.
     refusal: Mutex<Option<(SqlState, String)>>,
     /// Queries in the order of arrival.
@@ -47,6 +49,11 @@ impl Postgres {
             shared,
             acceptor: Some(acceptor),
         }
+    }
+
+    /// From now on does not answer logins, or answers all.
+    pub(crate) fn hold(&self, held: bool) {
+        self.shared.held.store(held, SeqCst);
     }
 
     /// From now on refuses logins with that error.
@@ -125,6 +132,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
     }
     shared.logins.fetch_add(1, SeqCst);
+    while shared.held.load(SeqCst) && !shared.closing.load(SeqCst) {
+        std::thread::park_timeout(std::time::Duration::from_millis(2));
+    }
     if let Some((code, text)) = &*shared.refusal.lock().unwrap() {
         let error = wire::error_response(Severity::Fatal, *code, text, "");
         return stream.write_all(&error);

@@ -236,7 +236,8 @@ impl World {
             self.parts[thread][id].open_failed(failure, now);
         } else {
             server.place = Place::Here;
-            let next = self.parts[thread][id].opened(key, now);
+            self.parts[thread][id].opened();
+            let next = self.parts[thread][id].returned(key, now);
             self.returned(key, next);
         }
         self.step_pool(thread, id);

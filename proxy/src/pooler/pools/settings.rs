@@ -7,6 +7,8 @@ use proxy_core::config::{Database, PoolMode, PoolerConfig, Secret, pooler::PoolS
 /// What a pool connects to and how its clients are treated; replaced by a reload.
 #[derive(Clone, Debug)]
 pub(in crate::pooler) struct Settings {
+    /// Servers opened under an earlier one are to be replaced.
+    pub(in crate::pooler) generation: u64,
     pub(in crate::pooler) pool: PoolSettings,
     /// A name, an address, or the directory of a Unix socket.
     pub(in crate::pooler) host: String,
@@ -43,6 +45,7 @@ impl Settings {
             .or_else(|| config.userlist.secret(&server_user).cloned());
         let global = &config.global;
         Some(Self {
+            generation: 0,
             pool: config.pool(entry, user),
             host: entry
                 .host
@@ -64,6 +67,49 @@ impl Settings {
             check_delay: global.server_check_delay,
             max_prepared_statements: global.max_prepared_statements as usize,
         })
+    }
+
+    /// The same, with all servers to be replaced.
+    pub(super) fn renewed(&self) -> Self {
+        Self {
+            generation: self.generation + 1,
+            ..self.clone()
+        }
+    }
+
+    /// These, in place of `old`.
+    pub(super) fn after(self, old: &Self) -> Self {
+        let generation = old.generation + u64::from(!self.fit_servers_of(old));
+        Self { generation, ..self }
+    }
+
+    /// Whether servers opened under `old` would be opened in the same way now.
+    fn fit_servers_of(&self, old: &Self) -> bool {
+        // Taken apart by name: whether a new field matters must be decided.
+        let Self {
+            generation: _,
+            pool: _,
+            host,
+            port,
+            dbname,
+            server_user,
+            secret,
+            connect_query,
+            startup,
+            reset_query: _,
+            reset_always: _,
+            check_query: _,
+            check_delay: _,
+            max_prepared_statements,
+        } = old;
+        self.host == *host
+            && self.port == *port
+            && self.dbname == *dbname
+            && self.server_user == *server_user
+            && self.secret == *secret
+            && self.connect_query == *connect_query
+            && self.startup == *startup
+            && self.max_prepared_statements == *max_prepared_statements
     }
 
     pub(in crate::pooler) fn follow_statements(&self) -> bool {
