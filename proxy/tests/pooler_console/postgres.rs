@@ -28,6 +28,9 @@ struct Shared {
     logins: AtomicU32,
     /// Whether logins are not answered for now.
     held: AtomicBool,
+    /// Cancel requests that have come, and those whose connection has ended.
+    cancels: AtomicU32,
+    cancels_ended: AtomicU32,
     /// With what logins are refused.
     refusal: Mutex<Option<(SqlState, String)>>,
     /// Queries in the order of arrival.
@@ -49,6 +52,16 @@ impl Postgres {
             shared,
             acceptor: Some(acceptor),
         }
+    }
+
+    /// Cancel requests that have come and are kept open.
+    pub(crate) fn cancels_open(&self) -> u32 {
+        self.shared.cancels.load(SeqCst) - self.shared.cancels_ended.load(SeqCst)
+    }
+
+    /// Cancel requests that have come.
+    pub(crate) fn cancels(&self) -> u32 {
+        self.shared.cancels.load(SeqCst)
     }
 
     /// From now on does not answer logins, or answers all.
@@ -127,7 +140,14 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                 break;
             }
             Ok(None) => read(&mut stream, &mut bytes)?,
-            // A cancel request, or nonsense.
+            Ok(Some((FirstPacket::Cancel(_), _))) => {
+                shared.cancels.fetch_add(1, SeqCst);
+                // Up to its end, should it be held.
+                while shared.held.load(SeqCst) && read(&mut stream, &mut bytes).is_ok() {}
+                shared.cancels_ended.fetch_add(1, SeqCst);
+                return Ok(());
+            }
+            // Nonsense.
             _ => return Ok(()),
         }
     }
@@ -166,6 +186,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         match sql.as_str() {
             "BEGIN" => status = b'T',
             "COMMIT" => status = b'I',
+            // Never answered.
+            "HANG" => {
+                while read(&mut stream, &mut bytes).is_ok() {}
+                return Ok(());
+            }
             _ => {}
         }
         let answer = [

@@ -77,7 +77,8 @@ settings! {
     /// there is none, a client is refused with 53300.
     autodb_idle_timeout: Duration = "3600", [], reload, Honoured;
 
-    /// How long a cancel request may wait for a connection to PostgreSQL; 0 means for ever.
+    /// How long PostgreSQL, or a peer, may take to deal with a cancel request; 0 means a minute.
+    /// There are at most 1,000 at a time on each event loop; more are dropped.
     cancel_wait_timeout: Duration = "10", [], reload, Honoured;
 
     /// How long a client may be idle outside a transaction; 0 means for ever.
