@@ -248,7 +248,11 @@ impl EventLoop {
     /// Ends sessions at their boundaries, and what is left at the drain's end.
     pub(super) fn begin_drain(&mut self, drain: Drain) {
         self.stop_listening();
-        self.drain = Some(drain);
+        // A harder drain leaves no more time than the one under way.
+        let end = self
+            .drain
+            .map_or(drain.end, |earlier| earlier.end.min(drain.end));
+        self.drain = Some(Drain { end, ..drain });
     }
 
     fn drain_clients(&mut self) {
@@ -288,7 +292,8 @@ impl EventLoop {
         // Servers count against limits that loops share, and other loops may
         // have transactions to finish: their places are given back first.
         let done = self.clients.is_empty() && self.servers.is_empty();
-        self.stopped = done || self.now >= drain.end + LINGER;
+        // It may have been told to stop at once.
+        self.stopped |= done || self.now >= drain.end + LINGER;
     }
 
     /// At a transaction's end: whether the client's moment to go has come.
