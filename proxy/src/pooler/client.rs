@@ -590,7 +590,7 @@ impl EventLoop {
         let live = self.live.clone();
         let config = &live.config;
         let auth_type = config.global.auth_type;
-        let secret = config.userlist.secret(&asked.user);
+        let kind = config.userlist.secret_kind(&asked.user);
         if auth_type == AuthType::Trust && !config.userlist.contains(&asked.user) {
             let user = asked.user;
             self.counters.auth_failures += 1;
@@ -601,7 +601,7 @@ impl EventLoop {
                 "With auth_type = trust users must still be listed in auth_file.",
             );
         }
-        match login::begin(auth_type, secret, &random()) {
+        match login::begin(auth_type, kind, &random()) {
             Begin::Accepted => self.authenticated(key, asked),
             Begin::Ask(bytes, proof) => {
                 if self.tell_client(key, &bytes) {
