@@ -143,7 +143,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
             Ok(Some((FirstPacket::Cancel(_), _))) => {
                 shared.cancels.fetch_add(1, SeqCst);
                 // Up to its end, should it be held.
-                while shared.held.load(SeqCst) && read(&mut stream, &mut bytes).is_ok() {}
+                if shared.held.load(SeqCst) {
+                    while read(&mut stream, &mut bytes).is_ok() {}
+                }
                 shared.cancels_ended.fetch_add(1, SeqCst);
                 return Ok(());
             }
