@@ -1,31 +1,25 @@
 //! A connection to PostgreSQL: opened, logged in, lent, closed.
 
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+mod login;
+mod opening;
+
+pub(super) use opening::Opening;
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use proxy_core::{
-    auth::scram::Keys,
-    config::Secret,
-    login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
+    login::server::Login,
     pool::{ClientKey, Moment, Request, ServerKey},
     session::ServerSession,
-    wire::{self, CancelKey, SqlState, header},
+    wire::{self, CancelKey, SqlState},
 };
 
 use super::{
-    counters::NotOpened,
-    event_loop::{EventLoop, Outputs},
-    io::{Address, Input, Io, READ_SIZE, Stream},
-    pools::{Failure, Known, PoolInfo, Settings},
-    shared::{Mail, ServerRef, random},
-    unix,
-    worker::{Asker, Job, Password},
+    event_loop::EventLoop,
+    io::{Address, Input, Io, READ_SIZE},
+    pools::PoolInfo,
+    shared::Mail,
 };
-use crate::net::{self, Keepalive, Tuning};
 
 /// A query of ours under way on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,149 +108,11 @@ impl Server {
     }
 }
 
-/// A server that is about to be opened.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Opening {
-    pool: usize,
-    id: u64,
-    /// Of the pool's settings that it is opened under.
-    generation: u64,
-}
-
 /// A server on its way to another loop.
 #[derive(Debug)]
 pub(super) struct Moved(Server, Arc<PoolInfo>);
 
 impl EventLoop {
-    /// Opens a server for the pool, which has taken a place for it.
-    pub(super) fn open_server(&mut self, id: usize) {
-        let settings = self.pool(id).settings.clone();
-        let opening = Opening {
-            pool: id,
-            id: self.shared.next_id(),
-            generation: settings.generation,
-        };
-        match settings.host.as_str() {
-            "" => self.not_opened(
-                id,
-                "the database has no host, and unix_socket_dir is empty",
-                NotOpened::Name,
-            ),
-            host if unix::is_directory(host) => {
-                self.connect_unix(opening, host, settings.port);
-            }
-            host => match host.parse::<IpAddr>() {
-                Ok(ip) => {
-                    let addresses = VecDeque::from([SocketAddr::new(ip, settings.port)]);
-                    self.connect_any(opening, addresses);
-                }
-                Err(_) => {
-                    let thread = self.thread;
-                    let job = Job::Resolve {
-                        asker: Asker::Server { thread, opening },
-                        host: host.to_owned(),
-                        port: settings.port,
-                        ttl: self.live.config.global.dns_max_ttl,
-                        failure_ttl: self.live.config.global.dns_nxdomain_ttl,
-                    };
-                    if !self.shared.work(job) {
-                        self.not_opened(id, "too many name look-ups at once", NotOpened::Name);
-                    }
-                }
-            },
-        }
-    }
-
-    /// The addresses of a host for which a server is being opened.
-    pub(super) fn resolved(
-        &mut self,
-        opening: Opening,
-        addresses: Result<Vec<SocketAddr>, String>,
-    ) {
-        let id = opening.pool;
-        if opening.generation < self.pool(id).settings.generation {
-            // Perhaps another host is meant by now.
-            return self.open_server(id);
-        }
-        match addresses {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.connect_any(opening, addresses.into());
-            }
-            Ok(_) => self.not_opened(id, "the host has no address", NotOpened::Name),
-            Err(reason) => self.not_opened(id, &reason, NotOpened::Name),
-        }
-    }
-
-    fn connect_unix(&mut self, opening: Opening, directory: &str, port: u16) {
-        match unix::connect(directory, port) {
-            Ok(stream) => {
-                let stream = Stream::Unix(stream);
-                self.add_server(opening, stream, Address::Unix, VecDeque::new());
-            }
-            Err(error) => {
-                let reason = format!("cannot connect to {directory}/.s.PGSQL.{port}: {error}");
-                self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
-            }
-        }
-    }
-
-    fn connect_any(&mut self, opening: Opening, mut addresses: VecDeque<SocketAddr>) {
-        let mut reason = String::from("the host has no address");
-        while let Some(address) = addresses.pop_front() {
-            match net::connect(address) {
-                Ok(stream) => {
-                    let stream = Stream::Tcp(stream);
-                    let address = Address::Tcp(address);
-                    return self.add_server(opening, stream, address, addresses);
-                }
-                Err(error) => reason = format!("cannot connect to {address}: {error}"),
-            }
-        }
-        self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
-    }
-
-    fn add_server(
-        &mut self,
-        opening: Opening,
-        mut stream: Stream,
-        address: Address,
-        others: VecDeque<SocketAddr>,
-    ) {
-        let entry = self.servers.vacant_entry();
-        let token = Self::server_token(entry.key());
-        if let Err(error) = stream.register(self.poll.registry(), token) {
-            let reason = format!("cannot register the connection: {error}");
-            return self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
-        }
-        let Opening {
-            pool,
-            id,
-            generation,
-        } = opening;
-        let now = self.now;
-        entry.insert(Server {
-            io: Io::new(stream),
-            id,
-            generation,
-            phase: Phase::Connecting { others },
-            session: ServerSession::new(self.shared.interner.empty(), 0),
-            pool,
-            address,
-            client: None,
-            setup: None,
-            orphaned: false,
-            close_when_free: false,
-            queued: false,
-            cancel_key: None,
-            process_id: 0,
-            opened_at: now,
-            used_at: now,
-            transaction_at: now,
-            query_at: now,
-            setup_at: now,
-        });
-    }
-
     /// The socket takes bytes: a connect has ended, or what was unsent can go.
     pub(super) fn server_writable(&mut self, key: ServerKey) {
         let server = &mut self.servers[key];
@@ -282,59 +138,6 @@ impl EventLoop {
             }
             Ok(false) => {}
             Err(error) => self.server_lost(key, &format!("cannot send: {error}")),
-        }
-    }
-
-    /// Tries the host's next address, if it has one.
-    pub(super) fn connect_failed(&mut self, key: ServerKey, reason: &str) {
-        let server = &mut self.servers[key];
-        let Phase::Connecting { others } = &mut server.phase else {
-            return self.open_failed(key, reason, None);
-        };
-        let others = std::mem::take(others);
-        if others.is_empty() {
-            return self.open_failed(key, reason, None);
-        }
-        let opening = Opening {
-            pool: server.pool,
-            id: server.id,
-            generation: server.generation,
-        };
-        self.remove_server(key);
-        self.connect_any(opening, others);
-    }
-
-    fn connected(&mut self, key: ServerKey) {
-        let global = &self.live.config.global;
-        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
-        let tuning = Tuning {
-            nodelay: true,
-            keepalive: global.tcp_keepalive.then(|| Keepalive {
-                idle: some(global.tcp_keepidle),
-                interval: some(global.tcp_keepintvl),
-                probes: (global.tcp_keepcnt > 0).then_some(global.tcp_keepcnt),
-            }),
-            user_timeout: some(global.tcp_user_timeout.0),
-        };
-        let server = &mut self.servers[key];
-        if let Stream::Tcp(stream) = &server.io.stream
-            && let Err(error) = net::tune(stream, &tuning)
-        {
-            tracing::debug!(%error, "server socket not tuned");
-        }
-        let settings = self
-            .pools
-            .get(&server.pool)
-            .expect("a server has a pool")
-            .settings
-            .clone();
-        server.phase = Phase::Login(Box::new(Login::new(
-            &settings.server_user,
-            settings.secret.clone(),
-        )));
-        let bytes = startup_packet(&settings);
-        if let Err(error) = server.io.send_bytes(&bytes) {
-            self.open_failed(key, &format!("cannot send: {error}"), None);
         }
     }
 
@@ -378,176 +181,6 @@ impl EventLoop {
         self.queue_server(key);
     }
 
-    fn login_input(&mut self, key: ServerKey, input: &[u8], outputs: &mut Outputs) {
-        let mut at = 0;
-        loop {
-            let server = &mut self.servers[key];
-            let Phase::Login(login) = &mut server.phase else {
-                // Ready: what follows is for the session.
-                if at < input.len() {
-                    self.server_input(key, &input[at..], outputs);
-                }
-                return;
-            };
-            let rest = &input[at..];
-            let head = match header(rest) {
-                Ok(Some(head)) if head.total <= MESSAGE_LENGTH_MAX => head,
-                Ok(None) => return server.io.keep(rest, 0),
-                Ok(Some(_)) | Err(_) => {
-                    return self.open_failed(
-                        key,
-                        "what answers there does not speak PostgreSQL's protocol",
-                        None,
-                    );
-                }
-            };
-            let Some(message) = rest.get(..head.total) else {
-                return server.io.keep(rest, 0);
-            };
-            at += head.total;
-            let frame = wire::Frame {
-                kind: head.kind,
-                body: &message[5..],
-            };
-            match login.message(frame, &random()) {
-                Ok(Step::Continue) => {}
-                Ok(Step::Send(bytes)) => {
-                    if let Err(error) = server.io.send_bytes(&bytes) {
-                        return self.open_failed(key, &format!("cannot send: {error}"), None);
-                    }
-                }
-                Ok(Step::NeedsKeys(challenge)) => {
-                    let user = login.user().to_owned();
-                    let secret = login.secret().cloned();
-                    self.find_keys(key, user, secret, challenge.salt, challenge.iterations);
-                    if !self.servers.contains(key) {
-                        return;
-                    }
-                }
-                Ok(Step::Ready(welcome)) => {
-                    self.logged_in(key, *welcome);
-                    if !self.servers.contains(key) {
-                        return;
-                    }
-                }
-                Err(error) => return self.open_failed(key, &error.to_string(), Some(&error)),
-            }
-        }
-    }
-
-    fn find_keys(
-        &mut self,
-        key: ServerKey,
-        user: String,
-        secret: Option<Secret>,
-        salt: Vec<u8>,
-        iterations: u32,
-    ) {
-        let known = secret
-            .as_ref()
-            .and_then(|secret| self.shared.secrets.keys(&user, secret, &salt, iterations));
-        let server = ServerRef {
-            thread: self.thread,
-            key,
-            id: self.servers[key].id,
-        };
-        match (known, secret) {
-            (Some(keys), _) => self.keys_derived(server, &keys),
-            (None, Some(Secret::Plain(password))) => {
-                let job = Job::Keys {
-                    server,
-                    user,
-                    password: Password(password),
-                    salt,
-                    iterations,
-                };
-                if !self.shared.work(job) {
-                    self.open_failed(key, "too many logins at once", None);
-                }
-            }
-            _ => {
-                let reason = format!(
-                    "only a SCRAM verifier of user \"{user}\" is known, and it is not the server's, or no client has logged in with it yet"
-                );
-                let error = LoginError::Method(reason.clone());
-                self.open_failed(key, &reason, Some(&error));
-            }
-        }
-    }
-
-    /// Keys for a login to PostgreSQL are there.
-    pub(super) fn keys_derived(&mut self, server: ServerRef, keys: &Keys) {
-        let key = server.key;
-        let Some(found) = self.servers.get_mut(key) else {
-            return;
-        };
-        if found.id != server.id {
-            return;
-        }
-        let Phase::Login(login) = &mut found.phase else {
-            return;
-        };
-        match login.prove(keys) {
-            Ok(bytes) => {
-                if let Err(error) = found.io.send_bytes(&bytes) {
-                    self.open_failed(key, &format!("cannot send: {error}"), None);
-                }
-            }
-            Err(error) => self.open_failed(key, &error.to_string(), Some(&error)),
-        }
-    }
-
-    fn logged_in(&mut self, key: ServerKey, mut welcome: Welcome) {
-        let interner = &self.shared.interner;
-        let mut parameters = interner.empty();
-        for (name, value) in &welcome.parameters {
-            if let Some(index) = interner.tracked().index(name.as_bytes()) {
-                parameters = interner.with(&parameters, index, value);
-            }
-        }
-        let server = &mut self.servers[key];
-        let local = self.pools.get(&server.pool).expect("a server has a pool");
-        let settings = local.settings.clone();
-        server.cancel_key = welcome.cancel_key.take();
-        server.process_id = welcome.process_id;
-        server.phase = Phase::Ready;
-        server.session = ServerSession::new(parameters.clone(), settings.max_prepared_statements);
-        local.info.set_known(Known {
-            welcome,
-            parameters,
-        });
-        match &settings.connect_query {
-            Some(sql) if !sql.is_empty() => {
-                let bytes = server.session.ours(sql);
-                server.setup = Some(Setup::Connect);
-                if let Err(error) = server.io.send_bytes(&bytes) {
-                    self.open_failed(key, &format!("cannot send: {error}"), None);
-                }
-            }
-            _ => self.server_opened(key),
-        }
-    }
-
-    /// The server is ready for its first client.
-    pub(super) fn server_opened(&mut self, key: ServerKey) {
-        let now = self.now;
-        let id = self.servers[key].pool;
-        self.servers[key].used_at = now;
-        self.mark_if_stale(key);
-        let local = self.pool(id);
-        local.info.set_failure(None);
-        local.pool.opened();
-        let info = local.info.clone();
-        tracing::debug!(
-            database = local.info.database.as_str(),
-            user = local.info.user.as_str(),
-            "server opened"
-        );
-        self.shared.pools.set_missing(&info, false);
-        self.server_free(key);
-        self.step_pool(id);
-    }
-
     /// Whether the server was opened under settings that hold no more.
     fn is_stale(&self, key: ServerKey) -> bool {
         let server = &self.servers[key];
@@ -559,72 +192,6 @@ impl EventLoop {
     pub(super) fn mark_if_stale(&mut self, key: ServerKey) {
         let stale = self.is_stale(key);
         self.servers[key].close_when_free |= stale;
-    }
-
-    /// The server could not be opened: its connection is closed.
-    pub(super) fn open_failed(&mut self, key: ServerKey, reason: &str, error: Option<&LoginError>) {
-        let id = self.servers[key].pool;
-        let stale = self.is_stale(key);
-        self.remove_server(key);
-        if stale {
-            // What holds now has not been tried yet.
-            self.pool(id).pool.open_abandoned();
-            return self.step_pool(id);
-        }
-        let kind = match error {
-            Some(error) if !error.is_passing() => NotOpened::Rejected,
-            _ => NotOpened::Unreachable,
-        };
-        let code = match error {
-            Some(LoginError::Refused { code, .. }) => static_code(code),
-            _ => SqlState::CONNECTION_FAILURE,
-        };
-        let info = self.pool(id).info.clone();
-        self.opening_failed(id, reason, kind, code);
-        if code == SqlState::INVALID_CATALOG_NAME {
-            self.shared.pools.set_missing(&info, true);
-        }
-    }
-
-    fn not_opened(&mut self, id: usize, reason: &str, kind: NotOpened) {
-        self.opening_failed(id, reason, kind, SqlState::CONNECTION_FAILURE);
-    }
-
-    fn opening_failed(&mut self, id: usize, reason: &str, kind: NotOpened, code: SqlState) {
-        let now = self.now;
-        self.counters.count_not_opened(kind);
-        let local = self.pool(id);
-        local.info.set_failure(Some(Failure {
-            code,
-            reason: reason.to_owned(),
-        }));
-        let failures = local.pool.open_failed(kind.into(), now);
-        // The first of a row, and each tenth: the others say the same.
-        if failures % 10 == 1 {
-            tracing::warn!(
-                database = local.info.database.as_str(),
-                user = local.info.user.as_str(),
-                reason,
-                failures,
-                "cannot open a server"
-            );
-        }
-        self.step_pool(id);
-    }
-
-    /// Tells all who wait here why PostgreSQL lets nobody in.
-    pub(super) fn refuse_waiters(&mut self, id: usize) {
-        let now = self.now;
-        let failure = self.pool(id).info.failure();
-        let (code, reason) = match &failure {
-            Some(failure) => (failure.code, failure.reason.as_str()),
-            None => (SqlState::CONNECTION_FAILURE, "it was rejected"),
-        };
-        let text = format!("cannot log in to PostgreSQL: {reason}");
-        while let Some(client) = self.pool(id).pool.expired(None, now) {
-            self.clients[client].waiting = false;
-            self.refuse_client(client, code, &text, "");
-        }
     }
 
     fn remove_server(&mut self, key: ServerKey) -> Server {
@@ -799,31 +366,4 @@ impl EventLoop {
             self.close_server(key, "another pool needs its place");
         }
     }
-}
-
-fn startup_packet(settings: &Settings) -> Vec<u8> {
-    let mut parameters = vec![
-        ("user", settings.server_user.as_str()),
-        ("database", settings.dbname.as_str()),
-    ];
-    for (name, value) in &settings.startup {
-        parameters.push((name, value));
-    }
-    wire::startup(&parameters)
-}
-
-/// The SQLSTATE of a server's refusal, where it is one that tells clients more.
-fn static_code(code: &str) -> SqlState {
-    for known in [
-        SqlState::INVALID_PASSWORD,
-        SqlState::INVALID_AUTHORIZATION,
-        SqlState::INVALID_CATALOG_NAME,
-        SqlState::TOO_MANY_CONNECTIONS,
-        SqlState::INSUFFICIENT_PRIVILEGE,
-    ] {
-        if known.0 == code {
-            return known;
-        }
-    }
-    SqlState::CONNECTION_FAILURE
 }
