@@ -142,9 +142,8 @@ fn a_database_that_does_not_exist_leaves_no_pool() -> Result<()> {
         return Ok(());
     }
     let postgres = Postgres::start()?;
-    let pooler = Pooler::builder()
+    let pooler = Pooler::in_front_of(&postgres)
         .database("*", &postgres)
-        .user("app", "secret")
         .set("threads", "2")
         .set("min_pool_size", "1")
         .start()?;
