@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use proxy_core::{
     config::{SslMode, pooler::CONSOLE},
-    parameters::Parameters,
+    parameters::{Parameters, wanted},
     pool::ClientKey,
     wire::{self, CancelKey, CheckRequest, FirstPacket, SqlState, StartupParameters},
 };
@@ -130,19 +130,17 @@ impl EventLoop {
             );
         }
         self.clients[key].user = Arc::from(user);
-        let wanted = match self.wanted_parameters(parameters) {
+        let interner = &self.shared.interner;
+        let wanted = match wanted(interner, parameters, &global.ignore_startup_parameters) {
             Ok(wanted) => wanted,
             // Exporters and tools send this and that; there is nothing to follow.
-            Err(_) if database == CONSOLE => self.shared.interner.empty(),
-            Err(name) => {
+            Err(_) if database == CONSOLE => interner.empty(),
+            Err(error) => {
                 return self.refuse_client(
                     key,
                     SqlState::PROTOCOL_VIOLATION,
-                    &format!("unsupported startup parameter: {name}"),
-                    &format!(
-                        "Add it to ignore_startup_parameters to drop it: ignore_startup_parameters = {}.",
-                        name.strip_prefix("options=").unwrap_or(&name)
-                    ),
+                    &error.to_string(),
+                    &error.hint(),
                 );
             }
         };
@@ -195,34 +193,6 @@ impl EventLoop {
         true
     }
 
-    /// The values of tracked parameters in a start-up packet, or the name of a
-    /// parameter that can be neither followed nor ignored.
-    fn wanted_parameters(&self, parameters: &StartupParameters) -> Result<Parameters, String> {
-        let interner = &self.shared.interner;
-        let ignored = &self.live.config.global.ignore_startup_parameters;
-        let is_ignored = |name: &str| ignored.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let mut wanted = interner.empty();
-        for (name, value) in parameters.pairs() {
-            if matches!(name, "user" | "database" | "replication") || name.starts_with("_pq_.") {
-                continue;
-            }
-            if let Some(index) = interner.tracked().index(name.as_bytes()) {
-                wanted = interner.with(&wanted, index, value);
-            } else if name == "options" && !is_ignored("options") {
-                for (name, value) in startup_options(value).ok_or("options")? {
-                    match interner.tracked().index(name.as_bytes()) {
-                        Some(index) => wanted = interner.with(&wanted, index, &value),
-                        None if is_ignored(&name) => {}
-                        None => return Err(format!("options={name}")),
-                    }
-                }
-            } else if !is_ignored(name) {
-                return Err(name.to_owned());
-            }
-        }
-        Ok(wanted)
-    }
-
     /// The client's address after its application_name, where people look for it.
     fn with_host(&self, key: ClientKey, wanted: &Parameters) -> Parameters {
         let interner = &self.shared.interner;
@@ -241,64 +211,9 @@ impl EventLoop {
     }
 }
 
-/// `-c name=value` and `--name=value` of the start-up parameter `options`;
-/// `None` if there is anything else in it.
-fn startup_options(text: &str) -> Option<Vec<(String, String)>> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut chars = text.chars();
-    // A backslash keeps the next character, a blank above all.
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => word.push(chars.next()?),
-            c if c.is_ascii_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => word.push(c),
-        }
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    let mut pairs = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        let pair = if word == "-c" {
-            words.next()?
-        } else {
-            let pair = word
-                .strip_prefix("--")
-                .or_else(|| word.strip_prefix("-c"))?;
-            pair.to_owned()
-        };
-        let (name, value) = pair.split_once('=')?;
-        pairs.push((name.replace('-', "_"), value.to_owned()));
-    }
-    Some(pairs)
-}
-
 fn is_true(value: &str) -> bool {
     !matches!(
         value.to_ascii_lowercase().as_str(),
         "" | "false" | "off" | "no" | "0"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::startup_options;
-
-    #[test]
-    fn options_are_read_as_postgresql_reads_them() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(
-            startup_options("-c TimeZone=UTC  --DateStyle=ISO\\ x"),
-            Some(vec![pair("TimeZone", "UTC"), pair("DateStyle", "ISO x")])
-        );
-        assert_eq!(startup_options("-B 3"), None);
-        assert_eq!(startup_options("-c"), None);
-        assert_eq!(startup_options(""), Some(vec![]));
-    }
 }
