@@ -14,6 +14,7 @@ use proxy_core::{
 use super::{
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, READ_SIZE_UNLINKED, Stream},
+    server::Server,
     shared::ClientRef,
 };
 use login::{Asked, Proving};
@@ -69,9 +70,9 @@ pub(super) struct Client {
     pub(super) connected_at: Moment,
     /// When it sent what is being dealt with, or sent something last.
     pub(super) request_at: Moment,
-    /// It got only a part of a message before its server was closed: an error
-    /// of ours would be taken for the rest.
-    pub(super) cut: bool,
+    /// It has been told by the server that is gone, or got only a part of a
+    /// message: an error of ours would be a second one, or be taken for the rest.
+    pub(super) told: bool,
 }
 
 impl Client {
@@ -132,7 +133,7 @@ impl EventLoop {
             cancel_key: None,
             connected_at: self.now,
             request_at: self.now,
-            cut: false,
+            told: false,
         });
     }
 
@@ -275,19 +276,19 @@ impl EventLoop {
         }
     }
 
-    /// Ends a session with an error that the client can read.
+    /// Ends a session with an error, if the client can read one.
     pub(super) fn refuse_client(&mut self, key: ClientKey, code: SqlState, text: &str, hint: &str) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
+        let server = client.server.map(|server| &self.servers[server]);
+        if client.told || server.is_some_and(Server::has_told) {
+            return self.end_client(key, &[]);
+        }
         if self.live.config.global.log_pooler_errors {
             tracing::warn!(client = %client.address, user = &*client.user, code = code.0, reason = text, "client refused");
         }
         self.counters.count_refused(code.0);
-        let linked = client.server.map(|server| &self.servers[server]);
-        if client.cut || linked.is_some_and(|server| server.session.mid_message()) {
-            return self.client_gone(key, "its answer was cut in the middle of a message");
-        }
         let bytes = error_response(Severity::Fatal, code, text, hint);
         self.end_client(key, &bytes);
     }

@@ -102,6 +102,11 @@ impl Server {
         matches!(self.phase, Phase::Closing { until } if until <= now)
     }
 
+    /// Whether its client has heard its last words, or half a message.
+    pub(super) fn has_told(&self) -> bool {
+        self.session.is_ending() || self.session.mid_message()
+    }
+
     /// Connected and logged in.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready) && self.setup != Some(Setup::Connect)
@@ -217,11 +222,11 @@ impl EventLoop {
         server.phase = Phase::Closing {
             until: now + CLOSING_MAX,
         };
-        let cut = server.session.mid_message();
+        let told = server.has_told();
         let (pool, client) = (server.pool, server.client.take());
         if let Some(client) = client.and_then(|key| self.clients.get_mut(key)) {
             client.server = None;
-            client.cut = cut;
+            client.told = told;
         }
         self.pool(pool).pool.retire(key);
         self.forget_cancels(key);
@@ -246,9 +251,6 @@ impl EventLoop {
             return self.open_failed(key, reason, None);
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
-        // An error of ours would be a second one, or be taken for the rest of
-        // what the server did not send.
-        let is_told = server.session.is_ending() || server.session.mid_message();
         let local = self.pools.get(&id).expect("a server has a pool");
         tracing::info!(
             database = local.info.database.as_str(),
@@ -267,8 +269,6 @@ impl EventLoop {
                 if let Request::Granted(server) = self.pool(id).pool.requeue(client, since) {
                     self.serve(client, server);
                 }
-            } else if is_told {
-                self.end_client(client, &[]);
             } else {
                 self.refuse_client(
                     client,
