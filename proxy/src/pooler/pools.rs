@@ -1,13 +1,16 @@
 //! The process's pools: one for each database and user that met.
 
+mod info;
 mod settings;
+mod table;
 
+pub(super) use info::{Failure, Known, PoolInfo};
 pub(super) use settings::Settings;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -16,15 +19,14 @@ use std::{
 use proxy_core::{
     config::{
         PoolerConfig,
-        pooler::{CONSOLE, PoolSettings, Via},
+        pooler::{CONSOLE, Via},
     },
-    login::server::Welcome,
-    parameters::Parameters,
-    pool::{self, Budget, Limits, Moment},
+    pool::{self, Budget, Moment},
     wire::SqlState,
 };
 
 use super::shared::lock;
+use table::{DatabaseState, Table, limits};
 
 /// What a database or a user has at the moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,245 +89,12 @@ impl NotAdmitted {
     }
 }
 
-/// What the pool's servers say of themselves to clients that log in.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) welcome: Welcome,
-    /// The tracked ones among its parameters.
-    pub(super) parameters: Parameters,
-}
-
-/// Why a server could not be opened, as clients are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) code: SqlState,
-    pub(super) reason: String,
-}
-
-/// A pool, as all loops see it.
-#[derive(Debug)]
-pub(super) struct PoolInfo {
-    /// Never used twice, so that nothing of a pool that was forgotten is taken
-    /// for another's; the scope of its prepared statements.
-    pub(super) id: usize,
-    pub(super) database: String,
-    pub(super) user: String,
-    pub(super) shared: Arc<pool::Shared>,
-    settings: RwLock<Arc<Settings>>,
-    known: RwLock<Option<Arc<Known>>>,
-    /// Of the last attempt to open a server.
-    failure: Mutex<Option<Failure>>,
-    /// Clients logged in, on all loops.
-    clients: AtomicU32,
-    db_budget: Arc<Budget>,
-    user_budget: Arc<Budget>,
-    forgotten: AtomicBool,
-}
-
-impl PoolInfo {
-    /// Whether nobody will use it any more.
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.forgotten.load(Ordering::SeqCst)
-    }
-
-    /// Why the last attempt to open a server failed, if it did.
-    pub(super) fn failure(&self) -> Option<Failure> {
-        lock(&self.failure).clone()
-    }
-
-    pub(super) fn set_failure(&self, failure: Option<Failure>) {
-        *lock(&self.failure) = failure;
-    }
-
-    fn is_used(&self) -> bool {
-        self.clients.load(Ordering::SeqCst) > 0 || self.shared.open() > 0
-    }
-
-    pub(super) fn settings(&self) -> Arc<Settings> {
-        self.settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set_settings(&self, settings: Settings) {
-        *self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
-    }
-
-    /// What servers say of themselves; `None` before the first has answered.
-    pub(super) fn known(&self) -> Option<Arc<Known>> {
-        self.known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    pub(super) fn set_known(&self, known: Known) {
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(known));
-    }
-}
-
-fn limits(settings: &Settings, config: &PoolerConfig, size_min: u32) -> Limits {
-    Limits {
-        size: settings.pool.pool_size,
-        size_min,
-        reserve: settings.pool.reserve_pool_size,
-        reserve_after: config.global.reserve_pool_timeout,
-        login_retry: config.global.server_login_retry,
-    }
-}
-
 /// The table of pools.
 #[derive(Debug)]
 pub(super) struct Pools {
     threads: usize,
     table: Mutex<Table>,
     paused_all: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// Pools there have been.
-    made: usize,
-    databases: HashMap<String, DatabaseState>,
-    users: HashMap<String, Arc<Budget>>,
-    /// Clients logged in, by the name they gave.
-    clients_by_user: HashMap<String, u32>,
-}
-
-#[derive(Debug)]
-struct DatabaseState {
-    budget: Arc<Budget>,
-    paused: bool,
-    via: Via,
-    /// By user.
-    pools: BTreeMap<String, Arc<PoolInfo>>,
-    /// PostgreSQL says that there is no such database.
-    missing: bool,
-    /// Since when it has been seen without clients and servers.
-    unused_since: Option<Moment>,
-}
-
-impl DatabaseState {
-    fn new(limit: u32, via: Via) -> Self {
-        Self {
-            budget: Arc::new(Budget::new(limit)),
-            paused: false,
-            via,
-            pools: BTreeMap::new(),
-            missing: false,
-            unused_since: None,
-        }
-    }
-
-    fn clients(&self) -> u32 {
-        let pools = self.pools.values();
-        pools.map(|info| info.clients.load(Ordering::SeqCst)).sum()
-    }
-
-    /// Whether it can be forgotten: clients chose its name, and nobody needs it.
-    fn is_spare(&self) -> bool {
-        self.via == Via::Fallback && !self.paused && !self.pools.values().any(|it| it.is_used())
-    }
-
-    /// Servers to keep open: of a database without an entry only for clients.
-    fn size_min(&self, info: &PoolInfo, settings: &Settings) -> u32 {
-        let kept = self.via == Via::Name || info.clients.load(Ordering::SeqCst) > 0;
-        if kept { settings.pool.min_pool_size } else { 0 }
-    }
-
-    fn reconfigure(&self, info: &PoolInfo, config: &PoolerConfig) {
-        // A database that is gone keeps its settings for the clients it has.
-        let Some(settings) = Settings::new(config, &info.database, &info.user) else {
-            return self.keep_minimum(info);
-        };
-        let size_min = self.size_min(info, &settings);
-        info.shared.set_limits(limits(&settings, config, size_min));
-        // What was wrong may have been mended.
-        info.shared.retry_now();
-        info.db_budget.set_limit(settings.pool.max_db_connections);
-        info.user_budget
-            .set_limit(settings.pool.max_user_connections);
-        info.set_settings(settings.after(&info.settings()));
-    }
-
-    fn keep_minimum(&self, info: &PoolInfo) {
-        let size_min = self.size_min(info, &info.settings());
-        info.shared.set_size_min(size_min);
-    }
-}
-
-impl Table {
-    fn all(&self) -> impl Iterator<Item = &Arc<PoolInfo>> {
-        self.databases
-            .values()
-            .flat_map(|state| state.pools.values())
-    }
-
-    fn pool(&self, database: &str, user: &str) -> Option<&Arc<PoolInfo>> {
-        self.databases.get(database)?.pools.get(user)
-    }
-
-    fn check_clients(
-        &self,
-        limits: &PoolSettings,
-        database: &str,
-        user: &str,
-    ) -> Result<(), NotAdmitted> {
-        let state = self.databases.get(database);
-        let max = limits.max_db_client_connections;
-        if max > 0 && state.map_or(0, DatabaseState::clients) >= max {
-            let setting = "max_db_client_connections";
-            return Err(NotAdmitted::Clients { setting, max });
-        }
-        let of_user = self.clients_by_user.get(user).copied().unwrap_or_default();
-        let max = limits.max_user_client_connections;
-        if max > 0 && of_user >= max {
-            let setting = "max_user_client_connections";
-            return Err(NotAdmitted::Clients { setting, max });
-        }
-        Ok(())
-    }
-
-    /// Makes room for one more pool of a database without an entry.
-    fn make_room(&mut self) -> Result<(), NotAdmitted> {
-        let auto = self.databases.values();
-        let auto = auto.filter(|state| state.via == Via::Fallback);
-        if auto.map(|state| state.pools.len()).sum::<usize>() < AUTO_POOLS_MAX {
-            return Ok(());
-        }
-        let spare = self.databases.iter();
-        let spare = spare.filter(|(_, state)| state.is_spare() && !state.pools.is_empty());
-        let longest = spare.min_by_key(|(_, state)| state.unused_since.unwrap_or(Moment(u64::MAX)));
-        let name = longest.map(|(name, _)| name.clone());
-        self.forget(&[name.ok_or(NotAdmitted::AutoPools)?]);
-        Ok(())
-    }
-
-    /// Forgets databases with their pools, and users who have no pool any more.
-    fn forget(&mut self, databases: &[String]) {
-        for database in databases {
-            tracing::debug!(database = database.as_str(), "pools forgotten");
-            let state = self.databases.remove(database);
-            for info in state.iter().flat_map(|state| state.pools.values()) {
-                info.forgotten.store(true, Ordering::SeqCst);
-            }
-        }
-        let pools = self.databases.values().flat_map(|state| &state.pools);
-        let users: HashSet<&String> = pools.map(|(user, _)| user).collect();
-        self.users.retain(|user, _| users.contains(user));
-    }
-
-    /// Forgets a database that PostgreSQL does not have, once nobody needs it.
-    fn forget_if_missing(&mut self, database: &str) {
-        let state = self.databases.get(database);
-        if state.is_some_and(|state| state.missing && state.is_spare()) {
-            self.forget(&[database.to_owned()]);
-        }
-    }
 }
 
 impl Pools {
