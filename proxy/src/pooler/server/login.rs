@@ -185,6 +185,7 @@ impl EventLoop {
                 parameters = interner.with(&parameters, index, value);
             }
         }
+        let stale = self.is_stale(key);
         let server = &mut self.servers[key];
         let local = self.pools.get(&server.pool).expect("a server has a pool");
         let settings = local.settings.clone();
@@ -192,10 +193,13 @@ impl EventLoop {
         server.process_id = welcome.process_id;
         server.phase = Phase::Ready;
         server.session = ServerSession::new(parameters.clone(), settings.max_prepared_statements);
-        local.info.set_known(Known {
-            welcome,
-            parameters,
-        });
+        // What clients are told is what they will have.
+        if !stale {
+            local.info.set_known(Known {
+                welcome,
+                parameters,
+            });
+        }
         match &settings.connect_query {
             Some(sql) if !sql.is_empty() => {
                 let bytes = server.session.ours(sql);

@@ -214,7 +214,8 @@ settings! {
     /// Servers of one user at once, whatever the database; 0 means no limit.
     max_user_connections: u32 = "0", [0, 1_000_000], reload, Honoured;
 
-    /// Servers that a pool keeps open once it is in use, at most its size.
+    /// Servers that a pool keeps open once it is in use, at most its size; of a database that came
+    /// from `*` only while it has clients.
     min_pool_size: u32 = "0", [0, 1_000_000], reload, Honoured;
 
     /// *Ours.* The name whose addresses are this pooler's peers.
@@ -288,7 +289,8 @@ settings! {
     server_lifetime: Duration = "3600", [], reload, Honoured;
 
     /// Longest wait between two attempts to reach a PostgreSQL that cannot be reached. Attempts start close
-    /// together while somebody waits and grow apart up to this.
+    /// together while somebody waits and grow apart up to this. Where PostgreSQL rejected the last
+    /// attempt and the pool has no server, clients that come in between are told at once what it said.
     server_login_retry: Duration = "15", [], reload, Honoured;
 
     /// The query that cleans a server before another client gets it.
