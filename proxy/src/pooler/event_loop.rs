@@ -84,8 +84,6 @@ pub(super) struct LocalPool {
     pub(super) info: Arc<PoolInfo>,
     pub(super) settings: Arc<Settings>,
     pub(super) pool: Pool,
-    /// When to ask the pool again for its next step.
-    pub(super) step_at: Option<Moment>,
     pub(super) counters: PoolCounters,
 }
 
@@ -125,6 +123,8 @@ pub(super) struct EventLoop {
     pub(super) cancels: Slab<CancelRequest>,
     /// This loop's parts of pools, by the pools' ids.
     pub(super) pools: FxHashMap<usize, LocalPool>,
+    /// When to ask which pool again for its next step.
+    pub(super) steps: FxHashMap<usize, Moment>,
     turns: VecDeque<Turn>,
     #[allow(
         clippy::vec_box,
@@ -174,6 +174,7 @@ impl EventLoop {
             servers: Slab::new(),
             cancels: Slab::new(),
             pools: FxHashMap::default(),
+            steps: FxHashMap::default(),
             turns: VecDeque::new(),
             spare_buffers: Vec::new(),
             counters: LoopCounters::default(),
@@ -220,7 +221,7 @@ impl EventLoop {
         if !self.turns.is_empty() {
             return Duration::ZERO;
         }
-        let steps = self.pools.values().filter_map(|local| local.step_at);
+        let steps = self.steps.values().copied();
         let next = steps
             .chain(self.accept_at)
             .chain([self.janitor_at])
@@ -424,7 +425,6 @@ impl EventLoop {
             info: info.clone(),
             settings: info.settings(),
             pool: Pool::new(thread, info.shared.clone(), round_robin),
-            step_at: None,
             counters: PoolCounters::default(),
         })
     }
@@ -453,27 +453,26 @@ impl EventLoop {
     pub(super) fn step_pool(&mut self, id: usize) {
         loop {
             let now = self.now;
-            let local = self.pool(id);
-            local.step_at = None;
-            match local.pool.next_step(now) {
+            self.steps.remove(&id);
+            match self.pool(id).pool.next_step(now) {
                 Step::Open => self.open_server(id),
                 Step::Ask(thread) => {
                     let from = self.thread;
                     self.shared.tell(thread, Mail::Ask { pool: id, from });
                     // Should it be too late there, ask again soon.
-                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    self.steps.insert(id, now + LOOK_AGAIN);
                     return;
                 }
                 Step::Evict => {
                     // One at a time: its place is free when PostgreSQL has
                     // closed it, and then that is told or seen.
                     self.evict_idle(id);
-                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    self.steps.insert(id, now + LOOK_AGAIN);
                     return;
                 }
                 Step::Refuse => self.refuse_waiters(id),
                 Step::WaitUntil(moment) => {
-                    self.pool(id).step_at = Some(moment);
+                    self.steps.insert(id, moment);
                     return;
                 }
                 Step::Wait => return,
@@ -488,9 +487,9 @@ impl EventLoop {
                 self.accept(index);
             }
         }
-        let due = self.pools.iter();
+        let due = self.steps.iter();
         let due: Vec<usize> = due
-            .filter(|(_, local)| local.step_at.is_some_and(|moment| moment <= self.now))
+            .filter(|(_, moment)| **moment <= self.now)
             .map(|(id, _)| *id)
             .collect();
         for id in due {

@@ -231,7 +231,7 @@ impl EventLoop {
             {
                 self.close_server(key, "it was idle for server_idle_timeout");
             }
-            if self.drain.is_none() && self.pools[&id].step_at.is_none() {
+            if self.drain.is_none() && !self.steps.contains_key(&id) {
                 self.step_pool(id);
             }
         }
@@ -243,6 +243,7 @@ impl EventLoop {
             let info = &local.info;
             !info.is_forgotten() || info.shared.open() > 0
         });
+        self.steps.retain(|id, _| self.pools.contains_key(id));
     }
 
     /// Ends sessions at their boundaries, and what is left at the drain's end.
