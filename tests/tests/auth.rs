@@ -2,7 +2,8 @@
 //! kept in userlist.txt, in front of every kind of PostgreSQL.
 
 use anyhow::{Result, ensure};
-use tests::{Pooler, Postgres, Raw, raw};
+use proxy_core::wire;
+use tests::{Pooler, Postgres, Raw, pooler, raw};
 
 const PASSWORD: &str = "secret";
 
@@ -83,6 +84,28 @@ fn md5_means_scram_where_only_a_verifier_is_known() -> Result<()> {
     Ok(())
 }
 
+/// Or the question would tell who is listed.
+#[test]
+fn who_is_not_listed_is_asked_as_who_is() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    let pooler = Pooler::builder()
+        .database("shop", &postgres)
+        .user("app", &kept_by(&postgres)?)
+        .set("auth_type", "md5")
+        .start()?;
+    let mut questions = Vec::new();
+    for user in ["app", "nobody"] {
+        let mut client = Raw::open(pooler.address())?;
+        client.send(&wire::startup(&[("user", user), ("database", "shop")]))?;
+        questions.push(client.receive()?.body);
+    }
+    ensure!(questions[0] == questions[1], "{questions:?}");
+    Ok(())
+}
+
 /// The SCRAM keys that one login gave open further servers by themselves.
 #[test]
 fn a_verifier_alone_opens_many_servers() -> Result<()> {
@@ -159,7 +182,7 @@ fn an_unknown_database_is_named() -> Result<()> {
     let pooler = Pooler::in_front_of(&postgres).start()?;
     let error = Raw::connect(pooler.address(), "app", "nowhere").unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error:#}");
-    if !tests::pooler::is_original() {
+    if !pooler::is_original() {
         assert_eq!(raw::code_of(&error), "3D000");
     }
     Ok(())
@@ -248,12 +271,9 @@ fn what_follows_the_password_is_answered() -> Result<()> {
         .set("auth_type", "plain")
         .start()?;
     let mut client = Raw::open(pooler.address())?;
-    client.send(&proxy_core::wire::startup(&[
-        ("user", "app"),
-        ("database", "shop"),
-    ]))?;
-    let mut both = proxy_core::wire::password(b"secret");
-    both.extend(proxy_core::wire::query("SELECT 42"));
+    client.send(&wire::startup(&[("user", "app"), ("database", "shop")]))?;
+    let mut both = wire::password(b"secret");
+    both.extend(wire::query("SELECT 42"));
     client.send(&both)?;
     client.until_ready()?;
     let outcome = client.until_ready()?;

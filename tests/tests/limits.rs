@@ -135,6 +135,80 @@ fn a_client_that_waits_too_long_is_told() -> Result<()> {
     Ok(())
 }
 
+/// Clients may invent as many names as they like.
+#[test]
+fn a_database_that_does_not_exist_leaves_no_pool() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    let pooler = Pooler::in_front_of(&postgres)
+        .database("*", &postgres)
+        .set("threads", "2")
+        .set("min_pool_size", "1")
+        .start()?;
+    let address = pooler.address();
+    let threads: Vec<_> = (0..20)
+        .map(|number| {
+            thread::spawn(move || Raw::connect(address, "app", &format!("made_up_{}", number / 2)))
+        })
+        .collect();
+    for thread in threads {
+        let refused = thread.join().expect("does not panic");
+        ensure!(raw::code_of(&refused.expect_err("no such database")) == "3D000");
+    }
+    ensure!(Raw::connect(address, "app", "shop")?.value("SELECT 1")? == "1");
+    let mut console = pooler.console()?;
+    wait::until("the pools' end", Duration::from_secs(10), || {
+        let rows = console
+            .query("SHOW POOLS")
+            .map_err(|error| error.to_string())?;
+        let names = rows.rows().into_iter().filter_map(|row| row[0].clone());
+        let names: Vec<String> = names.filter(|name| name != "pgbouncer").collect();
+        (names == ["shop"])
+            .then_some(())
+            .ok_or(format!("{names:?}"))
+    })
+}
+
+/// As by PostgreSQL itself; and the new password is tried as soon as it is known.
+#[test]
+fn who_comes_while_a_password_is_wrong_is_told_at_once() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    let postgres = Postgres::builder().auth("scram-sha-256").start()?;
+    let mut pooler = Pooler::in_front_of(&postgres)
+        .set("auth_type", "trust")
+        .set("server_login_retry", "60")
+        .start()?;
+    pooler.client()?.value("SELECT 1")?;
+    postgres.sql("postgres", "ALTER ROLE app PASSWORD 'other'")?;
+    let mut console = pooler.console()?;
+    console.query("RECONNECT")?;
+    let started = Instant::now();
+    for attempt in 0..30 {
+        let refused = pooler
+            .client()
+            .and_then(|mut client| client.value("SELECT 1"));
+        let Err(error) = refused else {
+            // The server of before may still be closing.
+            ensure!(attempt < 10, "let in with a wrong password");
+            continue;
+        };
+        ensure!(raw::code_of(&error) == "28P01", "{error:#}");
+    }
+    ensure!(started.elapsed() < Duration::from_secs(20), "they waited");
+    pooler.reload(|builder| builder.user("app", "other"))?;
+    wait::until("the new password", Duration::from_secs(10), || {
+        let answer = pooler
+            .client()
+            .and_then(|mut client| client.value("SELECT 1"));
+        answer.map_err(|error| error.to_string())
+    })?;
+    Ok(())
+}
+
 #[test]
 fn a_pool_never_exceeds_its_size_with_two_threads() -> Result<()> {
     if pooler::is_original() {

@@ -12,7 +12,7 @@ use std::{borrow::Cow, fmt};
 
 pub use pooler::{PoolerConfig, load};
 pub use settings::{AuthType, Database, Global, LogFormat, Peer, PoolMode, SslMode, User};
-pub use userlist::{Secret, Userlist};
+pub use userlist::{Secret, SecretKind, Userlist};
 
 /// Something wrong in a configuration file: where, and what would be right.
 ///

@@ -8,6 +8,10 @@
 //! Source: <https://www.postgresql.org/docs/17/protocol-flow.html#PROTOCOL-ASYNC>
 //! (which parameters a server reports).
 
+mod startup;
+
+pub use startup::{UnsupportedParameter, wanted};
+
 use std::{
     collections::HashSet,
     fmt::{self, Write as _},

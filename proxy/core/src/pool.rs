@@ -161,6 +161,11 @@ impl Shared {
             .store(micros(limits.login_retry), Ordering::Relaxed);
     }
 
+    /// Changes how many servers are kept open.
+    pub fn set_size_min(&self, size_min: u32) {
+        self.size_min.store(size_min, Ordering::Relaxed);
+    }
+
     /// Stops (PAUSE) or resumes granting servers. To resume, tell every loop
     /// to call [`Pool::resume`] until it has nothing more, then [`Pool::next_step`].
     pub fn set_paused(&self, paused: bool) {
@@ -275,8 +280,8 @@ pub enum Request {
 /// What a loop must do so that its waiters are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Open a server. Its place is taken: report [`Pool::returned`] or
-    /// [`Pool::open_failed`].
+    /// Open a server. Its place is taken: report [`Pool::opened`],
+    /// [`Pool::open_failed`] or [`Pool::open_abandoned`].
     Open,
     /// Ask that loop for an idle server ([`Pool::asked`] there).
     Ask(Thread),
@@ -285,6 +290,9 @@ pub enum Step {
     /// [`Shared::loop_with_idle`] tells, on another; ask again when it is
     /// closed, or after [`LOOK_AGAIN`].
     Evict,
+    /// PostgreSQL has rejected the last attempt, the next is not due, and there
+    /// is no server to wait for: tell all who wait here ([`Pool::expired`]).
+    Refuse,
     /// Nothing before that moment.
     WaitUntil(Moment),
     /// Nothing until something changes here.
@@ -463,6 +471,9 @@ impl Pool {
             return Step::Wait;
         }
         if let Some(moment) = self.shared.retry.not_before(now, self.opening > 0) {
+            if missing > 0 && self.shared.open() == 0 && self.shared.retry.is_rejected() {
+                return Step::Refuse;
+            }
             return moment.map_or(Step::Wait, Step::WaitUntil);
         }
         let oldest_wait = self
@@ -497,12 +508,20 @@ impl Pool {
         Step::WaitUntil(opens.map_or(again, |opens| opens.min(again)))
     }
 
-    /// A server that was being opened is ready.
-    pub fn opened(&mut self, server: ServerKey, now: Moment) -> Returned {
+    /// A server that was being opened is ready, and is lent to nobody yet: it is
+    /// [`Pool::returned`] or [`Pool::closed`] next.
+    pub fn opened(&mut self) {
         assert!(self.opening > 0, "a server opened that nobody asked for");
         self.opening -= 1;
         self.shared.retry.succeeded();
-        self.returned(server, now)
+    }
+
+    /// A server that was being opened is not wanted any more; its place is free
+    /// again.
+    pub fn open_abandoned(&mut self) {
+        assert!(self.opening > 0, "a server is gone that nobody asked for");
+        self.opening -= 1;
+        self.shared.unreserve();
     }
 
     /// A server could not be opened; its place is free again. Returns how many

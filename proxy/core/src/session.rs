@@ -60,7 +60,7 @@ pub struct Rules<'a> {
     /// Parameters that follow a client.
     pub interner: &'a Interner,
     /// Pool that statements belong to, see [`Registry::intern`].
-    pub scope: u32,
+    pub scope: u64,
     /// Whether named statements follow a client: transaction or statement
     /// pooling and max_prepared_statements above zero.
     pub follow_statements: bool,

@@ -22,7 +22,7 @@ use std::{
 #[derive(Debug)]
 pub struct Statement {
     id: u64,
-    scope: u32,
+    scope: u64,
     search_path: Box<str>,
     /// Body of the Parse after the name: query with its zero, parameter types.
     definition: Box<[u8]>,
@@ -106,7 +106,7 @@ impl Registry {
     /// one role) and under `search_path` (empty where it is not followed),
     /// known already or new.
     #[must_use]
-    pub fn intern(&self, scope: u32, search_path: &str, definition: &[u8]) -> Arc<Statement> {
+    pub fn intern(&self, scope: u64, search_path: &str, definition: &[u8]) -> Arc<Statement> {
         let hash = self.hasher.hash_one((scope, search_path, definition));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.by_hash.get(&hash).and_then(|same_hash| {

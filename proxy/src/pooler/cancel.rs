@@ -4,7 +4,7 @@
 //! else: PostgreSQL closes the connection after it has sent the signal, and
 //! until then the signal might hit the next client's query.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use proxy_core::{
     pool::{Moment, ServerKey},
@@ -20,6 +20,17 @@ use super::{
     worker::{Asker, Job},
 };
 use crate::net;
+
+/// Cancel requests on their way at the same time, on one loop: who asks may
+/// leave and ask again.
+const CANCELS_MAX: usize = 1_000;
+
+/// How long one may take where `cancel_wait_timeout` says for ever: the server
+/// that it is for waits with it.
+const CANCEL_MAX: Duration = Duration::from_secs(60);
+
+/// Reads of what the other side sends, which should be nothing.
+const READS_MAX: usize = 4;
 
 /// A cancel request on its way.
 #[derive(Debug)]
@@ -151,6 +162,12 @@ impl EventLoop {
         server: Option<ServerKey>,
         requester: ClientRef,
     ) {
+        if self.cancels.len() >= CANCELS_MAX {
+            tracing::warn!(%address, max = CANCELS_MAX, "cancel request dropped: too many are on their way");
+            return self
+                .shared
+                .tell(requester.thread, Mail::CancelDone { requester });
+        }
         let stream = match address {
             Address::Tcp(address) => connect(address),
             Address::Unix => self.connect_like(server),
@@ -185,7 +202,7 @@ impl EventLoop {
 
     /// Another connection to the Unix socket that the server is behind.
     fn connect_like(&self, server: Option<ServerKey>) -> io::Result<Stream> {
-        let pool = server.and_then(|key| self.pools.get(self.servers[key].pool)?.as_ref());
+        let pool = server.and_then(|key| self.pools.get(&self.servers[key].pool));
         let settings = &pool.ok_or(io::ErrorKind::NotFound)?.settings;
         unix::connect(&settings.host, settings.port).map(Stream::Unix)
     }
@@ -244,10 +261,10 @@ impl EventLoop {
 
     /// Gives up cancel requests that got no answer for `cancel_wait_timeout`.
     pub(super) fn expire_cancels(&mut self) {
-        let longest = self.live.config.global.cancel_wait_timeout;
-        if longest.is_zero() {
-            return;
-        }
+        let longest = match self.live.config.global.cancel_wait_timeout {
+            Duration::ZERO => CANCEL_MAX,
+            longest => longest,
+        };
         let late: Vec<usize> = self
             .cancels
             .iter()
@@ -269,7 +286,8 @@ fn connect(address: SocketAddr) -> io::Result<Stream> {
     net::connect(address).map(Stream::Tcp)
 }
 
-/// Sends the request once connected; true when the other side has closed.
+/// Sends the request once connected; true when the other side has closed. It
+/// has nothing to say, and must not keep the loop busy.
 fn advance(cancel: &mut CancelRequest) -> io::Result<bool> {
     if !cancel.sent {
         if !cancel.io.stream.established()? {
@@ -283,11 +301,15 @@ fn advance(cancel: &mut CancelRequest) -> io::Result<bool> {
         cancel.io.flush()?;
     }
     let mut scratch = Scratch::new();
-    loop {
+    for _ in 0..READS_MAX {
         match cancel.io.read(&mut scratch, READ_SIZE_UNLINKED)? {
             Input::Closed => return Ok(true),
             Input::Nothing => return Ok(false),
             _ => {}
         }
     }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the other side talks",
+    ))
 }

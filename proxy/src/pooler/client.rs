@@ -1,36 +1,27 @@
-//! A client: its connection, its login, its end.
+//! A client: its connection, its turns, its end.
+
+mod first;
+mod login;
 
 use std::sync::{Arc, atomic::Ordering};
 
 use proxy_core::{
-    auth::scram::{Keys, Verifier},
-    config::{AuthType, Secret, SslMode, pooler::CONSOLE},
-    login::client::{self as login, Begin, Proof, Verdict},
-    parameters::Parameters,
-    pool::{ClientKey, Moment, Request, ServerKey},
+    pool::{ClientKey, Moment, ServerKey},
     session::ClientSession,
-    wire::{
-        self, CancelKey, CheckRequest, FirstPacket, Severity, SqlState, StartupParameters,
-        error_response, frontend,
-    },
+    wire::{Severity, SqlState, error_response},
 };
 
 use super::{
     event_loop::{EventLoop, Outputs},
     io::{Address, Input, Io, READ_SIZE, READ_SIZE_UNLINKED, Stream},
-    pools::PoolInfo,
-    shared::{ClientRef, random},
-    tls::Tls,
-    worker::{Job, Password},
+    server::Server,
+    shared::ClientRef,
 };
+use login::{Asked, Proving};
 
 /// Connections beyond max_client_conn: logins under way, cancel requests,
 /// checks and the console.
 const LOGINS_MAX: u32 = 1_000;
-
-/// Longest interval believed of a check, for anybody may send one: it decides
-/// how long a drain waits to be heard.
-const CHECK_INTERVAL_MAX_MS: u64 = 10_000;
 
 /// How long a client that was told to go may take to read why.
 pub(super) const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
@@ -53,23 +44,6 @@ pub(super) enum Phase {
     Requester,
     /// Has been told why it must go; what it still sends is dropped.
     Ending { until: Moment },
-}
-
-/// A login under way.
-#[derive(Debug)]
-pub(super) struct Proving {
-    asked: Asked,
-    proof: Proof,
-    /// The answer that waits for a verifier.
-    pending: Option<Vec<u8>>,
-}
-
-/// What a client asked for in its start-up packet.
-#[derive(Debug)]
-pub(super) struct Asked {
-    user: String,
-    database: String,
-    parameters: Parameters,
 }
 
 /// A client connection.
@@ -96,9 +70,9 @@ pub(super) struct Client {
     pub(super) connected_at: Moment,
     /// When it sent what is being dealt with, or sent something last.
     pub(super) request_at: Moment,
-    /// It got only a part of a message before its server was closed: an error
-    /// of ours would be taken for the rest.
-    pub(super) cut: bool,
+    /// It has been told by the server that is gone, or got only a part of a
+    /// message: an error of ours would be a second one, or be taken for the rest.
+    pub(super) told: bool,
 }
 
 impl Client {
@@ -169,7 +143,7 @@ impl EventLoop {
             cancel_key: None,
             connected_at: self.now,
             request_at: self.now,
-            cut: false,
+            told: false,
         });
     }
 
@@ -312,19 +286,19 @@ impl EventLoop {
         }
     }
 
-    /// Ends a session with an error that the client can read.
+    /// Ends a session with an error, if the client can read one.
     pub(super) fn refuse_client(&mut self, key: ClientKey, code: SqlState, text: &str, hint: &str) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
+        let server = client.server.map(|server| &self.servers[server]);
+        if client.told || server.is_some_and(Server::has_told) {
+            return self.end_client(key, &[]);
+        }
         if self.live.config.global.log_pooler_errors {
             tracing::warn!(client = %client.address, user = &*client.user, code = code.0, reason = text, "client refused");
         }
         self.counters.count_refused(code.0);
-        let linked = client.server.map(|server| &self.servers[server]);
-        if client.cut || linked.is_some_and(|server| server.session.mid_message()) {
-            return self.client_gone(key, "its answer was cut in the middle of a message");
-        }
         let bytes = error_response(Severity::Fatal, code, text, hint);
         self.end_client(key, &bytes);
     }
@@ -373,487 +347,10 @@ impl EventLoop {
         }
         if std::mem::take(&mut client.counted) {
             self.shared.clients.fetch_sub(1, Ordering::SeqCst);
-            if let Some(Some(local)) = self.pools.get(client.pool) {
-                self.shared.pools.uncount_client(&local.info, &client.user);
+            if let Some(local) = self.pools.get(&client.pool) {
+                self.shared.pools.leave(&local.info, &client.user);
             }
         }
-    }
-
-    fn first_input(&mut self, key: ClientKey, input: &[u8]) {
-        let (packet, used) = match wire::first_packet(input) {
-            Ok(Some(first)) => first,
-            Ok(None) => return self.clients[key].io.keep(input, 0),
-            Err(error) => {
-                let text = error.to_string();
-                return self.refuse_client(
-                    key,
-                    SqlState::PROTOCOL_VIOLATION,
-                    &text,
-                    "This port speaks PostgreSQL's protocol, version 3.",
-                );
-            }
-        };
-        let rest = &input[used..];
-        match packet {
-            FirstPacket::Ssl => self.ssl_request(key, rest),
-            FirstPacket::Gssenc => {
-                if self.tell_client(key, b"N") && !rest.is_empty() {
-                    self.first_input(key, rest);
-                }
-            }
-            FirstPacket::Cancel(cancel_key) => self.cancel_requested(key, &cancel_key),
-            FirstPacket::Startup(parameters) => {
-                if let Some(check) = CheckRequest::read(&parameters) {
-                    return self.answer_check(key, check);
-                }
-                self.startup(key, &parameters);
-                // A client does not go on before it is asked to; if it does,
-                // what it sent belongs to the next phase.
-                if !rest.is_empty() && self.clients.contains(key) {
-                    let mut buffers = self.borrow_buffers();
-                    self.client_input(key, rest, &mut buffers.outputs);
-                    self.return_buffers(buffers);
-                }
-            }
-        }
-    }
-
-    fn ssl_request(&mut self, key: ClientKey, rest: &[u8]) {
-        let client = &mut self.clients[key];
-        let offered = self.live.tls.clone().filter(|_| client.io.tls.is_none());
-        let Some(config) = offered else {
-            if self.tell_client(key, b"N") && !rest.is_empty() {
-                self.first_input(key, rest);
-            }
-            return;
-        };
-        // Bytes sent in clear before the handshake could have been put there by
-        // anybody (CVE-2021-23214): the session would trust them.
-        if !rest.is_empty() {
-            return self.refuse_client(
-                key,
-                SqlState::PROTOCOL_VIOLATION,
-                "received unencrypted data after SSL request",
-                "This could be a bug of the client or an attempt to interfere with the connection.",
-            );
-        }
-        if !self.tell_client(key, b"S") {
-            return;
-        }
-        match Tls::new(config) {
-            Ok(tls) => self.clients[key].io.tls = Some(Box::new(tls)),
-            Err(error) => {
-                tracing::error!(%error, "TLS session not begun");
-                self.client_gone(key, "no TLS session");
-            }
-        }
-    }
-
-    fn answer_check(&mut self, key: ClientKey, check: CheckRequest) {
-        let interval_ms = u64::try_from(check.interval.as_millis()).unwrap_or(u64::MAX);
-        self.shared
-            .check_interval_ms
-            .store(interval_ms.min(CHECK_INTERVAL_MAX_MS), Ordering::Relaxed);
-        let report = self.shared.report().encode();
-        self.end_client(key, &report);
-    }
-
-    fn startup(&mut self, key: ClientKey, parameters: &StartupParameters) {
-        let live = self.live.clone();
-        let global = &live.config.global;
-        let client = &self.clients[key];
-        let is_tcp = matches!(client.address, Address::Tcp(_));
-        if global.client_tls_sslmode == SslMode::Require && client.io.tls.is_none() && is_tcp {
-            return self.refuse_client(
-                key,
-                SqlState::INVALID_AUTHORIZATION,
-                "connection is not encrypted, and TLS is required",
-                "Connect with sslmode=require or higher.",
-            );
-        }
-        let Some(user) = parameters.value("user").filter(|user| !user.is_empty()) else {
-            return self.refuse_client(
-                key,
-                SqlState::INVALID_AUTHORIZATION,
-                "no user name in the startup packet",
-                "",
-            );
-        };
-        let database = parameters
-            .value("database")
-            .filter(|name| !name.is_empty())
-            .unwrap_or(user);
-        if parameters.value("replication").is_some_and(is_true) {
-            return self.refuse_client(
-                key,
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "replication connections are not supported",
-                "Connect to PostgreSQL itself for replication.",
-            );
-        }
-        self.clients[key].user = Arc::from(user);
-        let wanted = match self.wanted_parameters(parameters) {
-            Ok(wanted) => wanted,
-            // Exporters and tools send this and that; there is nothing to follow.
-            Err(_) if database == CONSOLE => self.shared.interner.empty(),
-            Err(name) => {
-                return self.refuse_client(
-                    key,
-                    SqlState::PROTOCOL_VIOLATION,
-                    &format!("unsupported startup parameter: {name}"),
-                    &format!(
-                        "Add it to ignore_startup_parameters to drop it: ignore_startup_parameters = {}.",
-                        name.strip_prefix("options=").unwrap_or(&name)
-                    ),
-                );
-            }
-        };
-        let unrecognised: Vec<&str> = parameters
-            .pairs()
-            .map(|(name, _)| name)
-            .filter(|name| name.starts_with("_pq_."))
-            .collect();
-        if parameters.minor > 0 || !unrecognised.is_empty() {
-            let bytes = wire::negotiate_protocol_version(0, &unrecognised);
-            if !self.tell_client(key, &bytes) {
-                return;
-            }
-        }
-        let wanted = if global.application_name_add_host && database != CONSOLE {
-            self.with_host(key, &wanted)
-        } else {
-            wanted
-        };
-        let asked = Asked {
-            user: user.to_owned(),
-            database: database.to_owned(),
-            parameters: wanted,
-        };
-        if asked.database != CONSOLE && !self.count_client(key) {
-            return;
-        }
-        self.begin_proof(key, asked);
-    }
-
-    /// Takes one of max_client_conn places.
-    fn count_client(&mut self, key: ClientKey) -> bool {
-        let max = self.live.config.global.max_client_conn;
-        let counted =
-            self.shared
-                .clients
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
-                    (count < max).then_some(count + 1)
-                });
-        if counted.is_err() {
-            self.refuse_client(
-                key,
-                SqlState::TOO_MANY_CONNECTIONS,
-                &format!("no more connections allowed: all {max} clients (max_client_conn) are connected"),
-                "Raise max_client_conn, add poolers, or let the application hold fewer connections.",
-            );
-            return false;
-        }
-        self.clients[key].counted = true;
-        true
-    }
-
-    /// The values of tracked parameters in a start-up packet, or the name of a
-    /// parameter that can be neither followed nor ignored.
-    fn wanted_parameters(&self, parameters: &StartupParameters) -> Result<Parameters, String> {
-        let interner = &self.shared.interner;
-        let ignored = &self.live.config.global.ignore_startup_parameters;
-        let is_ignored = |name: &str| ignored.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let mut wanted = interner.empty();
-        for (name, value) in parameters.pairs() {
-            if matches!(name, "user" | "database" | "replication") || name.starts_with("_pq_.") {
-                continue;
-            }
-            if let Some(index) = interner.tracked().index(name.as_bytes()) {
-                wanted = interner.with(&wanted, index, value);
-            } else if name == "options" && !is_ignored("options") {
-                for (name, value) in startup_options(value).ok_or("options")? {
-                    match interner.tracked().index(name.as_bytes()) {
-                        Some(index) => wanted = interner.with(&wanted, index, &value),
-                        None if is_ignored(&name) => {}
-                        None => return Err(format!("options={name}")),
-                    }
-                }
-            } else if !is_ignored(name) {
-                return Err(name.to_owned());
-            }
-        }
-        Ok(wanted)
-    }
-
-    /// The client's address after its application_name, where people look for it.
-    fn with_host(&self, key: ClientKey, wanted: &Parameters) -> Parameters {
-        let interner = &self.shared.interner;
-        let Some(index) = interner.tracked().index(b"application_name") else {
-            return wanted.clone();
-        };
-        let name = wanted.value(index).unwrap_or("app");
-        let address = self.clients[key].address;
-        interner.with(wanted, index, &format!("{name} - {address}"))
-    }
-
-    fn begin_proof(&mut self, key: ClientKey, asked: Asked) {
-        let live = self.live.clone();
-        let config = &live.config;
-        let auth_type = config.global.auth_type;
-        let secret = config.userlist.secret(&asked.user);
-        if auth_type == AuthType::Trust && !config.userlist.contains(&asked.user) {
-            let user = asked.user;
-            self.counters.auth_failures += 1;
-            return self.refuse_client(
-                key,
-                SqlState::INVALID_AUTHORIZATION,
-                &format!("no such user: {user}"),
-                "With auth_type = trust users must still be listed in auth_file.",
-            );
-        }
-        match login::begin(auth_type, secret, &random()) {
-            Begin::Accepted => self.authenticated(key, asked),
-            Begin::Ask(bytes, proof) => {
-                if self.tell_client(key, &bytes) {
-                    self.clients[key].phase = Phase::Proving(Box::new(Proving {
-                        asked,
-                        proof,
-                        pending: None,
-                    }));
-                }
-            }
-        }
-    }
-
-    fn proving_input(&mut self, key: ClientKey, input: &[u8]) {
-        let head = match wire::header(input) {
-            Ok(Some(head)) => head,
-            Ok(None) => return self.clients[key].io.keep(input, 0),
-            Err(error) => {
-                let text = error.to_string();
-                return self.refuse_client(key, SqlState::PROTOCOL_VIOLATION, &text, "");
-            }
-        };
-        if head.kind == frontend::TERMINATE {
-            return self.client_gone(key, "client closed the connection");
-        }
-        if head.kind != frontend::PASSWORD || head.total > login::MESSAGE_LENGTH_MAX {
-            let text = format!(
-                "expected a password message of at most {} bytes, got type {:?} with {} bytes",
-                login::MESSAGE_LENGTH_MAX,
-                char::from(head.kind),
-                head.total
-            );
-            return self.refuse_client(key, SqlState::PROTOCOL_VIOLATION, &text, "");
-        }
-        if input.len() < head.total {
-            return self.clients[key].io.keep(input, 0);
-        }
-        let (message, rest) = input.split_at(head.total);
-        if !rest.is_empty() {
-            self.clients[key].io.keep(rest, 0);
-        }
-        self.judge(key, &message[5..], None);
-        // What came behind it belongs to the session that has just begun.
-        self.resume_client(key);
-    }
-
-    /// A verifier has been derived for a client that waits for it.
-    pub(super) fn verifier_derived(&mut self, client: ClientRef, verifier: &Verifier) {
-        let Some(Client {
-            phase: Phase::Proving(proving),
-            ..
-        }) = self.client_of(client)
-        else {
-            return;
-        };
-        if let Some(answer) = proving.pending.take() {
-            self.judge(client.key, &answer, Some(verifier));
-            self.resume_client(client.key);
-        }
-    }
-
-    fn judge(&mut self, key: ClientKey, answer: &[u8], derived: Option<&Verifier>) {
-        let live = self.live.clone();
-        let shared = self.shared.clone();
-        let Phase::Proving(proving) = &mut self.clients[key].phase else {
-            return;
-        };
-        let user = proving.asked.user.clone();
-        let secret = live.config.userlist.secret(&user);
-        let iterations = live.config.global.scram_iterations;
-        let known = match secret {
-            Some(Secret::Plain(password)) => shared.secrets.verifier(&user, password),
-            Some(Secret::Scram(_)) => None,
-            // Fails at the end of the exchange, as a wrong password does.
-            Some(Secret::Md5(_)) | None => Some(Arc::new(Verifier::mock(
-                &shared.mock_secret,
-                &user,
-                iterations,
-            ))),
-        };
-        let verifier = derived.or(known.as_deref());
-        match proving.proof.answer(answer, &user, secret, verifier) {
-            Verdict::Continue(bytes) => {
-                self.tell_client(key, &bytes);
-            }
-            Verdict::NeedsVerifier => {
-                // The known password under a salt of ours; or, where only the
-                // verifier is known, the password just sent under its salt.
-                let (password, salt, iterations) = match secret {
-                    Some(Secret::Plain(password)) => (password.clone(), None, iterations),
-                    Some(Secret::Scram(stored)) => {
-                        let sent = wire::cstr(answer).map(|(sent, _)| sent);
-                        let sent = String::from_utf8_lossy(sent.unwrap_or_default());
-                        (
-                            sent.into_owned(),
-                            Some(stored.salt.clone()),
-                            stored.iterations,
-                        )
-                    }
-                    Some(Secret::Md5(_)) | None => return,
-                };
-                proving.pending = Some(answer.to_vec());
-                let job = Job::Verifier {
-                    client: self.client_ref(key),
-                    user,
-                    password: Password(password),
-                    salt,
-                    iterations,
-                };
-                if !shared.work(job) {
-                    self.refuse_client(
-                        key,
-                        SqlState::TOO_MANY_CONNECTIONS,
-                        "too many logins at once",
-                        "Try again in a moment.",
-                    );
-                }
-            }
-            Verdict::Accepted { last, keys } => {
-                self.reveal(&user, secret, keys);
-                if self.tell_client(key, &last) {
-                    let phase = std::mem::replace(&mut self.clients[key].phase, Phase::First);
-                    if let Phase::Proving(proving) = phase {
-                        self.authenticated(key, proving.asked);
-                    }
-                }
-            }
-            Verdict::Refused(reason) => {
-                let address = self.clients[key].address;
-                tracing::info!(client = %address, user = user.as_str(), reason, "authentication failed");
-                self.counters.auth_failures += 1;
-                self.refuse_client(
-                    key,
-                    SqlState::INVALID_PASSWORD,
-                    &format!("password authentication failed for user \"{user}\""),
-                    "",
-                );
-            }
-        }
-    }
-
-    /// Keys that a client's proof revealed log in to a PostgreSQL that stores
-    /// the same verifier.
-    fn reveal(&self, user: &str, secret: Option<&Secret>, keys: Option<Keys>) {
-        if let (Some(Secret::Scram(verifier)), Some(keys)) = (secret, keys) {
-            self.shared.secrets.add_revealed(user, verifier, keys);
-        }
-    }
-
-    fn authenticated(&mut self, key: ClientKey, asked: Asked) {
-        if asked.database == CONSOLE {
-            return self.console_login(key, &asked.user, asked.parameters);
-        }
-        let live = self.live.clone();
-        let Some(info) = self
-            .shared
-            .pools
-            .find(&live.config, &asked.database, &asked.user)
-        else {
-            return self.refuse_client(
-                key,
-                SqlState::INVALID_CATALOG_NAME,
-                &format!("no such database: {}", asked.database),
-                "The section [databases] of the pooler's configuration names those it serves.",
-            );
-        };
-        if let Err((what, max)) = self.shared.pools.count_client(&info, &asked.user) {
-            return self.refuse_client(
-                key,
-                SqlState::TOO_MANY_CONNECTIONS,
-                &format!("no more connections allowed: all {max} clients ({what}) are connected"),
-                "",
-            );
-        }
-        self.local_pool(&info);
-        let client = &mut self.clients[key];
-        client.pool = info.id;
-        if info.known().is_some() {
-            return self.welcome(key, &info, &asked);
-        }
-        client.phase = Phase::AwaitingWelcome(Box::new(asked));
-        client.request_at = self.now;
-        let now = self.now;
-        match self.pool(info.id).pool.request(key, now) {
-            Request::Granted(server) => {
-                // A server that is idle has said what it is.
-                self.server_free(server);
-                self.welcome_waiting(key);
-            }
-            Request::Queued => {
-                self.clients[key].waiting = true;
-                self.step_pool(info.id);
-            }
-        }
-    }
-
-    /// A server has said what it is, or the client's turn in the queue came.
-    pub(super) fn welcome_waiting(&mut self, key: ClientKey) {
-        let client = &mut self.clients[key];
-        client.waiting = false;
-        let phase = std::mem::replace(&mut client.phase, Phase::First);
-        let info = self.pools[client.pool]
-            .as_ref()
-            .expect("a client that waits has a pool here")
-            .info
-            .clone();
-        if let Phase::AwaitingWelcome(asked) = phase {
-            self.welcome(key, &info, &asked);
-            self.resume_client(key);
-        }
-    }
-
-    /// Completes a login.
-    fn welcome(&mut self, key: ClientKey, info: &PoolInfo, asked: &Asked) {
-        let known = info.known().expect("asked for before");
-        let interner = &self.shared.interner;
-        let parameters = interner.over(&known.parameters, &asked.parameters);
-        let mut bytes = wire::authentication_ok();
-        for (name, value) in &known.welcome.parameters {
-            let tracked = interner.tracked().index(name.as_bytes());
-            let value = tracked
-                .and_then(|index| parameters.value(index))
-                .unwrap_or(value);
-            bytes.extend(wire::parameter_status(name, value));
-        }
-        let cancel_key = self
-            .shared
-            .new_cancel_key(self.client_ref(key), self.live.config.global.peer_id);
-        bytes.extend(wire::backend_key_data(&cancel_key));
-        bytes.extend(wire::ready_for_query(b'I'));
-        self.pool(info.id).counters.logins += 1;
-        let client = &mut self.clients[key];
-        client.session = ClientSession::new(parameters);
-        client.cancel_key = Some(cancel_key);
-        client.phase = Phase::Session;
-        client.request_at = self.now;
-        let (address, tls) = (client.address, client.io.tls.as_ref());
-        if self.live.config.global.log_connections {
-            let tls = tls.map_or("no", |tls| tls.protocol());
-            tracing::info!(client = %address, user = asked.user.as_str(), database = asked.database.as_str(), tls, "client logged in");
-        }
-        self.tell_client(key, &bytes);
     }
 
     /// Ends a client that is at a boundary: nothing of it is under way.
@@ -865,73 +362,5 @@ impl EventLoop {
             "Reconnect: another pooler serves.",
         );
         self.end_client(key, &bytes);
-    }
-
-    fn cancel_requested(&mut self, key: ClientKey, cancel_key: &CancelKey) {
-        self.clients[key].phase = Phase::Requester;
-        let requester = self.client_ref(key);
-        self.route_cancel(cancel_key, requester);
-    }
-}
-
-/// `-c name=value` and `--name=value` of the start-up parameter `options`;
-/// `None` if there is anything else in it.
-fn startup_options(text: &str) -> Option<Vec<(String, String)>> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut chars = text.chars();
-    // A backslash keeps the next character, a blank above all.
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => word.push(chars.next()?),
-            c if c.is_ascii_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => word.push(c),
-        }
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    let mut pairs = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        let pair = if word == "-c" {
-            words.next()?
-        } else {
-            let pair = word
-                .strip_prefix("--")
-                .or_else(|| word.strip_prefix("-c"))?;
-            pair.to_owned()
-        };
-        let (name, value) = pair.split_once('=')?;
-        pairs.push((name.replace('-', "_"), value.to_owned()));
-    }
-    Some(pairs)
-}
-
-fn is_true(value: &str) -> bool {
-    !matches!(
-        value.to_ascii_lowercase().as_str(),
-        "" | "false" | "off" | "no" | "0"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::startup_options;
-
-    #[test]
-    fn options_are_read_as_postgresql_reads_them() {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(
-            startup_options("-c TimeZone=UTC  --DateStyle=ISO\\ x"),
-            Some(vec![pair("TimeZone", "UTC"), pair("DateStyle", "ISO x")])
-        );
-        assert_eq!(startup_options("-B 3"), None);
-        assert_eq!(startup_options("-c"), None);
-        assert_eq!(startup_options(""), Some(vec![]));
     }
 }

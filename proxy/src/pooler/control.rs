@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     console::{Formats, Statement, execute},
     pools::PauseError,
-    shared::{ClientRef, Mail, Shared},
+    shared::{ClientRef, Mail, Shared, lock},
     snapshot::LoopSnapshot,
     stats::Stats,
     tls,
@@ -54,6 +54,9 @@ pub(super) enum Request {
     Portal(Statement, Formats),
 }
 
+/// How often pools that nobody uses are looked for.
+const FORGET_PAUSE: Duration = Duration::from_secs(1);
+
 /// How a wait for servers to be released ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Released {
@@ -63,8 +66,8 @@ pub(super) enum Released {
     Resumed,
 }
 
-/// How the process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the process ends; the later, the harder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ending {
     /// Sessions are closed at their boundaries, spread over drain_timeout.
     Drain,
@@ -72,6 +75,32 @@ pub(super) enum Ending {
     Soon,
     /// At once.
     Now,
+}
+
+/// The end that the process has been told to make.
+#[derive(Debug, Default)]
+struct Ordered(Mutex<Option<Ending>>);
+
+impl Ordered {
+    /// Says whether that is harder than what was ordered before: otherwise there
+    /// is nothing to do.
+    fn order(&self, ending: Ending) -> bool {
+        let mut ordered = lock(&self.0);
+        let harder = *ordered < Some(ending);
+        if harder {
+            *ordered = Some(ending);
+        }
+        harder
+    }
+
+    /// Does what `ending` asks for, unless a harder one was ordered meanwhile: no
+    /// later order may be softened.
+    fn carry_out(&self, ending: Ending, act: impl FnOnce()) {
+        let ordered = lock(&self.0);
+        if *ordered == Some(ending) {
+            act();
+        }
+    }
 }
 
 /// The process's steering: one per process, shared by HTTP, console and signals.
@@ -87,6 +116,7 @@ pub(super) struct Control {
     telemetry: Weak<Telemetry>,
     /// One reload at a time.
     reloading: Mutex<()>,
+    ordered: Ordered,
 }
 
 impl Control {
@@ -98,6 +128,7 @@ impl Control {
             commands: AtomicU64::new(0),
             telemetry,
             reloading: Mutex::new(()),
+            ordered: Ordered::default(),
         }
     }
 
@@ -262,10 +293,18 @@ impl Control {
 
     /// Replaces the servers of one database or all, each when it is free.
     pub(super) fn reconnect(&self, database: Option<&str>) {
-        let database: Option<Arc<str>> = database.map(Arc::from);
-        self.shared.tell_all(|| Mail::Reconnect {
-            database: database.clone(),
-        });
+        self.shared.pools.reconnect(database);
+        self.shared.tell_all(|| Mail::Reconfigured);
+    }
+
+    /// Forgets pools of databases without an entry of their own that nobody has
+    /// used for autodb_idle_timeout.
+    pub(super) async fn forget_unused_pools(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FORGET_PAUSE).await;
+            let longest = self.shared.live().config.global.autodb_idle_timeout;
+            self.shared.pools.forget_unused(longest, self.shared.now());
+        }
     }
 
     /// Ends the client with this id; says whether there is one.
@@ -280,17 +319,19 @@ impl Control {
         false
     }
 
-    /// Begins the end of the process; the loops return when it is done.
+    /// Begins the end of the process, unless one as hard has begun; the loops
+    /// return when it is done.
     pub(super) async fn end(&self, ending: Ending) {
+        if !self.ordered.order(ending) {
+            return;
+        }
         let shared = &self.shared;
         if ending == Ending::Now {
             tracing::info!("stopping at once");
             shared.tell_all(|| Mail::Stop);
             return;
         }
-        if shared.draining.swap(true, Ordering::SeqCst) && ending == Ending::Drain {
-            return;
-        }
+        shared.draining.store(true, Ordering::SeqCst);
         let timeout = shared.live().config.global.drain_timeout;
         tracing::info!(
             timeout_s = timeout.as_secs(),
@@ -311,8 +352,10 @@ impl Control {
             // Everybody's moment has come.
             Ending::Soon | Ending::Now => Duration::ZERO,
         };
-        shared.listening.store(false, Ordering::SeqCst);
-        shared.tell_all(|| Mail::Drain { from, spread, end });
+        self.ordered.carry_out(ending, || {
+            shared.listening.store(false, Ordering::SeqCst);
+            shared.tell_all(|| Mail::Drain { from, spread, end });
+        });
     }
 
     /// Two check intervals and a second; without checks, 2 s.
@@ -330,4 +373,23 @@ impl Control {
 /// Every problem found.
 pub(super) fn load(file: &std::path::Path) -> Result<config::PoolerConfig, Vec<Problem>> {
     config::load(file, &mut |path| std::fs::read_to_string(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_harder_end_wins_whichever_was_ordered_first() {
+        let ordered = Ordered::default();
+        assert!(ordered.order(Ending::Drain));
+        assert!(!ordered.order(Ending::Drain));
+        assert!(ordered.order(Ending::Soon), "before the drain is told");
+        ordered.carry_out(Ending::Drain, || panic!("softer than what was ordered"));
+        let mut told = false;
+        ordered.carry_out(Ending::Soon, || told = true);
+        assert!(told);
+        assert!(ordered.order(Ending::Now));
+        assert!(!ordered.order(Ending::Soon));
+    }
 }

@@ -21,6 +21,7 @@ use proxy_core::{
     pool::{ClientKey, LOOK_AGAIN, Moment, Pool, ServerKey, Step, Thread},
     session::{Output, Rules},
 };
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
@@ -83,11 +84,7 @@ pub(super) struct LocalPool {
     pub(super) info: Arc<PoolInfo>,
     pub(super) settings: Arc<Settings>,
     pub(super) pool: Pool,
-    /// When to ask the pool again for its next step.
-    pub(super) step_at: Option<Moment>,
     pub(super) counters: PoolCounters,
-    /// Why a server could not be opened last, for those who wait in vain.
-    pub(super) last_failure: Option<String>,
 }
 
 /// Buffers lent to whoever has its turn.
@@ -124,7 +121,10 @@ pub(super) struct EventLoop {
     pub(super) clients: Slab<Client>,
     pub(super) servers: Slab<Server>,
     pub(super) cancels: Slab<CancelRequest>,
-    pub(super) pools: Vec<Option<LocalPool>>,
+    /// This loop's parts of pools, by the pools' ids.
+    pub(super) pools: FxHashMap<usize, LocalPool>,
+    /// When to ask which pool again for its next step.
+    pub(super) steps: FxHashMap<usize, Moment>,
     turns: VecDeque<Turn>,
     #[allow(
         clippy::vec_box,
@@ -173,7 +173,8 @@ impl EventLoop {
             clients: Slab::new(),
             servers: Slab::new(),
             cancels: Slab::new(),
-            pools: Vec::new(),
+            pools: FxHashMap::default(),
+            steps: FxHashMap::default(),
             turns: VecDeque::new(),
             spare_buffers: Vec::new(),
             counters: LoopCounters::default(),
@@ -220,11 +221,7 @@ impl EventLoop {
         if !self.turns.is_empty() {
             return Duration::ZERO;
         }
-        let steps = self
-            .pools
-            .iter()
-            .flatten()
-            .filter_map(|local| local.step_at);
+        let steps = self.steps.values().copied();
         let next = steps
             .chain(self.accept_at)
             .chain([self.janitor_at])
@@ -396,7 +393,7 @@ impl EventLoop {
             Mail::Evict { pool } => self.evicted(pool),
             Mail::Verifier { client, verifier } => self.verifier_derived(client, &verifier),
             Mail::Keys { server, keys } => self.keys_derived(server, &keys),
-            Mail::Resolved { server, addresses } => self.resolved(server, addresses),
+            Mail::Resolved { opening, addresses } => self.resolved(opening, addresses),
             Mail::Cancel { client, requester } => self.cancel_client(client, requester),
             Mail::CancelDone { requester } => self.cancel_done(requester),
             Mail::Snapshot { detail, reply } => {
@@ -415,7 +412,6 @@ impl EventLoop {
             } => self.peer_resolved(requester, address, request),
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
-            Mail::Reconnect { database } => self.reconnect(database.as_deref()),
             Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),
             Mail::Stop => self.stopped = true,
         }
@@ -423,25 +419,24 @@ impl EventLoop {
 
     /// This loop's part of the pool `info`.
     pub(super) fn local_pool(&mut self, info: &Arc<PoolInfo>) -> &mut LocalPool {
-        if self.pools.len() <= info.id {
-            self.pools.resize_with(info.id + 1, || None);
-        }
         let round_robin = self.live.config.global.server_round_robin;
         let thread = self.thread;
-        self.pools[info.id].get_or_insert_with(|| LocalPool {
+        self.pools.entry(info.id).or_insert_with(|| LocalPool {
             info: info.clone(),
             settings: info.settings(),
             pool: Pool::new(thread, info.shared.clone(), round_robin),
-            step_at: None,
             counters: PoolCounters::default(),
-            last_failure: None,
         })
     }
 
     pub(super) fn pool(&mut self, id: usize) -> &mut LocalPool {
-        self.pools[id]
-            .as_mut()
+        self.pools
+            .get_mut(&id)
             .expect("a pool with clients or servers here has a part here")
+    }
+
+    pub(super) fn pool_ids(&self) -> Vec<usize> {
+        self.pools.keys().copied().collect()
     }
 
     pub(super) fn rules<'a>(shared: &'a Shared, local: &LocalPool) -> Rules<'a> {
@@ -449,7 +444,7 @@ impl EventLoop {
             mode: local.settings.pool.pool_mode,
             registry: &shared.registry,
             interner: &shared.interner,
-            scope: local.info.id as u32,
+            scope: local.info.id as u64,
             follow_statements: local.settings.follow_statements(),
         }
     }
@@ -458,26 +453,26 @@ impl EventLoop {
     pub(super) fn step_pool(&mut self, id: usize) {
         loop {
             let now = self.now;
-            let local = self.pool(id);
-            local.step_at = None;
-            match local.pool.next_step(now) {
+            self.steps.remove(&id);
+            match self.pool(id).pool.next_step(now) {
                 Step::Open => self.open_server(id),
                 Step::Ask(thread) => {
                     let from = self.thread;
                     self.shared.tell(thread, Mail::Ask { pool: id, from });
                     // Should it be too late there, ask again soon.
-                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    self.steps.insert(id, now + LOOK_AGAIN);
                     return;
                 }
                 Step::Evict => {
                     // One at a time: its place is free when PostgreSQL has
                     // closed it, and then that is told or seen.
                     self.evict_idle(id);
-                    self.pool(id).step_at = Some(now + LOOK_AGAIN);
+                    self.steps.insert(id, now + LOOK_AGAIN);
                     return;
                 }
+                Step::Refuse => self.refuse_waiters(id),
                 Step::WaitUntil(moment) => {
-                    self.pool(id).step_at = Some(moment);
+                    self.steps.insert(id, moment);
                     return;
                 }
                 Step::Wait => return,
@@ -492,14 +487,13 @@ impl EventLoop {
                 self.accept(index);
             }
         }
-        for id in 0..self.pools.len() {
-            let due = self.pools[id]
-                .as_ref()
-                .and_then(|local| local.step_at)
-                .is_some_and(|moment| moment <= self.now);
-            if due {
-                self.step_pool(id);
-            }
+        let due = self.steps.iter();
+        let due: Vec<usize> = due
+            .filter(|(_, moment)| **moment <= self.now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.step_pool(id);
         }
     }
 }

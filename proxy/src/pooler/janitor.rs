@@ -12,7 +12,6 @@ use super::{
     client::{LINGER, Phase},
     event_loop::EventLoop,
     link::is_at_boundary,
-    pools::Settings,
 };
 
 /// A drain under way: sessions are closed at their boundaries, each from a
@@ -43,33 +42,26 @@ impl EventLoop {
         self.expire_servers();
         self.expire_cancels();
         self.trim_pools();
+        self.drop_forgotten_pools();
         self.drain_clients();
     }
 
     fn expire_waiters(&mut self) {
-        for id in 0..self.pools.len() {
-            let Some(local) = &mut self.pools[id] else {
-                continue;
-            };
+        for id in self.pool_ids() {
+            let local = self.pool(id);
             let longest = local.settings.pool.query_wait_timeout;
             if longest.is_zero() {
                 continue;
             }
-            while let Some(local) = &mut self.pools[id]
-                && let Some(key) = local.pool.expired(Some(longest), self.now)
-            {
-                let reason = local.last_failure.clone();
+            let now = self.now;
+            while let Some(key) = self.pool(id).pool.expired(Some(longest), now) {
+                let failure = self.pool(id).info.failure();
+                let reason = failure.map_or("all are in use".to_owned(), |it| it.reason);
                 self.clients[key].waiting = false;
-                let text = match reason {
-                    Some(reason) => format!(
-                        "no server within {} s (query_wait_timeout): {reason}",
-                        longest.as_secs_f64()
-                    ),
-                    None => format!(
-                        "no server within {} s (query_wait_timeout): all are in use",
-                        longest.as_secs_f64()
-                    ),
-                };
+                let text = format!(
+                    "no server within {} s (query_wait_timeout): {reason}",
+                    longest.as_secs_f64()
+                );
                 self.refuse_client(
                     key,
                     SqlState::TOO_MANY_CONNECTIONS,
@@ -104,7 +96,7 @@ impl EventLoop {
 
     fn session_late(&self, key: ClientKey) -> Option<Late> {
         let client = &self.clients[key];
-        let settings = &self.pools[client.pool].as_ref()?.settings;
+        let settings = &self.pools.get(&client.pool)?.settings;
         let limits = &settings.pool;
         let over = |longest: Duration, since: Moment| {
             !longest.is_zero() && self.now.since(since) >= longest
@@ -134,10 +126,10 @@ impl EventLoop {
     fn end_late_client(&mut self, key: ClientKey, late: Late) {
         let (code, text) = match late {
             Late::Ended => return self.client_gone(key, "told to go"),
-            Late::Login => (
-                SqlState::CANNOT_CONNECT_NOW,
-                "login took longer than client_login_timeout",
-            ),
+            Late::Login => {
+                let text = self.login_took_too_long(key);
+                return self.refuse_client(key, SqlState::CANNOT_CONNECT_NOW, &text, "");
+            }
             Late::Idle => (
                 SqlState::IDLE_SESSION_TIMEOUT,
                 "session was idle for longer than client_idle_timeout",
@@ -160,6 +152,20 @@ impl EventLoop {
             ),
         };
         self.refuse_client(key, code, text, "");
+    }
+
+    /// With the reason, if it waited for a server.
+    fn login_took_too_long(&self, key: ClientKey) -> String {
+        let mut text = String::from("login took longer than client_login_timeout");
+        let client = &self.clients[key];
+        if client.waiting
+            && let Some(local) = self.pools.get(&client.pool)
+            && let Some(failure) = local.info.failure()
+        {
+            text.push_str(": ");
+            text.push_str(&failure.reason);
+        }
+        text
     }
 
     fn expire_servers(&mut self) {
@@ -207,37 +213,47 @@ impl EventLoop {
     /// `min_pool_size` asks for.
     fn trim_pools(&mut self) {
         let idle_max = self.live.config.global.server_idle_timeout;
-        for id in 0..self.pools.len() {
-            let Some(local) = &self.pools[id] else {
-                continue;
-            };
+        for id in self.pool_ids() {
+            let local = &self.pools[&id];
             let lifetime = local.settings.pool.server_lifetime;
+            let forgotten = local.info.is_forgotten();
             let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
             let aged = idle.into_iter().find(|&key| {
                 let server = &self.servers[key];
-                server.close_when_free || self.now.since(server.opened_at) >= lifetime
+                server.close_when_free || forgotten || self.now.since(server.opened_at) >= lifetime
             });
             if let Some(key) = aged {
                 // One at a time: a pool must not be emptied at once.
                 self.close_server(key, "its lifetime is over");
             }
             if !idle_max.is_zero()
-                && let Some(local) = &self.pools[id]
-                && let Some(key) = local.pool.idle_too_long(idle_max, self.now)
+                && let Some(key) = self.pools[&id].pool.idle_too_long(idle_max, self.now)
             {
                 self.close_server(key, "it was idle for server_idle_timeout");
             }
-            if self.drain.is_none() && self.pools[id].as_ref().is_some_and(|l| l.step_at.is_none())
-            {
+            if self.drain.is_none() && !self.steps.contains_key(&id) {
                 self.step_pool(id);
             }
         }
     }
 
+    /// Lets go of pools that the process has forgotten.
+    fn drop_forgotten_pools(&mut self) {
+        self.pools.retain(|_, local| {
+            let info = &local.info;
+            !info.is_forgotten() || info.shared.open() > 0
+        });
+        self.steps.retain(|id, _| self.pools.contains_key(id));
+    }
+
     /// Ends sessions at their boundaries, and what is left at the drain's end.
     pub(super) fn begin_drain(&mut self, drain: Drain) {
         self.stop_listening();
-        self.drain = Some(drain);
+        // A harder drain leaves no more time than the one under way.
+        let end = self
+            .drain
+            .map_or(drain.end, |earlier| earlier.end.min(drain.end));
+        self.drain = Some(Drain { end, ..drain });
     }
 
     fn drain_clients(&mut self) {
@@ -277,7 +293,8 @@ impl EventLoop {
         // Servers count against limits that loops share, and other loops may
         // have transactions to finish: their places are given back first.
         let done = self.clients.is_empty() && self.servers.is_empty();
-        self.stopped = done || self.now >= drain.end + LINGER;
+        // It may have been told to stop at once.
+        self.stopped |= done || self.now >= drain.end + LINGER;
     }
 
     /// At a transaction's end: whether the client's moment to go has come.
@@ -298,11 +315,11 @@ impl EventLoop {
 
     /// Closes idle servers of the pools that `chosen` picks.
     pub(super) fn close_idle_servers(&mut self, chosen: impl Fn(usize) -> bool) {
-        for id in 0..self.pools.len() {
-            let Some(local) = self.pools[id].as_ref().filter(|_| chosen(id)) else {
+        for id in self.pool_ids() {
+            if !chosen(id) {
                 continue;
-            };
-            let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
+            }
+            let idle: Vec<ServerKey> = self.pools[&id].pool.idle().map(|(key, _)| key).collect();
             for key in idle {
                 self.close_server(key, "pool closed");
             }
@@ -311,11 +328,8 @@ impl EventLoop {
 
     /// Pools were paused or resumed.
     pub(super) fn pools_changed(&mut self) {
-        for id in 0..self.pools.len() {
-            let Some(local) = &self.pools[id] else {
-                continue;
-            };
-            if local.info.shared.is_paused() {
+        for id in self.pool_ids() {
+            if self.pools[&id].info.shared.is_paused() {
                 self.close_idle_servers(|other| other == id);
                 continue;
             }
@@ -326,47 +340,36 @@ impl EventLoop {
         }
     }
 
-    /// Closes servers of one database, or all, each when it is free.
-    pub(super) fn reconnect(&mut self, database: Option<&str>) {
-        for id in 0..self.pools.len() {
-            let chosen = self.pools[id]
-                .as_ref()
-                .is_some_and(|local| database.is_none_or(|name| name == local.info.database));
-            if chosen {
-                self.replace_servers(id);
-            }
-        }
-    }
-
-    /// Closes the pool's servers, each when it is free; others take their place.
+    /// Closes the pool's stale servers, each when it is free; others take their place.
     fn replace_servers(&mut self, id: usize) {
-        let mut lent = Vec::new();
-        for (key, server) in &mut self.servers {
-            if server.pool == id {
-                server.close_when_free = true;
-                lent.extend(server.client.map(|_| key));
-            }
+        let servers = self.servers.iter();
+        let servers = servers.filter(|(_, server)| server.pool == id);
+        let keys: Vec<ServerKey> = servers.map(|(key, _)| key).collect();
+        for &key in &keys {
+            self.mark_if_stale(key);
         }
-        // With server_fast_close some of them are free already.
-        for key in lent {
+        // With server_fast_close some of those that are lent are free already.
+        for key in keys {
             self.release_if_free(key);
         }
-        self.close_idle_servers(|other| other == id);
+        let idle = self.pools[&id].pool.idle();
+        let stale = idle.filter(|&(key, _)| self.servers[key].close_when_free);
+        let stale: Vec<ServerKey> = stale.map(|(key, _)| key).collect();
+        for key in stale {
+            self.close_server(key, "it is to be replaced");
+        }
         self.step_pool(id);
     }
 
     /// Another configuration is in force.
     pub(super) fn reconfigured(&mut self) {
         self.live = self.shared.live();
-        for id in 0..self.pools.len() {
-            let Some(local) = &mut self.pools[id] else {
-                continue;
-            };
-            local
-                .pool
-                .set_round_robin(self.live.config.global.server_round_robin);
+        let round_robin = self.live.config.global.server_round_robin;
+        for id in self.pool_ids() {
+            let local = self.pool(id);
+            local.pool.set_round_robin(round_robin);
             let settings = local.info.settings();
-            let stale = is_stale(&local.settings, &settings);
+            let stale = local.settings.generation < settings.generation;
             local.settings = settings;
             if stale {
                 self.replace_servers(id);
@@ -375,18 +378,6 @@ impl EventLoop {
             }
         }
     }
-}
-
-/// Whether servers opened under `old` do not fit `new`.
-fn is_stale(old: &Settings, new: &Settings) -> bool {
-    old.host != new.host
-        || old.port != new.port
-        || old.dbname != new.dbname
-        || old.server_user != new.server_user
-        || old.secret != new.secret
-        || old.startup != new.startup
-        || old.connect_query != new.connect_query
-        || old.max_prepared_statements != new.max_prepared_statements
 }
 
 /// Which limit of time a client has passed.

@@ -89,8 +89,9 @@ impl EventLoop {
     ) -> Option<usize> {
         let client = &mut self.clients[key];
         let server = &mut self.servers[server_key];
-        let local = self.pools[client.pool]
-            .as_mut()
+        let local = self
+            .pools
+            .get_mut(&client.pool)
             .expect("a client has a pool");
         let rules = Self::rules(&self.shared, local);
         outputs.to_server.clear();
@@ -178,8 +179,9 @@ impl EventLoop {
         client.server = Some(server_key);
         server.client = Some(key);
         server.query_at = self.now;
-        let local = self.pools[client.pool]
-            .as_mut()
+        let local = self
+            .pools
+            .get_mut(&client.pool)
             .expect("a client has a pool");
         let waited = self.now.since(client.request_at);
         local.counters.assignments += 1;
@@ -251,8 +253,8 @@ impl EventLoop {
             // As PgBouncer does: a table of settings that is not there must not
             // keep everybody out.
             Setup::Connect => {
-                let pool = &self.pools[self.servers[server_key].pool];
-                let info = &pool.as_ref().expect("a server has a pool").info;
+                let pool = self.pools.get(&self.servers[server_key].pool);
+                let info = &pool.expect("a server has a pool").info;
                 tracing::warn!(
                     database = info.database.as_str(),
                     user = info.user.as_str(),
@@ -288,8 +290,9 @@ impl EventLoop {
         outputs: &mut Outputs,
     ) {
         let server = &mut self.servers[server_key];
-        let local = self.pools[server.pool]
-            .as_mut()
+        let local = self
+            .pools
+            .get_mut(&server.pool)
             .expect("a server has a pool");
         let rules = Self::rules(&self.shared, local);
         // Of a query of ours the client hears nothing.
@@ -357,7 +360,7 @@ impl EventLoop {
         let (code, text) = match fault {
             ServerFault::TransactionBlock => (SqlState::FEATURE_NOT_SUPPORTED, fault.to_string()),
             _ => {
-                let pool = &self.pools[server.pool].as_ref().expect("a pool").info;
+                let pool = &self.pools.get(&server.pool).expect("a pool").info;
                 tracing::error!(%fault, database = pool.database.as_str(), user = pool.user.as_str(), "server closed");
                 (SqlState::PROTOCOL_VIOLATION, fault.to_string())
             }
@@ -375,8 +378,9 @@ impl EventLoop {
         let Some(server) = self.servers.get(server_key) else {
             return;
         };
-        let mode = self.pools[server.pool]
-            .as_ref()
+        let mode = self
+            .pools
+            .get(&server.pool)
             .expect("a server has a pool")
             .settings
             .pool
@@ -428,9 +432,7 @@ impl EventLoop {
         server.orphaned = false;
         server.used_at = now;
         server.session.end_checkout();
-        let local = self.pools[server.pool]
-            .as_ref()
-            .expect("a server has a pool");
+        let local = self.pools.get(&server.pool).expect("a server has a pool");
         let settings = local.settings.clone();
         if let Some(key) = client_key {
             self.clients[key].server = None;
@@ -543,7 +545,7 @@ impl EventLoop {
 
     /// Another loop would like an idle server.
     pub(super) fn asked_for_server(&mut self, id: usize, from: usize) {
-        let Some(Some(local)) = self.pools.get_mut(id) else {
+        let Some(local) = self.pools.get_mut(&id) else {
             return;
         };
         if let Some(server_key) = local.pool.asked() {

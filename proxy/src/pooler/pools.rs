@@ -1,9 +1,16 @@
 //! The process's pools: one for each database and user that met.
 
+mod info;
+mod settings;
+mod table;
+
+pub(super) use info::{Failure, Known, PoolInfo};
+pub(super) use settings::Settings;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -11,91 +18,15 @@ use std::{
 
 use proxy_core::{
     config::{
-        Database, PoolMode, PoolerConfig, Secret,
-        pooler::{CONSOLE, PoolSettings},
+        PoolerConfig,
+        pooler::{CONSOLE, Via},
     },
-    login::server::Welcome,
-    parameters::Parameters,
-    pool::{self, Budget, Limits},
+    pool::{self, Budget, Moment},
+    wire::SqlState,
 };
 
 use super::shared::lock;
-
-/// What a pool connects to and how its clients are treated; replaced by a reload.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) pool: PoolSettings,
-    /// A name, an address, or the directory of a Unix socket.
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// Name of the database on the server.
-    pub(super) dbname: String,
-    /// User on the server.
-    pub(super) server_user: String,
-    pub(super) secret: Option<Secret>,
-    pub(super) connect_query: Option<String>,
-    /// Start-up parameters that the database's entry asks for.
-    pub(super) startup: Vec<(&'static str, String)>,
-    pub(super) reset_query: String,
-    pub(super) reset_always: bool,
-    /// `None` for no check.
-    pub(super) check_query: Option<String>,
-    pub(super) check_delay: Duration,
-    pub(super) max_prepared_statements: usize,
-}
-
-impl Settings {
-    /// What holds for clients of `user` in `database`; `None` if no entry
-    /// serves that database any more.
-    pub(super) fn new(config: &PoolerConfig, database: &str, user: &str) -> Option<Self> {
-        let (entry, _) = config.database(database)?;
-        let server_user = entry.user.clone().unwrap_or_else(|| user.to_owned());
-        let secret = entry
-            .password
-            .clone()
-            .or_else(|| config.userlist.secret(&server_user).cloned());
-        let global = &config.global;
-        Some(Self {
-            pool: config.pool(entry, user),
-            host: entry
-                .host
-                .clone()
-                .unwrap_or_else(|| global.unix_socket_dir.clone()),
-            port: entry.port,
-            dbname: entry.dbname.clone().unwrap_or_else(|| database.to_owned()),
-            server_user,
-            secret,
-            connect_query: entry.connect_query.clone(),
-            startup: startup_of(entry),
-            reset_query: global.server_reset_query.clone(),
-            reset_always: global.server_reset_query_always,
-            check_query: match global.server_check_query.as_str() {
-                "" => None,
-                "<empty>" => Some(String::new()),
-                sql => Some(sql.to_owned()),
-            },
-            check_delay: global.server_check_delay,
-            max_prepared_statements: global.max_prepared_statements as usize,
-        })
-    }
-
-    pub(super) fn follow_statements(&self) -> bool {
-        self.pool.pool_mode != PoolMode::Session && self.max_prepared_statements > 0
-    }
-}
-
-fn startup_of(entry: &Database) -> Vec<(&'static str, String)> {
-    let parameters = [
-        ("client_encoding", &entry.client_encoding),
-        ("datestyle", &entry.datestyle),
-        ("timezone", &entry.timezone),
-        ("application_name", &entry.application_name),
-    ];
-    parameters
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.clone()?)))
-        .collect()
-}
+use table::{DatabaseState, Table, limits};
 
 /// What a database or a user has at the moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,58 +51,41 @@ pub(super) enum PauseError {
     DatabaseNotPaused(String),
 }
 
-/// What the pool's servers say of themselves to clients that log in.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) welcome: Welcome,
-    /// The tracked ones among its parameters.
-    pub(super) parameters: Parameters,
+/// Pools of databases without an entry of their own, at the same time: clients
+/// choose their names.
+const AUTO_POOLS_MAX: usize = 10_000;
+
+/// Why a client gets no pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotAdmitted {
+    #[error("no such database: {0}")]
+    NoSuchDatabase(String),
+    #[error("no more connections allowed: all {max} clients ({setting}) are connected")]
+    Clients { setting: &'static str, max: u32 },
+    #[error(
+        "no more databases allowed: all {AUTO_POOLS_MAX} pools for databases without an entry are in use"
+    )]
+    AutoPools,
 }
 
-/// A pool, as all loops see it.
-#[derive(Debug)]
-pub(super) struct PoolInfo {
-    /// Position in the table; the scope of its prepared statements.
-    pub(super) id: usize,
-    pub(super) database: String,
-    pub(super) user: String,
-    pub(super) shared: Arc<pool::Shared>,
-    settings: RwLock<Arc<Settings>>,
-    known: RwLock<Option<Arc<Known>>>,
-    /// Clients logged in, on all loops.
-    clients: AtomicU32,
-    db_budget: Arc<Budget>,
-    user_budget: Arc<Budget>,
-}
-
-impl PoolInfo {
-    pub(super) fn settings(&self) -> Arc<Settings> {
-        self.settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+impl NotAdmitted {
+    pub(super) fn code(&self) -> SqlState {
+        match self {
+            Self::NoSuchDatabase(_) => SqlState::INVALID_CATALOG_NAME,
+            Self::Clients { .. } | Self::AutoPools => SqlState::TOO_MANY_CONNECTIONS,
+        }
     }
 
-    /// What servers say of themselves; `None` before the first has answered.
-    pub(super) fn known(&self) -> Option<Arc<Known>> {
-        self.known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    pub(super) fn set_known(&self, known: Known) {
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(known));
-    }
-}
-
-fn limits(settings: &Settings, config: &PoolerConfig) -> Limits {
-    Limits {
-        size: settings.pool.pool_size,
-        size_min: settings.pool.min_pool_size,
-        reserve: settings.pool.reserve_pool_size,
-        reserve_after: config.global.reserve_pool_timeout,
-        login_retry: config.global.server_login_retry,
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::NoSuchDatabase(_) => {
+                "The section [databases] of the pooler's configuration names those it serves."
+            }
+            Self::Clients { .. } => "",
+            Self::AutoPools => {
+                "Give databases entries of their own in the section [databases]: those are not counted."
+            }
+        }
     }
 }
 
@@ -183,22 +97,6 @@ pub(super) struct Pools {
     paused_all: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    pools: Vec<Arc<PoolInfo>>,
-    by_name: HashMap<(String, String), usize>,
-    databases: HashMap<String, DatabaseState>,
-    users: HashMap<String, Arc<Budget>>,
-    /// Clients logged in, by the name they gave.
-    clients_by_user: HashMap<String, u32>,
-}
-
-#[derive(Debug)]
-struct DatabaseState {
-    budget: Arc<Budget>,
-    paused: bool,
-}
-
 impl Pools {
     pub(super) fn new(threads: usize) -> Self {
         Self {
@@ -208,91 +106,84 @@ impl Pools {
         }
     }
 
-    /// The pool for clients of `user` in `database`, made if it is new. `None`
-    /// if no entry of the configuration serves the database.
-    pub(super) fn find(
+    /// Counts a client of `user` in `database`, and gives its pool, made if it
+    /// is new.
+    pub(super) fn admit(
         &self,
         config: &PoolerConfig,
         database: &str,
         user: &str,
-    ) -> Option<Arc<PoolInfo>> {
-        let settings = Settings::new(config, database, user)?;
-        // Clients whose user is replaced by the entry's share one pool.
-        let user = settings.server_user.clone();
+    ) -> Result<Arc<PoolInfo>, NotAdmitted> {
+        let no_entry = || NotAdmitted::NoSuchDatabase(database.to_owned());
+        let settings = Settings::new(config, database, user).ok_or_else(no_entry)?;
+        let (_, via) = config.database(database).ok_or_else(no_entry)?;
         let mut table = lock(&self.table);
-        let name = (database.to_owned(), user.clone());
-        if let Some(&id) = table.by_name.get(&name) {
-            return Some(table.pools[id].clone());
+        table.check_clients(&settings.pool, database, user)?;
+        // Clients whose user is replaced by the entry's share one pool.
+        let known = table.pool(database, &settings.server_user).cloned();
+        let info = match known {
+            Some(info) => info,
+            None => self.add(&mut table, config, database, settings, via)?,
+        };
+        *table.clients_by_user.entry(user.to_owned()).or_default() += 1;
+        info.clients.fetch_add(1, Ordering::SeqCst);
+        if let Some(state) = table.databases.get_mut(database) {
+            state.unused_since = None;
+            state.keep_minimum(&info);
         }
-        let paused_all = self.paused_all.load(Ordering::SeqCst);
-        let state = table
-            .databases
-            .entry(database.to_owned())
-            .or_insert_with(|| DatabaseState {
-                budget: Arc::new(Budget::new(settings.pool.max_db_connections)),
-                paused: false,
-            });
-        // It may have been made by PAUSE, which knows no limit.
-        state.budget.set_limit(settings.pool.max_db_connections);
-        let (db_budget, paused) = (state.budget.clone(), state.paused || paused_all);
-        let user_budget = table
-            .users
-            .entry(user.clone())
-            .or_insert_with(|| Arc::new(Budget::new(settings.pool.max_user_connections)))
+        Ok(info)
+    }
+
+    fn add(
+        &self,
+        table: &mut Table,
+        config: &PoolerConfig,
+        database: &str,
+        settings: Settings,
+        via: Via,
+    ) -> Result<Arc<PoolInfo>, NotAdmitted> {
+        if via == Via::Fallback {
+            table.make_room()?;
+        }
+        let id = table.made;
+        table.made += 1;
+        let user = settings.server_user.clone();
+        let limit = settings.pool.max_user_connections;
+        let user_budget = table.users.entry(user.clone());
+        let user_budget = user_budget
+            .or_insert_with(|| Arc::new(Budget::new(limit)))
             .clone();
+        let limit = settings.pool.max_db_connections;
+        let state = table.databases.entry(database.to_owned());
+        let state = state.or_insert_with(|| DatabaseState::new(limit, via));
+        // It may have been made by PAUSE, which knows no limit.
+        state.budget.set_limit(limit);
+        let db_budget = state.budget.clone();
         let shared = pool::Shared::new(
             self.threads,
-            limits(&settings, config),
+            limits(&settings, config, 0),
             vec![db_budget.clone(), user_budget.clone()],
         );
-        shared.set_paused(paused);
-        let id = table.pools.len();
+        shared.set_paused(state.paused || self.is_paused());
         let info = Arc::new(PoolInfo {
             id,
             database: database.to_owned(),
-            user,
+            user: user.clone(),
             shared,
             settings: RwLock::new(Arc::new(settings)),
             known: RwLock::new(None),
+            failure: Mutex::new(None),
             clients: AtomicU32::new(0),
             db_budget,
             user_budget,
+            forgotten: AtomicBool::new(false),
         });
-        table.pools.push(info.clone());
-        table.by_name.insert(name, id);
-        Some(info)
+        state.pools.insert(user, info.clone());
+        Ok(info)
     }
 
-    /// Counts a client of `user`, or says which limit (its name and value) that
-    /// would pass.
-    pub(super) fn count_client(
-        &self,
-        info: &PoolInfo,
-        user: &str,
-    ) -> Result<(), (&'static str, u32)> {
-        let limits = info.settings().pool;
-        let mut table = lock(&self.table);
-        let in_database: u32 = table
-            .pools
-            .iter()
-            .filter(|other| other.database == info.database)
-            .map(|other| other.clients.load(Ordering::SeqCst))
-            .sum();
-        let max = limits.max_db_client_connections;
-        if max > 0 && in_database >= max {
-            return Err(("max_db_client_connections", max));
-        }
-        let of_user = table.clients_by_user.entry(user.to_owned()).or_default();
-        let max = limits.max_user_client_connections;
-        if max > 0 && *of_user >= max {
-            return Err(("max_user_client_connections", max));
-        }
-        *of_user += 1;
-        info.clients.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-
-    pub(super) fn uncount_client(&self, info: &PoolInfo, user: &str) {
+    /// A client that was admitted under the name `user` has gone.
+    pub(super) fn leave(&self, info: &PoolInfo, user: &str) {
         let mut table = lock(&self.table);
         if let Some(count) = table.clients_by_user.get_mut(user) {
             *count -= 1;
@@ -301,40 +192,74 @@ impl Pools {
             }
         }
         info.clients.fetch_sub(1, Ordering::SeqCst);
+        if let Some(state) = table.databases.get(&info.database) {
+            state.keep_minimum(info);
+        }
+        table.forget_if_missing(&info.database);
     }
 
+    /// PostgreSQL says whether it has the pool's database.
+    pub(super) fn set_missing(&self, info: &PoolInfo, missing: bool) {
+        let mut table = lock(&self.table);
+        if let Some(state) = table.databases.get_mut(&info.database) {
+            state.missing = missing;
+        }
+        table.forget_if_missing(&info.database);
+    }
+
+    /// Forgets databases without an entry of their own that have had neither
+    /// clients nor servers for `longest`; zero means never.
+    pub(super) fn forget_unused(&self, longest: Duration, now: Moment) {
+        let mut table = lock(&self.table);
+        let mut late = Vec::new();
+        for (name, state) in &mut table.databases {
+            if !state.is_spare() {
+                state.unused_since = None;
+                continue;
+            }
+            let since = *state.unused_since.get_or_insert(now);
+            if !longest.is_zero() && now.since(since) >= longest {
+                late.push(name.clone());
+            }
+        }
+        if !late.is_empty() {
+            table.forget(&late);
+        }
+    }
+
+    /// By id.
     pub(super) fn all(&self) -> Vec<Arc<PoolInfo>> {
-        lock(&self.table).pools.clone()
-    }
-
-    pub(super) fn get(&self, id: usize) -> Arc<PoolInfo> {
-        lock(&self.table).pools[id].clone()
+        let mut pools: Vec<_> = lock(&self.table).all().cloned().collect();
+        pools.sort_by_key(|info| info.id);
+        pools
     }
 
     /// Clients waiting for a server, in all pools.
     pub(super) fn waiting(&self) -> u32 {
         let table = lock(&self.table);
-        table.pools.iter().map(|info| info.shared.waiting()).sum()
+        table.all().map(|info| info.shared.waiting()).sum()
     }
 
     /// Puts a new configuration in force: limits at once, the rest as each loop
     /// hears of it.
     pub(super) fn reconfigure(&self, config: &PoolerConfig) {
-        for info in self.all() {
-            // A database that is gone keeps its settings for the clients it has.
-            let Some(settings) = Settings::new(config, &info.database, &info.user) else {
-                continue;
-            };
-            info.shared.set_limits(limits(&settings, config));
-            // What was wrong may have been mended.
-            info.shared.retry_now();
-            info.db_budget.set_limit(settings.pool.max_db_connections);
-            info.user_budget
-                .set_limit(settings.pool.max_user_connections);
-            *info
-                .settings
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        for (name, state) in &mut lock(&self.table).databases {
+            let entry = config.database(name);
+            // One that no entry serves any more ends as those without their own.
+            state.via = entry.map_or(Via::Fallback, |(_, via)| via);
+            for info in state.pools.values() {
+                state.reconfigure(info, config);
+            }
+        }
+    }
+
+    /// Has the servers of one database, or of all, replaced, as each loop hears
+    /// of it.
+    pub(super) fn reconnect(&self, database: Option<&str>) {
+        let table = lock(&self.table);
+        let chosen = table.all();
+        for info in chosen.filter(|info| database.is_none_or(|name| name == info.database)) {
+            info.set_settings(info.settings().renewed());
         }
     }
 
@@ -347,9 +272,10 @@ impl Pools {
                 false => PauseError::NotPaused,
             });
         }
-        for info in &table.pools {
-            let by_itself = table.databases[&info.database].paused;
-            info.shared.set_paused(paused || by_itself);
+        for state in table.databases.values() {
+            for info in state.pools.values() {
+                info.shared.set_paused(paused || state.paused);
+            }
         }
         Ok(())
     }
@@ -366,29 +292,20 @@ impl Pools {
             return Err(PauseError::Console);
         }
         let mut table = lock(&self.table);
-        let Some((entry, _)) = config.database(name) else {
+        let Some((entry, via)) = config.database(name) else {
             return Err(PauseError::NoSuchDatabase(name.to_owned()));
         };
-        let state = match table.databases.get_mut(name) {
-            Some(state) => state,
-            None if !paused => return Err(PauseError::DatabaseNotPaused(name.to_owned())),
-            None => {
-                let limit = config.pool(entry, "").max_db_connections;
-                table
-                    .databases
-                    .entry(name.to_owned())
-                    .or_insert(DatabaseState {
-                        budget: Arc::new(Budget::new(limit)),
-                        paused: false,
-                    })
-            }
-        };
+        if !paused && !table.databases.contains_key(name) {
+            return Err(PauseError::DatabaseNotPaused(name.to_owned()));
+        }
+        let limit = config.pool(entry, "").max_db_connections;
+        let state = table.databases.entry(name.to_owned());
+        let state = state.or_insert_with(|| DatabaseState::new(limit, via));
         if !std::mem::replace(&mut state.paused, paused) && !paused {
             return Err(PauseError::DatabaseNotPaused(name.to_owned()));
         }
-        let paused = paused || self.is_paused();
-        for info in table.pools.iter().filter(|info| info.database == name) {
-            info.shared.set_paused(paused);
+        for info in state.pools.values() {
+            info.shared.set_paused(paused || self.is_paused());
         }
         Ok(())
     }
@@ -402,24 +319,15 @@ impl Pools {
     pub(super) fn databases(&self) -> BTreeMap<String, Usage> {
         let table = lock(&self.table);
         let paused_all = self.is_paused();
-        let mut usages: BTreeMap<String, Usage> = table
-            .databases
-            .iter()
-            .map(|(name, state)| {
-                let usage = Usage {
-                    servers: state.budget.used(),
-                    clients: 0,
-                    paused: state.paused || paused_all,
-                };
-                (name.clone(), usage)
-            })
-            .collect();
-        for info in &table.pools {
-            if let Some(usage) = usages.get_mut(&info.database) {
-                usage.clients += info.clients.load(Ordering::SeqCst);
-            }
-        }
-        usages
+        let usages = table.databases.iter().map(|(name, state)| {
+            let usage = Usage {
+                servers: state.budget.used(),
+                clients: state.clients(),
+                paused: state.paused || paused_all,
+            };
+            (name.clone(), usage)
+        });
+        usages.collect()
     }
 
     /// What each user has who was ever at work: servers under that name in
@@ -436,3 +344,6 @@ impl Pools {
         usages
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,25 @@
 //! A connection to PostgreSQL: opened, logged in, lent, closed.
 
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+mod login;
+mod opening;
+
+pub(super) use opening::Opening;
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use proxy_core::{
-    auth::scram::Keys,
-    config::Secret,
-    login::server::{Login, LoginError, MESSAGE_LENGTH_MAX, Step, Welcome},
-    pool::{ClientKey, Moment, Request, Returned, ServerKey},
+    login::server::Login,
+    pool::{ClientKey, Moment, Request, ServerKey},
     session::ServerSession,
-    wire::{self, CancelKey, SqlState, header},
+    wire::{self, CancelKey, SqlState},
 };
 
 use super::{
-    counters::NotOpened,
-    event_loop::{EventLoop, Outputs},
-    io::{Address, Input, Io, READ_SIZE, Stream},
-    pools::{Known, Settings},
-    shared::{Mail, ServerRef, random},
-    unix,
-    worker::{Asker, Job, Password},
+    event_loop::EventLoop,
+    io::{Address, Input, Io, READ_SIZE},
+    pools::PoolInfo,
+    shared::Mail,
 };
-use crate::net::{self, Tuning};
 
 /// A query of ours under way on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +56,8 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Server {
     pub(super) io: Io,
     pub(super) id: u64,
+    /// Of its pool's settings when it was opened.
+    generation: u64,
     phase: Phase,
     pub(super) session: ServerSession,
     pub(super) pool: usize,
@@ -105,6 +102,11 @@ impl Server {
         matches!(self.phase, Phase::Closing { until } if until <= now)
     }
 
+    /// Whether its client has heard its last words, or half a message.
+    pub(super) fn has_told(&self) -> bool {
+        self.session.is_ending() || self.session.mid_message()
+    }
+
     /// Connected and logged in.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready) && self.setup != Some(Setup::Connect)
@@ -113,135 +115,9 @@ impl Server {
 
 /// A server on its way to another loop.
 #[derive(Debug)]
-pub(super) struct Moved(Server);
+pub(super) struct Moved(Server, Arc<PoolInfo>);
 
 impl EventLoop {
-    /// Opens a server for the pool, which has taken a place for it.
-    pub(super) fn open_server(&mut self, id: usize) {
-        let settings = self.pool(id).settings.clone();
-        let server_id = self.shared.next_id();
-        match settings.host.as_str() {
-            "" => self.not_opened(
-                id,
-                "the database has no host, and unix_socket_dir is empty",
-                NotOpened::Name,
-            ),
-            host if unix::is_directory(host) => {
-                self.connect_unix(id, server_id, host, settings.port);
-            }
-            host => match host.parse::<IpAddr>() {
-                Ok(ip) => {
-                    let addresses = VecDeque::from([SocketAddr::new(ip, settings.port)]);
-                    self.connect_any(id, server_id, addresses);
-                }
-                Err(_) => {
-                    // No socket yet: the letter with the addresses names the pool.
-                    let server = ServerRef {
-                        thread: self.thread,
-                        key: id,
-                        id: server_id,
-                    };
-                    let job = Job::Resolve {
-                        asker: Asker::Server(server),
-                        host: host.to_owned(),
-                        port: settings.port,
-                        ttl: self.live.config.global.dns_max_ttl,
-                        failure_ttl: self.live.config.global.dns_nxdomain_ttl,
-                    };
-                    if !self.shared.work(job) {
-                        self.not_opened(id, "too many name look-ups at once", NotOpened::Name);
-                    }
-                }
-            },
-        }
-    }
-
-    /// The addresses of a host for which a server is being opened.
-    pub(super) fn resolved(
-        &mut self,
-        server: ServerRef,
-        addresses: Result<Vec<SocketAddr>, String>,
-    ) {
-        let id = server.key;
-        match addresses {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.connect_any(id, server.id, addresses.into());
-            }
-            Ok(_) => self.not_opened(id, "the host has no address", NotOpened::Name),
-            Err(reason) => self.not_opened(id, &reason, NotOpened::Name),
-        }
-    }
-
-    fn connect_unix(&mut self, id: usize, server_id: u64, directory: &str, port: u16) {
-        match unix::connect(directory, port) {
-            Ok(stream) => {
-                let stream = Stream::Unix(stream);
-                self.add_server(id, server_id, stream, Address::Unix, VecDeque::new());
-            }
-            Err(error) => {
-                let reason = format!("cannot connect to {directory}/.s.PGSQL.{port}: {error}");
-                self.not_opened(id, &reason, NotOpened::Unreachable);
-            }
-        }
-    }
-
-    fn connect_any(&mut self, id: usize, server_id: u64, mut addresses: VecDeque<SocketAddr>) {
-        let mut reason = String::from("the host has no address");
-        while let Some(address) = addresses.pop_front() {
-            match net::connect(address) {
-                Ok(stream) => {
-                    let stream = Stream::Tcp(stream);
-                    return self.add_server(
-                        id,
-                        server_id,
-                        stream,
-                        Address::Tcp(address),
-                        addresses,
-                    );
-                }
-                Err(error) => reason = format!("cannot connect to {address}: {error}"),
-            }
-        }
-        self.not_opened(id, &reason, NotOpened::Unreachable);
-    }
-
-    fn add_server(
-        &mut self,
-        pool: usize,
-        id: u64,
-        mut stream: Stream,
-        address: Address,
-        others: VecDeque<SocketAddr>,
-    ) {
-        let entry = self.servers.vacant_entry();
-        let token = Self::server_token(entry.key());
-        if let Err(error) = stream.register(self.poll.registry(), token) {
-            let reason = format!("cannot register the connection: {error}");
-            return self.not_opened(pool, &reason, NotOpened::Unreachable);
-        }
-        let now = self.now;
-        entry.insert(Server {
-            io: Io::new(stream),
-            id,
-            phase: Phase::Connecting { others },
-            session: ServerSession::new(self.shared.interner.empty(), 0),
-            pool,
-            address,
-            client: None,
-            setup: None,
-            orphaned: false,
-            close_when_free: false,
-            queued: false,
-            cancel_key: None,
-            process_id: 0,
-            opened_at: now,
-            used_at: now,
-            transaction_at: now,
-            query_at: now,
-            setup_at: now,
-        });
-    }
-
     /// The socket takes bytes: a connect has ended, or what was unsent can go.
     pub(super) fn server_writable(&mut self, key: ServerKey) {
         let server = &mut self.servers[key];
@@ -267,44 +143,6 @@ impl EventLoop {
             }
             Ok(false) => {}
             Err(error) => self.server_lost(key, &format!("cannot send: {error}")),
-        }
-    }
-
-    /// Tries the host's next address, if it has one.
-    pub(super) fn connect_failed(&mut self, key: ServerKey, reason: &str) {
-        let server = &mut self.servers[key];
-        let Phase::Connecting { others } = &mut server.phase else {
-            return self.open_failed(key, reason, None);
-        };
-        let others = std::mem::take(others);
-        if others.is_empty() {
-            return self.open_failed(key, reason, None);
-        }
-        let (pool, id) = (server.pool, server.id);
-        self.remove_server(key);
-        self.connect_any(pool, id, others);
-    }
-
-    fn connected(&mut self, key: ServerKey) {
-        let tuning = Tuning::of_pooler(&self.live.config.global);
-        let server = &mut self.servers[key];
-        if let Stream::Tcp(stream) = &server.io.stream
-            && let Err(error) = net::tune(stream, &tuning)
-        {
-            tracing::debug!(%error, "server socket not tuned");
-        }
-        let settings = self.pools[server.pool]
-            .as_ref()
-            .expect("a server has a pool")
-            .settings
-            .clone();
-        server.phase = Phase::Login(Box::new(Login::new(
-            &settings.server_user,
-            settings.secret.clone(),
-        )));
-        let bytes = startup_packet(&settings);
-        if let Err(error) = server.io.send_bytes(&bytes) {
-            self.open_failed(key, &format!("cannot send: {error}"), None);
         }
     }
 
@@ -348,216 +186,17 @@ impl EventLoop {
         self.queue_server(key);
     }
 
-    fn login_input(&mut self, key: ServerKey, input: &[u8], outputs: &mut Outputs) {
-        let mut at = 0;
-        loop {
-            let server = &mut self.servers[key];
-            let Phase::Login(login) = &mut server.phase else {
-                // Ready: what follows is for the session.
-                if at < input.len() {
-                    self.server_input(key, &input[at..], outputs);
-                }
-                return;
-            };
-            let rest = &input[at..];
-            let head = match header(rest) {
-                Ok(Some(head)) if head.total <= MESSAGE_LENGTH_MAX => head,
-                Ok(None) => return server.io.keep(rest, 0),
-                Ok(Some(_)) | Err(_) => {
-                    return self.open_failed(
-                        key,
-                        "what answers there does not speak PostgreSQL's protocol",
-                        None,
-                    );
-                }
-            };
-            let Some(message) = rest.get(..head.total) else {
-                return server.io.keep(rest, 0);
-            };
-            at += head.total;
-            let frame = wire::Frame {
-                kind: head.kind,
-                body: &message[5..],
-            };
-            match login.message(frame, &random()) {
-                Ok(Step::Continue) => {}
-                Ok(Step::Send(bytes)) => {
-                    if let Err(error) = server.io.send_bytes(&bytes) {
-                        return self.open_failed(key, &format!("cannot send: {error}"), None);
-                    }
-                }
-                Ok(Step::NeedsKeys(challenge)) => {
-                    let user = login.user().to_owned();
-                    let secret = login.secret().cloned();
-                    self.find_keys(key, user, secret, challenge.salt, challenge.iterations);
-                    if !self.servers.contains(key) {
-                        return;
-                    }
-                }
-                Ok(Step::Ready(welcome)) => {
-                    self.logged_in(key, *welcome);
-                    if !self.servers.contains(key) {
-                        return;
-                    }
-                }
-                Err(error) => return self.open_failed(key, &error.to_string(), Some(&error)),
-            }
-        }
+    /// Whether the server was opened under settings that hold no more.
+    fn is_stale(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let local = self.pools.get(&server.pool);
+        local.is_some_and(|local| server.generation < local.settings.generation)
     }
 
-    fn find_keys(
-        &mut self,
-        key: ServerKey,
-        user: String,
-        secret: Option<Secret>,
-        salt: Vec<u8>,
-        iterations: u32,
-    ) {
-        let known = secret
-            .as_ref()
-            .and_then(|secret| self.shared.secrets.keys(&user, secret, &salt, iterations));
-        let server = ServerRef {
-            thread: self.thread,
-            key,
-            id: self.servers[key].id,
-        };
-        match (known, secret) {
-            (Some(keys), _) => self.keys_derived(server, &keys),
-            (None, Some(Secret::Plain(password))) => {
-                let job = Job::Keys {
-                    server,
-                    user,
-                    password: Password(password),
-                    salt,
-                    iterations,
-                };
-                if !self.shared.work(job) {
-                    self.open_failed(key, "too many logins at once", None);
-                }
-            }
-            _ => {
-                let reason = format!(
-                    "only a SCRAM verifier of user \"{user}\" is known, and it is not the server's, or no client has logged in with it yet"
-                );
-                let error = LoginError::Method(reason.clone());
-                self.open_failed(key, &reason, Some(&error));
-            }
-        }
-    }
-
-    /// Keys for a login to PostgreSQL are there.
-    pub(super) fn keys_derived(&mut self, server: ServerRef, keys: &Keys) {
-        let key = server.key;
-        let Some(found) = self.servers.get_mut(key) else {
-            return;
-        };
-        if found.id != server.id {
-            return;
-        }
-        let Phase::Login(login) = &mut found.phase else {
-            return;
-        };
-        match login.prove(keys) {
-            Ok(bytes) => {
-                if let Err(error) = found.io.send_bytes(&bytes) {
-                    self.open_failed(key, &format!("cannot send: {error}"), None);
-                }
-            }
-            Err(error) => self.open_failed(key, &error.to_string(), Some(&error)),
-        }
-    }
-
-    fn logged_in(&mut self, key: ServerKey, mut welcome: Welcome) {
-        let interner = &self.shared.interner;
-        let mut parameters = interner.empty();
-        for (name, value) in &welcome.parameters {
-            if let Some(index) = interner.tracked().index(name.as_bytes()) {
-                parameters = interner.with(&parameters, index, value);
-            }
-        }
-        let server = &mut self.servers[key];
-        let local = self.pools[server.pool]
-            .as_ref()
-            .expect("a server has a pool");
-        let settings = local.settings.clone();
-        server.cancel_key = welcome.cancel_key.take();
-        server.process_id = welcome.process_id;
-        server.phase = Phase::Ready;
-        server.session = ServerSession::new(parameters.clone(), settings.max_prepared_statements);
-        local.info.set_known(Known {
-            welcome,
-            parameters,
-        });
-        match &settings.connect_query {
-            Some(sql) if !sql.is_empty() => {
-                let bytes = server.session.ours(sql);
-                server.setup = Some(Setup::Connect);
-                if let Err(error) = server.io.send_bytes(&bytes) {
-                    self.open_failed(key, &format!("cannot send: {error}"), None);
-                }
-            }
-            _ => self.server_opened(key),
-        }
-    }
-
-    /// The server is ready for its first client.
-    pub(super) fn server_opened(&mut self, key: ServerKey) {
-        let now = self.now;
-        let id = self.servers[key].pool;
-        self.servers[key].used_at = now;
-        let local = self.pool(id);
-        local.last_failure = None;
-        let next = local.pool.opened(key, now);
-        tracing::debug!(
-            database = local.info.database.as_str(),
-            user = local.info.user.as_str(),
-            "server opened"
-        );
-        self.returned(key, next);
-        self.step_pool(id);
-    }
-
-    /// The server could not be opened: its connection is closed.
-    pub(super) fn open_failed(&mut self, key: ServerKey, reason: &str, error: Option<&LoginError>) {
-        let id = self.servers[key].pool;
-        self.remove_server(key);
-        let failure = match error {
-            Some(error) if !error.is_passing() => NotOpened::Rejected,
-            _ => NotOpened::Unreachable,
-        };
-        self.not_opened(id, reason, failure);
-        if failure == NotOpened::Rejected {
-            // Waiting will not help those who wait: they are told why.
-            let code = match error {
-                Some(LoginError::Refused { code, .. }) => static_code(code),
-                _ => SqlState::CONNECTION_FAILURE,
-            };
-            let now = self.now;
-            while let Some(client) = self.pool(id).pool.expired(None, now) {
-                self.clients[client].waiting = false;
-                let text = format!("cannot log in to PostgreSQL: {reason}");
-                self.refuse_client(client, code, &text, "");
-            }
-        }
-    }
-
-    fn not_opened(&mut self, id: usize, reason: &str, failure: NotOpened) {
-        let now = self.now;
-        self.counters.count_not_opened(failure);
-        let local = self.pool(id);
-        let failures = local.pool.open_failed(failure.into(), now);
-        // The first of a row, and each tenth: the others say the same.
-        if failures % 10 == 1 {
-            tracing::warn!(
-                database = local.info.database.as_str(),
-                user = local.info.user.as_str(),
-                reason,
-                failures,
-                "cannot open a server"
-            );
-        }
-        local.last_failure = Some(reason.to_owned());
-        self.step_pool(id);
+    /// The server is to be closed when it is free, if it is stale.
+    pub(super) fn mark_if_stale(&mut self, key: ServerKey) {
+        let stale = self.is_stale(key);
+        self.servers[key].close_when_free |= stale;
     }
 
     fn remove_server(&mut self, key: ServerKey) -> Server {
@@ -583,11 +222,11 @@ impl EventLoop {
         server.phase = Phase::Closing {
             until: now + CLOSING_MAX,
         };
-        let cut = server.session.mid_message();
+        let told = server.has_told();
         let (pool, client) = (server.pool, server.client.take());
         if let Some(client) = client.and_then(|key| self.clients.get_mut(key)) {
             client.server = None;
-            client.cut = cut;
+            client.told = told;
         }
         self.pool(pool).pool.retire(key);
         self.forget_cancels(key);
@@ -612,10 +251,7 @@ impl EventLoop {
             return self.open_failed(key, reason, None);
         }
         let (id, client, in_setup) = (server.pool, server.client, server.is_in_setup());
-        // An error of ours would be a second one, or be taken for the rest of
-        // what the server did not send.
-        let is_told = server.session.is_ending() || server.session.mid_message();
-        let local = self.pools[id].as_ref().expect("a server has a pool");
+        let local = self.pools.get(&id).expect("a server has a pool");
         tracing::info!(
             database = local.info.database.as_str(),
             user = local.info.user.as_str(),
@@ -633,8 +269,6 @@ impl EventLoop {
                 if let Request::Granted(server) = self.pool(id).pool.requeue(client, since) {
                     self.serve(client, server);
                 }
-            } else if is_told {
-                self.end_client(client, &[]);
             } else {
                 self.refuse_client(
                     client,
@@ -656,13 +290,13 @@ impl EventLoop {
             self.pool(pool).pool.closed(key);
             return None;
         }
-        Some(Moved(server))
+        let info = self.pool(server.pool).info.clone();
+        Some(Moved(server, info))
     }
 
     /// A server that another loop moved here.
-    pub(super) fn server_arrived(&mut self, Moved(mut server): Moved) {
+    pub(super) fn server_arrived(&mut self, Moved(mut server, info): Moved) {
         let id = server.pool;
-        let info = self.shared.pools.get(id);
         self.local_pool(&info);
         let entry = self.servers.vacant_entry();
         let key = entry.key();
@@ -675,12 +309,13 @@ impl EventLoop {
         server.queued = false;
         entry.insert(server);
         if let Err(error) = registered {
-            return self.close_server(key, &format!("cannot register it: {error}"));
+            self.close_server(key, &format!("cannot register it: {error}"));
+            return self.step_pool(id);
         }
-        let now = self.now;
-        let next: Returned = self.pool(id).pool.returned(key, now);
-        self.returned(key, next);
+        self.mark_if_stale(key);
+        self.server_free(key);
         self.queue_server(key);
+        self.step_pool(id);
     }
 
     /// Closes an idle server of another pool that shares the limit which stands
@@ -691,7 +326,7 @@ impl EventLoop {
             (info.database.clone(), info.user.clone())
         };
         let shares = |other: usize| {
-            let info = self.pools[other].as_ref().map(|local| &local.info);
+            let info = self.pools.get(&other).map(|local| &local.info);
             info.is_some_and(|info| info.database == database || info.user == user)
         };
         let leaving = self
@@ -701,7 +336,7 @@ impl EventLoop {
         if leaving {
             return;
         }
-        let idle = self.pools.iter().flatten().find_map(|local| {
+        let idle = self.pools.values().find_map(|local| {
             let other = local.info.id;
             (other != id && shares(other))
                 .then(|| local.pool.idle().next())
@@ -726,36 +361,9 @@ impl EventLoop {
         if servers.any(|(_, server)| server.is_closing() && server.pool == id) {
             return;
         }
-        let local = self.pools.get(id).and_then(Option::as_ref);
+        let local = self.pools.get(&id);
         if let Some((key, _)) = local.and_then(|local| local.pool.idle().next()) {
             self.close_server(key, "another pool needs its place");
         }
     }
-}
-
-fn startup_packet(settings: &Settings) -> Vec<u8> {
-    let mut parameters = vec![
-        ("user", settings.server_user.as_str()),
-        ("database", settings.dbname.as_str()),
-    ];
-    for (name, value) in &settings.startup {
-        parameters.push((name, value));
-    }
-    wire::startup(&parameters)
-}
-
-/// The SQLSTATE of a server's refusal, where it is one that tells clients more.
-fn static_code(code: &str) -> SqlState {
-    for known in [
-        SqlState::INVALID_PASSWORD,
-        SqlState::INVALID_AUTHORIZATION,
-        SqlState::INVALID_CATALOG_NAME,
-        SqlState::TOO_MANY_CONNECTIONS,
-        SqlState::INSUFFICIENT_PRIVILEGE,
-    ] {
-        if known.0 == code {
-            return known;
-        }
-    }
-    SqlState::CONNECTION_FAILURE
 }

@@ -28,7 +28,7 @@ use super::{
     control::Command,
     io::{Address, Stream},
     pools::Pools,
-    server::Moved,
+    server::{Moved, Opening},
     snapshot::LoopSnapshot,
     worker::{Job, Names},
 };
@@ -79,7 +79,7 @@ pub(super) enum Mail {
     Keys { server: ServerRef, keys: Keys },
     /// Addresses of a server's host, or why there are none.
     Resolved {
-        server: ServerRef,
+        opening: Opening,
         addresses: Result<Vec<std::net::SocketAddr>, String>,
     },
     /// Cancel what this client's server is doing; tell the requester when done.
@@ -107,12 +107,10 @@ pub(super) enum Mail {
         address: Option<std::net::SocketAddr>,
         request: Vec<u8>,
     },
-    /// The configuration has changed.
+    /// The configuration or some pools' settings have changed.
     Reconfigured,
     /// Pools were paused or resumed; close idle servers of paused ones.
     PoolsChanged,
-    /// Close servers of one database or of all, each when it is free (RECONNECT).
-    Reconnect { database: Option<Arc<str>> },
     /// Stop accepting and close sessions at their boundaries, each from a moment
     /// of its own within `spread` on, all of them at `end`.
     Drain {

@@ -1,6 +1,8 @@
 //! What a loop tells about itself, on request: for the console, `/status` and
 //! metrics. Nothing here is kept up to date in between.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use proxy_core::{config::pooler::CONSOLE, pool::Moment};
@@ -137,10 +139,10 @@ impl LoopSnapshot {
 
 impl EventLoop {
     pub(super) fn snapshot(&self, detail: bool) -> LoopSnapshot {
-        let mut pools: Vec<Option<PoolSnapshot>> = self
+        let mut pools: BTreeMap<usize, PoolSnapshot> = self
             .pools
             .iter()
-            .map(|local| local.as_ref().map(|local| self.describe_pool(local)))
+            .map(|(id, local)| (*id, self.describe_pool(local)))
             .collect();
         let mut snapshot = LoopSnapshot {
             counters: self.counters.clone(),
@@ -150,8 +152,8 @@ impl EventLoop {
             ..LoopSnapshot::default()
         };
         for (_, client) in &self.clients {
-            match (&client.phase, pools.get_mut(client.pool)) {
-                (Phase::Session, Some(Some(pool))) => {
+            match (&client.phase, pools.get_mut(&client.pool)) {
+                (Phase::Session, Some(pool)) => {
                     if client.server.is_some() {
                         pool.clients_active += 1;
                     } else if !client.waiting {
@@ -164,7 +166,7 @@ impl EventLoop {
             }
         }
         for (_, server) in &self.servers {
-            let Some(Some(pool)) = pools.get_mut(server.pool) else {
+            let Some(pool) = pools.get_mut(&server.pool) else {
                 continue;
             };
             if !server.is_ready() {
@@ -180,11 +182,11 @@ impl EventLoop {
         }
         for (_, cancel) in &self.cancels {
             let pool = cancel.server().map(|server| self.servers[server].pool);
-            if let Some(Some(pool)) = pool.and_then(|id| pools.get_mut(id)) {
+            if let Some(pool) = pool.and_then(|id| pools.get_mut(&id)) {
                 pool.cancels += 1;
             }
         }
-        snapshot.pools = pools.into_iter().flatten().collect();
+        snapshot.pools = pools.into_values().collect();
         if detail {
             snapshot.clients = self.describe_clients();
             snapshot.servers = self.describe_servers();
@@ -222,8 +224,7 @@ impl EventLoop {
     /// Name of the pool's database.
     fn database(&self, pool: usize) -> String {
         self.pools
-            .get(pool)
-            .and_then(Option::as_ref)
+            .get(&pool)
             .map(|local| local.info.database.clone())
             .unwrap_or_default()
     }
@@ -282,8 +283,9 @@ impl EventLoop {
                 "idle" if self.is_used(server) => "used",
                 state => state,
             };
-            let user = self.pools[server.pool]
-                .as_ref()
+            let user = self
+                .pools
+                .get(&server.pool)
                 .map(|local| local.info.user.clone());
             ServerSnapshot {
                 id: server.id,
@@ -311,7 +313,7 @@ impl EventLoop {
     }
 
     fn is_used(&self, server: &Server) -> bool {
-        let local = self.pools.get(server.pool).and_then(Option::as_ref);
+        let local = self.pools.get(&server.pool);
         local.is_some_and(|local| self.needs_check(local, server.used_at))
     }
 }

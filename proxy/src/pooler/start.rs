@@ -184,6 +184,7 @@ pub fn run(
 
     runtime.spawn(control.clone().serve_console(command_queue));
     runtime.spawn(control.clone().keep_stats());
+    runtime.spawn(control.clone().forget_unused_pools());
     runtime.spawn(signals.obey(control.clone()));
     if let Some(listener) = http {
         let router = http::router(control.clone());

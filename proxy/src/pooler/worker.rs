@@ -8,9 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy_core::auth::scram::{Keys, SALT_LENGTH, Verifier};
+use proxy_core::{
+    auth::scram::{Keys, SALT_LENGTH, Verifier},
+    pool::Thread,
+};
 
-use super::shared::{ClientRef, Mail, ServerRef, Shared, lock, random};
+use super::{
+    server::Opening,
+    shared::{ClientRef, Mail, ServerRef, Shared, lock, random},
+};
 
 /// Jobs that may wait. More are refused, and their login fails with a clear error.
 pub(super) const QUEUE_LENGTH: usize = 16_384;
@@ -52,8 +58,8 @@ pub(super) enum Job {
 /// Who needs an address.
 #[derive(Debug)]
 pub(super) enum Asker {
-    /// A server that is being opened.
-    Server(ServerRef),
+    /// A server that is being opened, and its loop.
+    Server { thread: Thread, opening: Opening },
     /// A cancel request that belongs to a peer.
     Cancel {
         requester: ClientRef,
@@ -145,8 +151,8 @@ fn run(job: Job, shared: &Shared) {
         } => {
             let addresses = resolve(&shared.names, host, port, ttl, failure_ttl);
             match asker {
-                Asker::Server(server) => {
-                    shared.tell(server.thread, Mail::Resolved { server, addresses });
+                Asker::Server { thread, opening } => {
+                    shared.tell(thread, Mail::Resolved { opening, addresses });
                 }
                 Asker::Cancel { requester, request } => {
                     let address = addresses.ok().and_then(|found| found.first().copied());

@@ -16,6 +16,7 @@ mod floods;
 mod lending;
 mod pages;
 mod pooler;
+mod pools;
 mod postgres;
 mod process;
 mod protocol;

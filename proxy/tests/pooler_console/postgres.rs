@@ -40,6 +40,8 @@ pub(crate) enum Play {
 struct Shared {
     closing: AtomicBool,
     lingering: AtomicBool,
+    /// Whether logins and cancel requests are not answered for now.
+    held: AtomicBool,
     logins: AtomicU32,
     /// With what logins are refused.
     refusal: Mutex<Option<(SqlState, String)>>,
@@ -54,7 +56,9 @@ struct Stage {
     plays: HashMap<String, Play>,
     /// Servers, by their process id, whose query is to end.
     cancelled: HashSet<u32>,
+    /// Cancel requests that have come, and those whose connection has ended.
     cancels: u32,
+    cancels_ended: u32,
     /// Servers and queries in the order of arrival.
     queries: Vec<(u32, String)>,
 }
@@ -78,6 +82,16 @@ impl Postgres {
     /// From now on refuses logins with that error.
     pub(crate) fn refuse(&self, code: SqlState, text: &str) {
         *self.shared.refusal.lock().unwrap() = Some((code, text.to_owned()));
+    }
+
+    /// From now on lets everybody in again.
+    pub(crate) fn accept(&self) {
+        *self.shared.refusal.lock().unwrap() = None;
+    }
+
+    /// From now on does not answer logins and cancel requests, or answers all.
+    pub(crate) fn hold(&self, held: bool) {
+        self.shared.held.store(held, SeqCst);
     }
 
     /// From now on a connection that is told to go is left open.
@@ -105,6 +119,12 @@ impl Postgres {
     /// Requests to cancel that have come.
     pub(crate) fn cancels(&self) -> u32 {
         self.shared.stage.lock().unwrap().cancels
+    }
+
+    /// Requests to cancel that have come and are kept open.
+    pub(crate) fn cancels_open(&self) -> u32 {
+        let stage = self.shared.stage.lock().unwrap();
+        stage.cancels - stage.cancels_ended
     }
 
     /// Whether such a query has come.
@@ -184,6 +204,11 @@ impl Shared {
                 }
                 Ok(Some((FirstPacket::Cancel(key), _))) => {
                     self.cancel(&key);
+                    // Up to its end, should it be held.
+                    if self.held.load(SeqCst) {
+                        while read(stream, &mut bytes).is_ok() {}
+                    }
+                    self.stage.lock().unwrap().cancels_ended += 1;
                     return Ok(());
                 }
                 Ok(None) => read(stream, &mut bytes)?,
@@ -192,6 +217,9 @@ impl Shared {
             }
         }
         let server = self.logins.fetch_add(1, SeqCst) + 1;
+        while self.held.load(SeqCst) && !self.closing.load(SeqCst) {
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
         if let Some((code, text)) = &*self.refusal.lock().unwrap() {
             return stream.write_all(&error_response(Severity::Fatal, *code, text, ""));
         }

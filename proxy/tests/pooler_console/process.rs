@@ -1,19 +1,21 @@
 //! The process: flags, files, user.
 
 use std::{
+    io::Write,
     net::TcpStream,
     os::unix::fs::MetadataExt,
     process::Command,
     time::{Duration, Instant},
 };
 
+use proxy_core::wire;
 use rustix::process::Signal;
 
 use crate::{
     client::Client,
     floods::check,
     pooler::{Config, Pooler, command},
-    postgres::Postgres,
+    postgres::{Play, Postgres},
     wait_for,
 };
 
@@ -159,4 +161,32 @@ fn root_becomes_another_user_and_the_socket_has_its_group() {
     let metadata = std::fs::metadata(pooler.directory().join(socket)).unwrap();
     assert_eq!(metadata.gid(), 65534);
     assert_eq!(metadata.mode() & 0o777, 0o770);
+}
+
+/// Whether its signal will come yet is unknown: the server can serve nobody.
+#[test]
+fn a_cancel_that_postgresql_does_not_take_ends_with_its_server() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&Config::over(&postgres).set("cancel_wait_timeout", "0.2"));
+    let mut client = pooler.client();
+    client.query("SELECT 1");
+    postgres.play("HANG", Play::Only(Vec::new()));
+    client.begin("HANG");
+    let mut console = pooler.console();
+    wait_for("the query", || {
+        let pools = console.query("SHOW POOLS");
+        (pools.value("database", "shop", "sv_active") == "1").then_some(())
+    });
+    postgres.hold(true);
+    // The requester does not wait for it.
+    let mut requester = TcpStream::connect(pooler.address).unwrap();
+    requester
+        .write_all(&wire::cancel_request(&client.cancel_key))
+        .unwrap();
+    wait_for("the request", || (postgres.cancels() > 0).then_some(()));
+    drop(requester);
+    assert_eq!(client.read().code(), "08006");
+    wait_for("the request's end", || {
+        (postgres.cancels_open() == 0).then_some(())
+    });
 }

@@ -38,6 +38,16 @@ impl Secret {
     }
 }
 
+impl Secret {
+    fn kind(&self) -> SecretKind {
+        match self {
+            Self::Plain(_) => SecretKind::Plain,
+            Self::Md5(_) => SecretKind::Md5,
+            Self::Scram(_) => SecretKind::Scram,
+        }
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -48,10 +58,24 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What a secret can be checked by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretKind {
+    /// Everything: the password is known.
+    Plain,
+    /// md5 alone.
+    #[default]
+    Md5,
+    /// SCRAM alone.
+    Scram,
+}
+
 /// The users of userlist.txt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Userlist {
     users: BTreeMap<String, Option<Secret>>,
+    /// Of most secrets.
+    usual: SecretKind,
 }
 
 impl Userlist {
@@ -67,6 +91,13 @@ impl Userlist {
     #[must_use]
     pub fn secret(&self, user: &str) -> Option<&Secret> {
         self.users.get(user)?.as_ref()
+    }
+
+    /// Of which kind the user's secret is; for a user without one, of which kind
+    /// most are: what is asked of a user must not tell whether it is listed.
+    #[must_use]
+    pub fn secret_kind(&self, user: &str) -> SecretKind {
+        self.secret(user).map_or(self.usual, Secret::kind)
     }
 
     /// Users and secrets, by name.
@@ -115,6 +146,12 @@ pub fn parse(file: &str, text: &str) -> Result<Userlist, Vec<Problem>> {
             }),
         }
     }
+    let secrets = list.users.values().flatten();
+    let (verifiers, others): (Vec<_>, Vec<_>) =
+        secrets.partition(|secret| secret.kind() == SecretKind::Scram);
+    if verifiers.len() > others.len() {
+        list.usual = SecretKind::Scram;
+    }
     if problems.is_empty() {
         Ok(list)
     } else {
@@ -147,6 +184,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn who_is_not_listed_has_the_usual_kind_of_secret() {
+        let verifier = Verifier::derive("pencil", b"salt", 2).format();
+        let two = format!("\"ann\" \"{verifier}\"\n\"bob\" \"plain\"\n");
+        let three = format!("{two}\"carl\" \"{verifier}\"\n\"none\" \"\"\n");
+        for (text, kind) in [(two, SecretKind::Md5), (three, SecretKind::Scram)] {
+            let list = parse("userlist.txt", &text).unwrap();
+            assert_eq!(list.secret_kind("none"), kind);
+            assert_eq!(list.secret_kind("nobody"), kind);
+            assert_eq!(list.secret_kind("ann"), SecretKind::Scram);
+            assert_eq!(list.secret_kind("bob"), SecretKind::Plain);
+        }
+    }
 
     #[test]
     fn the_three_kinds_of_secret_are_told_apart() {

@@ -5,7 +5,7 @@ use crate::{
         md5, same,
         scram::{self, Keys, ScramError, ServerExchange, Verifier},
     },
-    config::{AuthType, Secret},
+    config::{AuthType, Secret, SecretKind},
     wire::{self, cstr},
 };
 
@@ -64,10 +64,10 @@ pub enum Verdict {
     Refused(&'static str),
 }
 
-/// Starts a login of a user whose secret is `secret`, `None` if there is no
-/// such user; that shows only in that no proof is good enough.
+/// Starts a login of a user with such a secret, or who would be asked as if: for
+/// a user who does not exist, no proof is good enough, and nothing else tells.
 #[must_use]
-pub fn begin(auth_type: AuthType, secret: Option<&Secret>, random: &[u8; RANDOM_LENGTH]) -> Begin {
+pub fn begin(auth_type: AuthType, secret: SecretKind, random: &[u8; RANDOM_LENGTH]) -> Begin {
     let (salt, nonce) = random.split_at(4);
     let scram = || {
         Begin::Ask(
@@ -82,7 +82,7 @@ pub fn begin(auth_type: AuthType, secret: Option<&Secret>, random: &[u8; RANDOM_
         (AuthType::Plain, _) => {
             Begin::Ask(wire::authentication_cleartext(), Proof(Method::Cleartext))
         }
-        (AuthType::Md5, Some(Secret::Scram(_))) => scram(),
+        (AuthType::Md5, SecretKind::Scram) => scram(),
         (AuthType::Md5, _) => {
             let salt = [salt[0], salt[1], salt[2], salt[3]];
             Begin::Ask(wire::authentication_md5(salt), Proof(Method::Md5 { salt }))
@@ -202,14 +202,19 @@ fn cleartext(
 
 fn md5_answer(answer: &[u8], salt: [u8; 4], user: &str, secret: Option<&Secret>) -> Verdict {
     let hash = match secret {
-        Some(Secret::Plain(known)) if !known.is_empty() => md5::hash(user, known),
-        Some(Secret::Md5(known)) => known.clone(),
-        _ => return Verdict::Refused("no such user, or nothing is stored that md5 can check"),
+        Some(Secret::Plain(known)) if !known.is_empty() => Some(md5::hash(user, known)),
+        Some(Secret::Md5(known)) => Some(known.clone()),
+        _ => None,
     };
-    if md5::check(&hash, salt, answer) {
-        ACCEPTED
-    } else {
-        Verdict::Refused("password does not match")
+    // The same work for a user without one: time must not tell either.
+    let fits = match &hash {
+        Some(hash) => md5::check(hash, salt, answer),
+        None => md5::check(&md5::hash(user, ""), salt, answer),
+    };
+    match (hash, fits) {
+        (Some(_), true) => ACCEPTED,
+        (Some(_), false) => Verdict::Refused("password does not match"),
+        (None, _) => Verdict::Refused("no such user, or nothing is stored that md5 can check"),
     }
 }
 
@@ -235,7 +240,8 @@ mod tests {
         secret: Option<&Secret>,
         verifier: Option<&Verifier>,
     ) -> Verdict {
-        let Begin::Ask(_, mut proof) = begin(AuthType::ScramSha256, secret, &RANDOM) else {
+        let Begin::Ask(_, mut proof) = begin(AuthType::ScramSha256, SecretKind::Plain, &RANDOM)
+        else {
             panic!("no proof asked for");
         };
         let mut client = ClientExchange::new(&[1; scram::NONCE_LENGTH]);
@@ -281,7 +287,7 @@ mod tests {
     fn md5_accepts_plain_and_hashed_secrets() {
         let hash = md5::hash("ann", "right");
         for secret in [Secret::Plain("right".into()), Secret::Md5(hash.clone())] {
-            let Begin::Ask(_, mut proof) = begin(AuthType::Md5, Some(&secret), &RANDOM) else {
+            let Begin::Ask(_, mut proof) = begin(AuthType::Md5, SecretKind::Md5, &RANDOM) else {
                 panic!("no proof asked for");
             };
             let answer = |password: &str| {
@@ -296,9 +302,23 @@ mod tests {
     }
 
     #[test]
+    fn a_user_without_a_secret_fails_md5_as_with_a_wrong_one() {
+        for stored in [None, Some(Secret::Plain(String::new()))] {
+            let Begin::Ask(_, mut proof) = begin(AuthType::Md5, SecretKind::Md5, &RANDOM) else {
+                panic!("no proof asked for");
+            };
+            // Of the password that is worked with instead.
+            let answer = md5::response(&md5::hash("ann", ""), [7; 4]);
+            let message = wire::password(answer.as_bytes());
+            let verdict = proof.answer(&message[5..], "ann", stored.as_ref(), None);
+            assert!(matches!(verdict, Verdict::Refused(_)));
+        }
+    }
+
+    #[test]
     fn an_empty_password_fits_nobody() {
         let secret = Secret::Plain(String::new());
-        let Begin::Ask(_, mut proof) = begin(AuthType::Plain, Some(&secret), &RANDOM) else {
+        let Begin::Ask(_, mut proof) = begin(AuthType::Plain, SecretKind::Plain, &RANDOM) else {
             panic!("no proof asked for");
         };
         let verdict = proof.answer(b"\0", "ann", Some(&secret), None);
@@ -311,7 +331,7 @@ mod tests {
         let client = ClientExchange::new(&[1; scram::NONCE_LENGTH]);
         let first = wire::sasl_initial(scram::MECHANISM, &client.first());
         for cut in 5..first.len() {
-            let Begin::Ask(_, mut proof) = begin(AuthType::ScramSha256, Some(&secret), &RANDOM)
+            let Begin::Ask(_, mut proof) = begin(AuthType::ScramSha256, SecretKind::Scram, &RANDOM)
             else {
                 panic!("no proof asked for");
             };

@@ -32,6 +32,8 @@ pub(super) struct Retry(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
+    /// The last one.
+    failure: Option<OpenFailure>,
     next: Moment,
 }
 
@@ -44,6 +46,7 @@ impl Retry {
     pub(super) fn failed(&self, failure: OpenFailure, longest: Duration, now: Moment) -> u32 {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.failures = state.failures.saturating_add(1);
+        state.failure = Some(failure);
         let doubled = RETRY_FIRST.saturating_mul(1 << (state.failures - 1).min(16));
         let cap = match failure {
             OpenFailure::Unreachable => RETRY_UNREACHABLE_MAX.min(longest),
@@ -52,6 +55,12 @@ impl Retry {
         .max(RETRY_FIRST);
         state.next = now + doubled.min(cap);
         state.failures
+    }
+
+    /// Whether the last attempt was rejected.
+    pub(super) fn is_rejected(&self) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failure == Some(OpenFailure::Rejected)
     }
 
     /// `None`: a server may be opened now. `Some(Some(moment))`: not before

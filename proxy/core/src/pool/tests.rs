@@ -14,7 +14,8 @@ fn pool(limits: Limits) -> Pool {
 
 fn open(pool: &mut Pool, server: ServerKey, now: Moment) -> Returned {
     assert_eq!(pool.next_step(now), Step::Open);
-    pool.opened(server, now)
+    pool.opened();
+    pool.returned(server, now)
 }
 
 #[test]
@@ -56,7 +57,11 @@ fn the_reserve_opens_after_its_wait() {
 
 #[test]
 fn failures_are_retried_soon_while_unreachable_and_late_when_rejected() {
-    let mut pool = pool(LIMITS);
+    let limits = Limits {
+        size_min: 1,
+        ..LIMITS
+    };
+    let mut pool = pool(limits);
     pool.request(0, Moment(0));
     let mut now = Moment(0);
     for _ in 0..20 {
@@ -70,10 +75,47 @@ fn failures_are_retried_soon_while_unreachable_and_late_when_rejected() {
     }
     assert_eq!(pool.next_step(now), Step::Open);
     pool.open_failed(OpenFailure::Rejected, now);
+    assert_eq!(pool.next_step(now), Step::Refuse);
+    assert_eq!(pool.expired(None, now), Some(0));
     let Step::WaitUntil(next) = pool.next_step(now) else {
         panic!("no pause after a failure");
     };
     assert_eq!(next.since(now), LIMITS.login_retry);
+}
+
+#[test]
+fn who_comes_after_a_rejection_is_refused_until_the_next_attempt() {
+    let shared = Shared::new(2, LIMITS, Vec::new());
+    let [mut a, mut b] = [0, 1].map(|thread| Pool::new(thread, shared.clone(), false));
+    let now = Moment(1);
+    a.request(0, now);
+    assert_eq!(a.next_step(now), Step::Open);
+    a.open_failed(OpenFailure::Rejected, now);
+    b.request(7, now);
+    assert_eq!(b.next_step(now), Step::Refuse, "on another loop too");
+    assert_eq!(b.expired(None, now), Some(7));
+    b.request(8, now);
+    let due = now + Duration::from_secs(1);
+    assert_eq!(b.next_step(due), Step::Open, "it may have been mended");
+    assert!(matches!(a.next_step(now), Step::WaitUntil(_)), "or be soon");
+    b.open_failed(OpenFailure::Unreachable, due);
+    assert!(
+        matches!(b.next_step(due), Step::WaitUntil(_)),
+        "as a restart"
+    );
+}
+
+#[test]
+fn who_can_wait_for_a_server_is_not_refused() {
+    let mut pool = pool(LIMITS);
+    let now = Moment(1);
+    pool.request(0, now);
+    assert_eq!(open(&mut pool, 10, now), Returned::Serve(0));
+    pool.request(1, now);
+    assert_eq!(pool.next_step(now), Step::Open);
+    pool.open_failed(OpenFailure::Rejected, now);
+    assert!(matches!(pool.next_step(now), Step::WaitUntil(_)));
+    assert_eq!(pool.returned(10, now), Returned::Serve(1));
 }
 
 #[test]
@@ -181,7 +223,8 @@ fn an_idle_server_elsewhere_is_asked_for_while_another_is_being_opened() {
         Step::Open,
         "which may take its time"
     );
-    assert_eq!(a.opened(10, Moment(0)), Returned::Serve(0));
+    a.opened();
+    assert_eq!(a.returned(10, Moment(0)), Returned::Serve(0));
     assert!(b.forget(7));
     assert_eq!(a.returned(10, Moment(0)), Returned::Kept);
     b.request(8, Moment(0));
@@ -232,5 +275,5 @@ fn there_is_a_pause_after_a_rejected_login_even_if_none_is_configured() {
     pool.request(0, Moment(0));
     assert_eq!(pool.next_step(Moment(0)), Step::Open);
     pool.open_failed(OpenFailure::Rejected, Moment(0));
-    assert!(matches!(pool.next_step(Moment(0)), Step::WaitUntil(_)));
+    assert_eq!(pool.next_step(Moment(0)), Step::Refuse);
 }

@@ -169,6 +169,11 @@ impl World {
                     self.evict_idle(thread, id);
                     return self.step_later(thread, id, now + LOOK_AGAIN);
                 }
+                Step::Refuse => {
+                    while let Some(client) = self.parts[thread][id].expired(None, now) {
+                        self.refuse_client(client, SqlState::INVALID_PASSWORD, "login rejected");
+                    }
+                }
                 Step::WaitUntil(moment) => return self.step_later(thread, id, moment),
                 Step::Wait => return,
             }
@@ -229,14 +234,10 @@ impl World {
             server.place = Place::Closed;
             self.note(|| format!("server {key}: {failure:?}"));
             self.parts[thread][id].open_failed(failure, now);
-            if failure == OpenFailure::Rejected {
-                while let Some(client) = self.parts[thread][id].expired(None, now) {
-                    self.refuse_client(client, SqlState::INVALID_PASSWORD, "login rejected");
-                }
-            }
         } else {
             server.place = Place::Here;
-            let next = self.parts[thread][id].opened(key, now);
+            self.parts[thread][id].opened();
+            let next = self.parts[thread][id].returned(key, now);
             self.returned(key, next);
         }
         self.step_pool(thread, id);

@@ -143,7 +143,7 @@ impl World {
             mode: self.mode,
             registry: &self.registry,
             interner: &self.interner,
-            scope: client.pool as u32,
+            scope: client.pool as u64,
             follow_statements: self.mode != PoolMode::Session,
         };
         let done = from_client(
@@ -188,7 +188,7 @@ impl World {
             mode: self.mode,
             registry: &self.registry,
             interner: &self.interner,
-            scope: server.pool as u32,
+            scope: server.pool as u64,
             follow_statements: self.mode != PoolMode::Session,
         };
         let session = client.as_deref_mut().map(|client| &mut client.session);

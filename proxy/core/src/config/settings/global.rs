@@ -18,7 +18,7 @@ const CIPHERS: Support = Only(
 );
 /// Why files for TLS to PostgreSQL change nothing.
 const SERVER_TLS: Support = NoEffect("connections to PostgreSQL are not encrypted yet");
-/// Why pools are never forgotten.
+/// Why pools of an entry are never forgotten.
 const POOLS_STAY: Support =
     NoEffect("a pool without clients and servers holds no connection and is kept");
 /// Why what goes with `auth_user` changes nothing.
@@ -71,10 +71,14 @@ settings! {
     /// The PostgreSQL user who runs `auth_query`.
     auth_user: Option<String> = unset, [], reload, NotSupported("users come from auth_file alone");
 
-    /// How long the pools of a database that came from `*` are kept without use.
-    autodb_idle_timeout: Duration = "3600", [], reload, POOLS_STAY;
+    /// How long the pools of a database that came from `*` are kept without clients and servers,
+    /// with what was counted in them; 0 means for ever. If PostgreSQL has no such database they go
+    /// at once. There are at most 10,000 such pools: beyond, one without use makes room, and if
+    /// there is none, a client is refused with 53300.
+    autodb_idle_timeout: Duration = "3600", [], reload, Honoured;
 
-    /// How long a cancel request may wait for a connection to PostgreSQL; 0 means for ever.
+    /// How long PostgreSQL, or a peer, may take to deal with a cancel request; 0 means a minute.
+    /// There are at most 1,000 at a time on each event loop; more are dropped.
     cancel_wait_timeout: Duration = "10", [], reload, Honoured;
 
     /// How long a client may be idle outside a transaction; 0 means for ever.
@@ -210,7 +214,8 @@ settings! {
     /// Servers of one user at once, whatever the database; 0 means no limit.
     max_user_connections: u32 = "0", [0, 1_000_000], reload, Honoured;
 
-    /// Servers that a pool keeps open once it is in use, at most its size.
+    /// Servers that a pool keeps open once it is in use, at most its size; of a database that came
+    /// from `*` only while it has clients.
     min_pool_size: u32 = "0", [0, 1_000_000], reload, Honoured;
 
     /// *Ours.* The name whose addresses are this pooler's peers.
@@ -284,7 +289,8 @@ settings! {
     server_lifetime: Duration = "3600", [], reload, Honoured;
 
     /// Longest wait between two attempts to reach a PostgreSQL that cannot be reached. Attempts start close
-    /// together while somebody waits and grow apart up to this.
+    /// together while somebody waits and grow apart up to this. Where PostgreSQL rejected the last
+    /// attempt and the pool has no server, clients that come in between are told at once what it said.
     server_login_retry: Duration = "15", [], reload, Honoured;
 
     /// The query that cleans a server before another client gets it.
