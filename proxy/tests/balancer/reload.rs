@@ -92,7 +92,7 @@ fn a_reload_keeps_counters_and_numbers_and_tells_nothing_twice() {
     wait_for("the new target", || {
         (balancer.csv("BACKEND", "act") == "3").then_some(())
     });
-    let after = http::status(
+    let after = crate::balancer::status(
         balancer.web,
         &format!("?since={}:{}", before.boot_id, before.newest),
     );

@@ -1,7 +1,5 @@
 //! We log in to PostgreSQL.
 
-use std::time::Duration;
-
 use proxy_core::{
     auth::scram::Keys,
     config::Secret,
