@@ -659,6 +659,24 @@ mod prepared {
         Ok(())
     }
 
+    /// Its definition is kept for other servers, so that it is refused by its
+    /// length before any of it is held, and what comes of it is dropped.
+    #[test]
+    fn a_named_statement_is_no_longer_than_it_may_be() -> Result<()> {
+        let (_postgres, pooler) = one_server()?;
+        let mut client = pooler.client()?;
+        let around = parse("s", "").len();
+        let longest = 16 * 1024 * 1024 - around;
+        let sql = format!("SELECT 1 --{}", "x".repeat(longest - 11));
+        assert_eq!(client.batch(&[parse("s", &sql)])?.kinds(), "1Z");
+        let outcome = client.batch(&[parse("t", &format!("{sql}x"))])?;
+        assert_eq!(outcome.code(), "54000");
+        assert_eq!(client.value("SELECT 2")?, "2", "the session goes on");
+        let outcome = client.batch(&[bind("", "s", &[]), execute("", 0)])?;
+        assert_eq!(outcome.value().as_deref(), Some("1"));
+        Ok(())
+    }
+
     /// Drivers that ask for a statement's parameters before they bind them
     /// (pg8000, lib/pq, pgx in describe mode) send two batches.
     #[test]

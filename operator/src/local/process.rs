@@ -263,9 +263,13 @@ pub fn marked(prefix: &str) -> BTreeMap<String, Identity> {
         .collect()
 }
 
-/// The mark that a process was started with; `None` if that cannot be read.
+/// The mark that a process was started with; `None` if that cannot be read, as
+/// of others' processes, and for a moment while one becomes another program.
 fn mark_of(pid: i32) -> Option<Option<String>> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    if environment.is_empty() {
+        return None;
+    }
     let mark = environment.split(|byte| *byte == 0).find_map(|variable| {
         let mark = variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"=")?;
         String::from_utf8(mark.to_vec()).ok()
@@ -388,8 +392,6 @@ mod tests {
     #[tokio::test]
     async fn reused_number_is_not_adopted() {
         let folder = tempfile::tempdir().unwrap();
-        // Not a script: a shell that is about to become another program has
-        // no environment for a moment.
         let launch = Launch {
             binary: PathBuf::from("/bin/sleep"),
             config: PathBuf::from("600"),
@@ -399,6 +401,10 @@ mod tests {
         let process = Kill(process);
         let own = process.0.identity.clone();
         assert!(Process::adopt(&own, &launch.mark).is_some());
+        // While it becomes `sleep` it has no environment for a moment.
+        while mark_of(own.pid).is_none() {
+            tokio::task::yield_now().await;
+        }
         assert!(Process::adopt(&own, "another mark").is_none());
         let mut earlier = own.clone();
         earlier.start_ticks -= 1;

@@ -120,18 +120,3 @@ fn a_password_is_no_longer_than_it_may_be() {
         assert_eq!(client.read().code(), code, "{length}");
     }
 }
-
-/// Its definition is kept for other servers, so that it is refused by its length
-/// before any of it is held.
-#[test]
-fn a_named_statement_is_no_longer_than_it_may_be() {
-    let postgres = Postgres::start();
-    let pooler = Pooler::start(&Config::over(&postgres));
-    let mut client = pooler.client();
-    let mut parse = wire::parse(b"long", b"SELECT 1\0\0\0");
-    let length = 16 * 1024 * 1024_u32;
-    parse[1..5].copy_from_slice(&length.to_be_bytes());
-    client.send(&parse);
-    assert_eq!(client.read().code(), "54000");
-    assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
-}
