@@ -352,13 +352,20 @@ impl Io {
     }
 
     /// Sends the pieces of `output` that were made from `input`.
-    pub(super) fn send(&mut self, output: &Output, input: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, output: &mut Output, input: &[u8]) -> io::Result<()> {
         if output.is_empty() {
             return Ok(());
+        }
+        if let Some(bytes) = output.contiguous(input) {
+            return self.send_bytes(bytes);
         }
         if self.tls.is_some() {
             return self.send_tls(&output.concat(input));
         }
+        self.send_pieces(output, input)
+    }
+
+    fn send_pieces(&mut self, output: &Output, input: &[u8]) -> io::Result<()> {
         let mut slices: [&[u8]; SLICES_MAX] = [&[]; SLICES_MAX];
         let mut count = 0;
         for slice in output.slices(input) {

@@ -128,8 +128,8 @@ impl EventLoop {
         counters.client_parses += u64::from(done.parses);
         counters.server_parses += u64::from(done.parses_server);
         counters.binds += u64::from(done.binds);
-        let sent = server.io.send(&outputs.to_server, input);
-        let answered = client.io.send(&outputs.to_client, input);
+        let sent = server.io.send(&mut outputs.to_server, input);
+        let answered = client.io.send(&mut outputs.to_client, input);
         client.paused = done.paused;
         if done.needed > 0 || done.paused {
             client.io.keep(&input[done.consumed..], done.needed);
@@ -183,9 +183,8 @@ impl EventLoop {
             .pools
             .get_mut(&client.pool)
             .expect("a client has a pool");
-        let waited = self.now.since(client.request_at);
         local.counters.assignments += 1;
-        local.counters.wait_us += u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        local.counters.wait_us += self.now.micros_since(client.request_at);
         let settings = local.settings.clone();
         let unused = self.now.since(server.used_at);
         if let Some(sql) = &settings.check_query
@@ -318,17 +317,15 @@ impl EventLoop {
         if done.queries > 0 {
             local.counters.queries += u64::from(done.queries);
             local.counters.transactions += u64::from(done.transactions);
-            let took = self.now.since(server.query_at);
-            local.counters.query_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            local.counters.query_us += self.now.micros_since(server.query_at);
             server.query_at = self.now;
         }
         if done.transactions > 0 {
-            let took = self.now.since(server.transaction_at);
-            local.counters.transaction_us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            local.counters.transaction_us += self.now.micros_since(server.transaction_at);
             server.transaction_at = self.now;
         }
         if let Some(client) = client {
-            if let Err(error) = client.io.send(&outputs.to_client, input) {
+            if let Err(error) = client.io.send(&mut outputs.to_client, input) {
                 tracing::debug!(%error, client = %client.address, "client lost");
                 let key = client_key.expect("it is linked");
                 return self.client_gone(key, "client connection lost");

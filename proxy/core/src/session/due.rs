@@ -97,6 +97,12 @@ impl Due {
         )
     }
 
+    /// Whether nothing follows from it but its answer.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Bind | Self::Describe | Self::Execute)
+    }
+
     /// Whether it is a Parse of the unnamed statement.
     pub(super) fn is_unnamed_parse(&self) -> bool {
         matches!(self, Self::Parse(None))
@@ -155,12 +161,18 @@ impl DueQueue {
         self.entries.iter()
     }
 
+    #[inline]
     pub(super) fn push(&mut self, due: Due) {
         self.count(&due);
         self.entries.push_back(due);
     }
 
+    #[inline]
     fn count(&mut self, due: &Due) {
+        // Most entries are nothing that is counted.
+        if due.is_plain() {
+            return;
+        }
         self.syncs_in_copy += usize::from(matches!(due, Due::SyncInCopy));
         self.fences += usize::from(matches!(due, Due::Fence));
         self.changes += usize::from(due.changes_names());
@@ -182,17 +194,21 @@ impl DueQueue {
         }
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Due> {
         let due = self.entries.pop_front()?;
+        if self.entries.is_empty() {
+            self.unnamed_in_batch = false;
+        }
+        if due.is_plain() {
+            return Some(due);
+        }
         self.readies -= usize::from(due.ends_ready());
         self.syncs_in_copy -= usize::from(matches!(due, Due::SyncInCopy));
         self.fences -= usize::from(matches!(due, Due::Fence));
         self.changes -= usize::from(due.changes_names());
         // Those of the last batch are the last to go.
         self.changes_of_batch = self.changes_of_batch.min(self.changes);
-        if self.entries.is_empty() {
-            self.unnamed_in_batch = false;
-        }
         Some(due)
     }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 pub struct Output {
     pieces: Vec<Piece>,
     own: Vec<u8>,
+    gathered: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,16 @@ enum Piece {
     Input { from: usize, to: usize },
     /// Bytes `from..to` of `own`.
     Own { from: usize, to: usize },
+}
+
+impl Piece {
+    #[inline]
+    fn of<'a>(self, input: &'a [u8], own: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Input { from, to } => &input[from..to],
+            Self::Own { from, to } => &own[from..to],
+        }
+    }
 }
 
 impl Output {
@@ -58,12 +69,32 @@ impl Output {
         self.pieces.is_empty()
     }
 
+    /// Everything in one span, where that costs no more than to send it in
+    /// pieces: one piece as it is, a few bytes copied together.
+    #[inline]
+    pub fn contiguous<'a>(&'a mut self, input: &'a [u8]) -> Option<&'a [u8]> {
+        match self.pieces[..] {
+            [] => Some(&[]),
+            [piece] => Some(piece.of(input, &self.own)),
+            _ => self.gather(input),
+        }
+    }
+
+    fn gather(&mut self, input: &[u8]) -> Option<&[u8]> {
+        self.gathered.clear();
+        for piece in &self.pieces {
+            let slice = piece.of(input, &self.own);
+            if self.gathered.len() + slice.len() > GATHERED_MAX {
+                return None;
+            }
+            self.gathered.extend_from_slice(slice);
+        }
+        Some(&self.gathered)
+    }
+
     /// The pieces in order, given the input they were made from.
     pub fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.pieces.iter().map(move |piece| match *piece {
-            Piece::Input { from, to } => &input[from..to],
-            Piece::Own { from, to } => &self.own[from..to],
-        })
+        self.pieces.iter().map(|piece| piece.of(input, &self.own))
     }
 
     /// All bytes in one, for tests and for peers that need a copy anyway.
@@ -84,6 +115,8 @@ impl Output {
 }
 
 const OWN_KEPT: usize = 64 * 1024;
+/// Up to so many bytes a copy costs less than what writev does more than send.
+const GATHERED_MAX: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -100,5 +133,22 @@ mod tests {
         output.span(7..7);
         assert_eq!(output.slices(b"abcdefg").count(), 3);
         assert_eq!(output.concat(b"abcdefg"), b"abcd-+e");
+    }
+
+    #[test]
+    fn few_bytes_are_sent_in_one_span_and_many_in_pieces() {
+        let mut output = Output::default();
+        assert_eq!(output.contiguous(b"abc"), Some(&b""[..]));
+        output.span(1..3);
+        assert_eq!(output.contiguous(b"abc"), Some(&b"bc"[..]));
+        output.own(b"-");
+        assert_eq!(output.contiguous(b"abc"), Some(&b"bc-"[..]));
+        let input = vec![b'x'; GATHERED_MAX];
+        output.clear();
+        output.span(0..GATHERED_MAX);
+        assert_eq!(output.contiguous(&input), Some(&input[..]));
+        output.own(b"-");
+        assert_eq!(output.contiguous(&input), None);
+        assert_eq!(output.concat(&input).len(), GATHERED_MAX + 1);
     }
 }
