@@ -1,4 +1,4 @@
-//! What follows from a `PgPoolCluster`: dereference → validate → build.
+//! What follows from a `PgPoolCluster`: dereference → validate → build → status.
 //!
 //! [`dereference`] lists what is read from elsewhere, [`validate`] turns it into
 //! types that cannot be wrong, [`build`] describes the tier, [`status`] says

@@ -26,7 +26,7 @@ mod tests {
         let page = fs::read_to_string(path).unwrap();
         let pooler = markdown(
             "Pooler",
-            "Served on `http_port` (9127) at `/metrics`.",
+            "Served on `http_port`, if set (by `operator local` from 9127 on), at `/metrics`.",
             pooler::ALL,
         );
         let balancer = markdown(

@@ -75,7 +75,7 @@ fn four_thousand_clients_share_seventy_servers_and_one_more_is_refused() -> Resu
     Ok(())
 }
 
-/// All seventy are used at once, and nobody waits longer than the queue explains.
+/// Nobody waits longer than the queue explains. Whose turn it is, `proxy-core` tests.
 #[test]
 fn waiting_clients_are_served_in_turn() -> Result<()> {
     let postgres = Postgres::start()?;

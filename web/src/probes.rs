@@ -52,7 +52,7 @@ impl Heartbeat {
     }
 }
 
-/// The routes that every proxy has: `/livez`, `/readyz`, `/metrics`.
+/// The routes that every program has: `/livez`, `/readyz`, `/metrics`.
 ///
 /// `/livez` fails when one of `hearts` has not beaten for [`STUCK_AFTER`], and
 /// for nothing else: restarting a process cures no other ill. `ready` is asked

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::telemetry::Telemetry;
 
-/// Commands that may wait.
+/// Commands that may wait to be taken up. Those that were, such as PAUSE, are as
+/// many as the console has clients.
 pub(super) const COMMANDS_MAX: usize = 1_024;
 
 /// A loop that does not answer within this time is left out.

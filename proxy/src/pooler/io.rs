@@ -172,7 +172,7 @@ pub(super) enum Input {
     Decrypted,
     /// A message too long for the scratch buffer.
     Owned(Vec<u8>),
-    /// The peer sends no more; `clean` unless a record or message was cut.
+    /// The peer sends no more.
     Closed,
 }
 

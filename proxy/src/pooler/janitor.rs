@@ -1,4 +1,5 @@
-//! What is looked at ten times a second: deadlines, lifetimes, the drain.
+//! What is looked at ten times a second: deadlines, lifetimes, the drain. And
+//! what a reload, a pause and RECONNECT do to this loop's pools.
 
 use std::time::Duration;
 

@@ -56,7 +56,7 @@ pub enum StartError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// A host name in listen_addr does not resolve.
+    /// listen_addr or http_addr is no address; names are not looked up.
     #[error("listen_addr = {0} is neither an address nor *")]
     Address(String),
     /// Nobody is in the group that the Unix socket is to belong to.
@@ -84,11 +84,11 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::System { what, source }
 }
 
-/// Reads the configuration as a start would, TLS files included. Returns the
-/// warnings.
+/// Reads the configuration as a start would, TLS files included. Addresses, the
+/// group of the Unix socket and what the system permits are left to [`run`].
 ///
 /// # Errors
-/// Everything that would keep the pooler from starting.
+/// Every problem of the files, or why TLS cannot be offered.
 pub fn check(file: &Path) -> Result<PoolerConfig, StartError> {
     let config = load(file).map_err(StartError::Config)?;
     tls::server_config(&config.global)?;

@@ -20,7 +20,7 @@ use super::{
 
 /// Jobs that may wait. More are refused, and their login fails with a clear error.
 pub(super) const QUEUE_LENGTH: usize = 16_384;
-/// Threads. Two, so that a slow name server does not hold up logins.
+/// Threads. Two, so that one look-up that hangs does not hold up logins; two do.
 const WORKERS: usize = 2;
 
 /// Something slow.
@@ -78,8 +78,8 @@ impl std::fmt::Debug for Password {
 
 type Answer = Result<Vec<SocketAddr>, String>;
 
-/// Answers of name servers, by host and port. There are as many as the
-/// configuration has hosts.
+/// Answers of name servers, by host and port. There are as many as configurations
+/// have had hosts since the start.
 #[derive(Debug, Default)]
 pub(super) struct Names(Mutex<HashMap<(String, u16), (Instant, Answer)>>);
 

@@ -117,6 +117,8 @@ settings! {
     /// - `disable`: plain only.
     /// - `allow`, `prefer`: as the client wishes.
     /// - `require`: TLS only.
+    ///
+    /// Clients ask for TLS first; `sslnegotiation=direct`, which does not, is not supported yet.
     client_tls_sslmode: SslMode = "disable", [], reload, Only(&["disable", "allow", "prefer", "require"], "client certificates are not verified yet");
 
     /// The configuration file in use.
@@ -159,7 +161,8 @@ settings! {
     /// The name under which PgBouncer registers as a Windows service.
     job_name: String = "pgbouncer", [], restart, NoEffect("there are no Windows services here");
 
-    /// Addresses to listen on, separated by commas; `*` means all. Without any, only the Unix socket is open.
+    /// Addresses to listen on, separated by commas; `*` means all. Names other than `localhost` are not looked
+    /// up. Without any, only the Unix socket is open.
     listen_addr: Vec<String> = "", [], restart, Honoured;
 
     /// Connections that the kernel keeps until they are accepted.
@@ -244,7 +247,7 @@ settings! {
     /// *Ours.* From whom a PROXY protocol header with the client's address is accepted.
     proxy_protocol: Option<String> = unset, [], restart, NotSupported("client addresses are those of the connections");
 
-    /// How long a query may run before it is cancelled; 0 means for ever.
+    /// How long a query may run before its client is disconnected; 0 means for ever.
     query_timeout: Duration = "0", [], reload, Honoured;
 
     /// How long a client waits for a server before it is told so; 0 means never.
@@ -288,9 +291,10 @@ settings! {
     /// How old a server gets before it is closed when it is not in use; 0 means that each is used once.
     server_lifetime: Duration = "3600", [], reload, Honoured;
 
-    /// Longest wait between two attempts to reach a PostgreSQL that cannot be reached. Attempts start close
-    /// together while somebody waits and grow apart up to this. Where PostgreSQL rejected the last
-    /// attempt and the pool has no server, clients that come in between are told at once what it said.
+    /// Longest pause between two attempts to log in to a PostgreSQL that rejected the last one. Attempts start
+    /// close together while somebody waits and grow apart up to this; where the pool has no server, clients
+    /// that come in between are told at once what PostgreSQL said. While it cannot be reached, pauses end at
+    /// 0.4 s, or at this if it is shorter.
     server_login_retry: Duration = "15", [], reload, Honoured;
 
     /// The query that cleans a server before another client gets it.

@@ -119,7 +119,7 @@ settings! {
     /// Servers per pool of this user.
     pool_size: Option<u32> = unset, [1, 1_000_000], reload, Honoured;
 
-    /// How long a query of this user may run before it is cancelled; 0 means for ever.
+    /// How long a query of this user may run before its client is disconnected; 0 means for ever.
     query_timeout: Option<Duration> = unset, [], reload, Honoured;
 
     /// How long a client of this user may wait for a server before it gets an error; 0 means for ever.
@@ -139,10 +139,10 @@ settings! {
     /// The keys of an entry of section `[peers]`.
     PEER_KEYS
 
-    /// A host name or address, or a directory for a Unix socket. Every entry needs it.
+    /// A host name or address; Unix sockets are not supported yet. Every entry needs it.
     host: Option<String> = unset, [], reload, Honoured;
 
-    /// Cancel requests under way to that peer at once.
+    /// Has no effect: each event loop has up to 1,000 cancel requests under way, whomever they are for.
     pool_size: Option<u32> = unset, [1, 1_000_000], reload, Honoured;
 
     /// The peer's port.
