@@ -85,6 +85,8 @@ pub(super) struct LocalPool {
     pub(super) settings: Arc<Settings>,
     pub(super) pool: Pool,
     pub(super) counters: PoolCounters,
+    /// When a server was last closed because of its age.
+    pub(super) aged_at: Moment,
 }
 
 /// Buffers lent to whoever has its turn.
@@ -426,6 +428,7 @@ impl EventLoop {
             settings: info.settings(),
             pool: Pool::new(thread, info.shared.clone(), round_robin),
             counters: PoolCounters::default(),
+            aged_at: Moment::default(),
         })
     }
 

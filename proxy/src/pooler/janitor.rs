@@ -216,16 +216,16 @@ impl EventLoop {
         let idle_max = self.live.config.global.server_idle_timeout;
         for id in self.pool_ids() {
             let local = &self.pools[&id];
-            let lifetime = local.settings.pool.server_lifetime;
             let forgotten = local.info.is_forgotten();
             let idle: Vec<ServerKey> = local.pool.idle().map(|(key, _)| key).collect();
-            let aged = idle.into_iter().find(|&key| {
-                let server = &self.servers[key];
-                server.close_when_free || forgotten || self.now.since(server.opened_at) >= lifetime
-            });
-            if let Some(key) = aged {
-                // One at a time: a pool must not be emptied at once.
-                self.close_server(key, "its lifetime is over");
+            // One at a time: a pool must not be emptied at once.
+            let worn = idle
+                .into_iter()
+                .find(|&key| forgotten || self.servers[key].close_when_free || self.is_aged(key));
+            if let Some(key) = worn
+                && !self.close_if_aged(key)
+            {
+                self.close_server(key, "its pool has no more use for it");
             }
             if !idle_max.is_zero()
                 && let Some(key) = self.pools[&id].pool.idle_too_long(idle_max, self.now)
@@ -236,6 +236,29 @@ impl EventLoop {
                 self.step_pool(id);
             }
         }
+    }
+
+    /// Whether the server's `server_lifetime` is over. Those of a pool go no
+    /// faster than had they been opened one after the other.
+    fn is_aged(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let local = &self.pools[&server.pool];
+        let limits = &local.settings.pool;
+        let gap = limits.server_lifetime / limits.pool_size.max(1);
+        self.now.since(server.opened_at) >= limits.server_lifetime
+            && self.now.since(local.aged_at) >= gap
+    }
+
+    /// Closes a server that nobody uses if its time is over; says whether it was.
+    pub(super) fn close_if_aged(&mut self, key: ServerKey) -> bool {
+        if !self.is_aged(key) {
+            return false;
+        }
+        let (id, now) = (self.servers[key].pool, self.now);
+        self.pool(id).aged_at = now;
+        self.close_server(key, "its lifetime is over");
+        self.step_pool(id);
+        true
     }
 
     /// Lets go of pools that the process has forgotten.

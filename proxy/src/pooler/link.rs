@@ -435,10 +435,12 @@ impl EventLoop {
             self.clients[key].server = None;
         }
         let reset = settings.reset_always || settings.pool.pool_mode == PoolMode::Session;
-        if reset && !settings.reset_query.is_empty() {
-            self.set_up(server_key, Setup::Reset, &settings.reset_query);
-        } else {
-            self.server_free(server_key);
+        if !self.close_if_aged(server_key) {
+            if reset && !settings.reset_query.is_empty() {
+                self.set_up(server_key, Setup::Reset, &settings.reset_query);
+            } else {
+                self.server_free(server_key);
+            }
         }
         if let Some(key) = client_key {
             // A drain closes sessions at their boundary, which is here.

@@ -92,3 +92,19 @@ fn a_loop_that_has_drained_gives_its_places_back() {
     drop(waiting);
     assert!(pooler.wait().0.success());
 }
+
+/// `server_lifetime` is looked at when a server is given back: one that is never
+/// idle would else never go.
+#[test]
+fn a_server_whose_lifetime_is_over_serves_nobody_else() {
+    let postgres = Postgres::start();
+    let config = Config::over(&postgres).set("server_lifetime", "0");
+    let pooler = Pooler::start(&config);
+    let mut client = pooler.client();
+    let statements = ["SELECT 1", "SELECT 2", "SELECT 3", "SELECT 4"];
+    let servers = statements.map(|sql| {
+        assert_eq!(client.query(sql).tags(), ["SELECT 0"]);
+        postgres.server_of(sql).unwrap()
+    });
+    assert!(servers.is_sorted_by(|a, b| a < b), "{servers:?}");
+}
