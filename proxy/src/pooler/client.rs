@@ -83,7 +83,7 @@ impl Client {
     /// Whether it has no place among max_client_conn and nothing to lose.
     fn is_nobody(&self) -> bool {
         match self.phase {
-            Phase::First | Phase::Ending { .. } => true,
+            Phase::First | Phase::Requester | Phase::Ending { .. } => true,
             // A login to the console takes no place.
             Phase::Proving(_) => !self.counted,
             _ => false,

@@ -15,6 +15,9 @@ use super::{
     link::is_at_boundary,
 };
 
+/// Longest that the sender of a cancel request waits for its end.
+const REQUESTER_MAX: Duration = Duration::from_secs(60);
+
 /// A drain under way: sessions are closed at their boundaries, each from a
 /// moment of its own on, so that they do not all reconnect at once.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +86,12 @@ impl EventLoop {
                     (!login_max.is_zero() && age >= login_max).then_some(Late::Login)
                 }
                 Phase::Ending { until } => (*until <= self.now).then_some(Late::Ended),
-                Phase::Requester | Phase::Console(_) => None,
+                // Its peer may be hard to find.
+                Phase::Requester => {
+                    let age = self.now.since(client.connected_at);
+                    (age >= REQUESTER_MAX).then_some(Late::Ended)
+                }
+                Phase::Console(_) => None,
                 Phase::Session => self.session_late(key),
             };
             if let Some(late_for) = late_for {

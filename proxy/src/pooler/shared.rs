@@ -30,7 +30,7 @@ use super::{
     pools::Pools,
     server::{Moved, Opening},
     snapshot::LoopSnapshot,
-    worker::{Job, Names},
+    worker::{Desk, Job, Names},
 };
 use crate::boot;
 
@@ -270,7 +270,7 @@ pub(super) struct Shared {
     pub(super) names: Names,
     /// Makes up verifiers for users who do not exist.
     pub(super) mock_secret: [u8; 32],
-    jobs: Mutex<mpsc::SyncSender<Job>>,
+    desk: Desk,
     commands: tokio::sync::mpsc::Sender<Command>,
     cancel_keys: Mutex<HashMap<[u8; 8], ClientRef>>,
     ids: AtomicU64,
@@ -289,7 +289,7 @@ impl Shared {
         config: PoolerConfig,
         tls: Option<Arc<ServerConfig>>,
         mailboxes: Vec<Mailbox>,
-        jobs: mpsc::SyncSender<Job>,
+        desk: Desk,
         commands: tokio::sync::mpsc::Sender<Command>,
         listen: String,
     ) -> Self {
@@ -316,7 +316,7 @@ impl Shared {
             secrets: Secrets::default(),
             names: Names::default(),
             mock_secret: random(),
-            jobs: Mutex::new(jobs),
+            desk,
             commands,
             cancel_keys: Mutex::new(HashMap::new()),
             ids: AtomicU64::new(1),
@@ -376,7 +376,7 @@ impl Shared {
 
     /// Hands slow work to the workers; false if they have more than enough.
     pub(super) fn work(&self, job: Job) -> bool {
-        lock(&self.jobs).try_send(job).is_ok()
+        self.desk.hand_in(job)
     }
 
     /// Hands a console command to the control task.

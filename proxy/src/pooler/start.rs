@@ -145,10 +145,10 @@ pub fn run(
             listeners: listeners.take().unwrap_or_default(),
         });
     }
-    let (jobs, job_queue) = mpsc::sync_channel(worker::QUEUE_LENGTH);
+    let (desk, queues) = worker::desk();
     let (commands, command_queue) = tokio::sync::mpsc::channel(COMMANDS_MAX);
-    let shared = Arc::new(Shared::new(config, tls, mailboxes, jobs, commands, listen));
-    worker::start(job_queue, &shared).map_err(system("cannot start a worker"))?;
+    let shared = Arc::new(Shared::new(config, tls, mailboxes, desk, commands, listen));
+    worker::start(queues, &shared).map_err(system("cannot start a worker"))?;
     let control = Arc::new(Control::new(shared.clone(), file.to_owned(), telemetry));
 
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -19,8 +19,8 @@ use super::{
 };
 
 /// Jobs that may wait. More are refused, and their login fails with a clear error.
-pub(super) const QUEUE_LENGTH: usize = 16_384;
-/// Threads. Two, so that one look-up that hangs does not hold up logins; two do.
+const QUEUE_LENGTH: usize = 16_384;
+/// Threads of each kind.
 const WORKERS: usize = 2;
 
 /// Something slow.
@@ -90,15 +90,52 @@ impl Names {
     }
 }
 
-/// Starts the workers. They end when the sending side of `jobs` is gone.
-pub(super) fn start(jobs: mpsc::Receiver<Job>, shared: &Arc<Shared>) -> std::io::Result<()> {
-    let jobs = Arc::new(Mutex::new(jobs));
-    for index in 0..WORKERS {
-        let jobs = jobs.clone();
-        let shared = Arc::downgrade(shared);
-        thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || work(&jobs, &shared))?;
+/// Where jobs are handed in. Look-ups have threads of their own: they may hang,
+/// and derivations must not wait for them.
+#[derive(Debug)]
+pub(super) struct Desk {
+    derivations: Mutex<mpsc::SyncSender<Job>>,
+    lookups: Mutex<mpsc::SyncSender<Job>>,
+}
+
+/// What the workers take jobs from.
+#[derive(Debug)]
+pub(super) struct Queues([(&'static str, mpsc::Receiver<Job>); 2]);
+
+/// The desk, and the queues behind it.
+pub(super) fn desk() -> (Desk, Queues) {
+    let (derivations, derivations_queue) = mpsc::sync_channel(QUEUE_LENGTH);
+    let (lookups, lookups_queue) = mpsc::sync_channel(QUEUE_LENGTH);
+    let desk = Desk {
+        derivations: Mutex::new(derivations),
+        lookups: Mutex::new(lookups),
+    };
+    let queues = [("derive", derivations_queue), ("resolve", lookups_queue)];
+    (desk, Queues(queues))
+}
+
+impl Desk {
+    /// Hands in a job; false if too many wait already.
+    pub(super) fn hand_in(&self, job: Job) -> bool {
+        let queue = match &job {
+            Job::Verifier { .. } | Job::Keys { .. } => &self.derivations,
+            Job::Resolve { .. } => &self.lookups,
+        };
+        lock(queue).try_send(job).is_ok()
+    }
+}
+
+/// Starts the workers. They end when the desk is gone.
+pub(super) fn start(queues: Queues, shared: &Arc<Shared>) -> std::io::Result<()> {
+    for (name, jobs) in queues.0 {
+        let jobs = Arc::new(Mutex::new(jobs));
+        for index in 0..WORKERS {
+            let jobs = jobs.clone();
+            let shared = Arc::downgrade(shared);
+            thread::Builder::new()
+                .name(format!("{name}-{index}"))
+                .spawn(move || work(&jobs, &shared))?;
+        }
     }
     Ok(())
 }
@@ -195,4 +232,38 @@ fn resolve(names: &Names, host: String, port: u16, ttl: Duration, failure_ttl: D
         .map_err(|error| format!("cannot look up {}: {error}", name.0));
     lock(&names.0).insert(name, (Instant::now(), answer.clone()));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_ups_that_hang_leave_room_for_derivations() {
+        let (desk, _queues) = desk();
+        let requester = ClientRef {
+            thread: 0,
+            key: 0,
+            id: 0,
+        };
+        let look_up = || Job::Resolve {
+            asker: Asker::Cancel {
+                requester,
+                request: Vec::new(),
+            },
+            host: String::new(),
+            port: 1,
+            ttl: Duration::ZERO,
+            failure_ttl: Duration::ZERO,
+        };
+        assert!((0..QUEUE_LENGTH).all(|_| desk.hand_in(look_up())));
+        assert!(!desk.hand_in(look_up()));
+        assert!(desk.hand_in(Job::Verifier {
+            client: requester,
+            user: String::new(),
+            password: Password(String::new()),
+            salt: None,
+            iterations: 1,
+        }));
+    }
 }
