@@ -78,6 +78,9 @@ pub struct ClientSession {
     skipping: bool,
     parameters: Parameters,
     statements: Option<Box<ClientStatements>>,
+    /// Definition of the unnamed statement, if it was not bound in the batch
+    /// that parsed it: its Bind may meet another server.
+    unnamed: Option<Box<[u8]>>,
 }
 
 impl ClientSession {
@@ -90,6 +93,7 @@ impl ClientSession {
             skipping: false,
             parameters,
             statements: None,
+            unnamed: None,
         }
     }
 
@@ -126,15 +130,6 @@ impl ClientSession {
         self.statements
             .get_or_insert_default()
             .insert(name, statement);
-    }
-
-    /// The unnamed statement is no concern of DEALLOCATE ALL's.
-    fn forget_named_statements(&mut self) {
-        let unnamed = self.forget_statement(b"");
-        self.statements = None;
-        if let Some((name, statement)) = unnamed {
-            self.name_statement(name, statement);
-        }
     }
 
     fn forget_statement(&mut self, name: &[u8]) -> Option<(Box<[u8]>, Arc<Statement>)> {

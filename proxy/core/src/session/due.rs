@@ -42,8 +42,13 @@ pub(super) enum Due {
     /// A Close of ours of a portal that nobody has, sent after Syncs that may
     /// be [`Due::SyncInCopy`]: its answer tells that no more of theirs will come.
     Fence,
-    /// A client's Parse, forwarded. `None` for the unnamed statement.
+    /// A client's Parse under a name, forwarded; or any where names are not followed.
     Parse(Option<Box<Naming>>),
+    /// A client's Parse of the unnamed statement, forwarded. Holds the definition
+    /// of the one before, which stays if this one is skipped.
+    ParseUnnamed(Option<Box<[u8]>>),
+    /// A Parse of ours that gives a server the unnamed statement of its client.
+    ParseUnnamedOurs,
     /// A Parse of ours that teaches the server a statement.
     ParseOurs(Arc<Statement>),
     /// A client's Parse that we answer.
@@ -56,6 +61,8 @@ pub(super) enum Due {
     Bind,
     /// Describe.
     Describe,
+    /// Describe of the unnamed statement, whose parameters are noted.
+    DescribeUnnamed,
     /// Execute.
     Execute,
     /// A client's Close, forwarded (portals, the unnamed statement).
@@ -100,12 +107,15 @@ impl Due {
     /// Whether nothing follows from it but its answer.
     #[inline]
     fn is_plain(&self) -> bool {
-        matches!(self, Self::Bind | Self::Describe | Self::Execute)
+        matches!(
+            self,
+            Self::Bind | Self::Describe | Self::DescribeUnnamed | Self::Execute
+        )
     }
 
     /// Whether it is a Parse of the unnamed statement.
     pub(super) fn is_unnamed_parse(&self) -> bool {
-        matches!(self, Self::Parse(None))
+        matches!(self, Self::ParseUnnamed(_) | Self::ParseUnnamedOurs)
     }
 
     /// Whether what is known of names or of the server's statements has to
@@ -116,6 +126,8 @@ impl Due {
             Self::Forgets
                 | Self::Deallocate { .. }
                 | Self::Parse(_)
+                | Self::ParseUnnamed(_)
+                | Self::ParseUnnamedOurs
                 | Self::ParseOurs(_)
                 | Self::ParseAnswered(_)
                 | Self::ParseScratch(Some(_))
@@ -220,6 +232,14 @@ impl DueQueue {
     /// Whether a Parse of the unnamed statement is part of the present batch.
     pub(super) fn unnamed_in_batch(&self) -> bool {
         self.unnamed_in_batch
+    }
+
+    /// What the oldest Parse of the unnamed statement that is due replaces.
+    pub(super) fn unnamed_before(&mut self) -> Option<&mut Option<Box<[u8]>>> {
+        self.entries.iter_mut().find_map(|due| match due {
+            Due::ParseUnnamed(before) => Some(before),
+            _ => None,
+        })
     }
 
     /// Whether a ReadyForQuery is due: until it comes, the transaction's state

@@ -102,6 +102,7 @@ impl<'a> Reader<'a> {
                     | backend::COMMAND_COMPLETE
                     | backend::ERROR_RESPONSE
                     | backend::PARAMETER_STATUS
+                    | backend::PARAMETER_DESCRIPTION
             );
             if looked_into && from + head.total > self.input.len() && head.total <= LOOK_MAX {
                 self.done.needed = head.total;
@@ -211,7 +212,11 @@ impl<'a> Reader<'a> {
                 self.swallow(head);
                 return Ok(());
             }
-            Some(Due::Describe) => {
+            Some(due @ (Due::Describe | Due::DescribeUnnamed)) => {
+                let is_unnamed = matches!(due, Due::DescribeUnnamed);
+                if is_unnamed && head.kind == backend::PARAMETER_DESCRIPTION {
+                    self.note_parameters(head);
+                }
                 if matches!(head.kind, backend::ROW_DESCRIPTION | backend::NO_DATA) {
                     self.server.due.pop();
                 }
@@ -290,7 +295,7 @@ impl<'a> Reader<'a> {
             !matches!(due.front(), Some(Due::Ours))
         });
         if let Some(client) = &mut client {
-            client.forget_named_statements();
+            client.statements = None;
         }
         for due in due.iter() {
             match due {
@@ -318,15 +323,24 @@ impl<'a> Reader<'a> {
         let accepts = |due: &Due| {
             matches!(
                 due,
-                Due::Parse(_) | Due::ParseOurs(_) | Due::ParseScratch(_)
+                Due::Parse(_)
+                    | Due::ParseUnnamed(_)
+                    | Due::ParseUnnamedOurs
+                    | Due::ParseOurs(_)
+                    | Due::ParseScratch(_)
             )
         };
         match self.expect(head, accepts)? {
             Due::ParseOurs(_) | Due::ParseScratch(None) => self.swallow(head),
-            due => {
-                self.server.unnamed |= matches!(due, Due::Parse(None));
+            Due::ParseUnnamedOurs => {
+                self.server.unnamed = true;
+                self.swallow(head);
+            }
+            Due::ParseUnnamed(_) => {
+                self.server.unnamed = true;
                 self.forward(head);
             }
+            _ => self.forward(head),
         }
         Ok(())
     }
@@ -363,6 +377,10 @@ impl<'a> Reader<'a> {
         }
         let mut skipped = Vec::new();
         let synced = self.server.due.skip_batch(|due| skipped.push(due));
+        if let Some(Due::ParseUnnamed(before)) = skipped.first_mut() {
+            // This one was not skipped: PostgreSQL drops the one before first.
+            *before = None;
+        }
         // The newest first: a name may have changed hands twice in one batch.
         for due in skipped.into_iter().rev() {
             self.undo(due);
@@ -383,12 +401,7 @@ impl<'a> Reader<'a> {
             Due::ParseOurs(statement) if !sabotaged(Sabotage::NoParseRollback) => {
                 self.server.statements.remove(&statement);
             }
-            // Unless a later one is on its way.
-            Due::Parse(None) if !self.server.due.iter().any(Due::is_unnamed_parse) => {
-                if let Some(client) = &mut self.client {
-                    client.forget_statement(b"");
-                }
-            }
+            Due::ParseUnnamed(before) => self.unparse_unnamed(before),
             Due::CloseOurs(statement) => self.server.statements.restore(statement),
             Due::CloseAnswered(Some(naming)) => {
                 if let Some(client) = &mut self.client {
@@ -396,6 +409,42 @@ impl<'a> Reader<'a> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The unnamed statement is the one before again. Where more has been sent
+    /// since, which may have replaced it, it is none: an error of ours is better
+    /// than the wrong statement.
+    fn unparse_unnamed(&mut self, before: Option<Box<[u8]>>) {
+        if let Some(later) = self.server.due.unnamed_before() {
+            *later = None;
+            return;
+        }
+        self.server.described = None;
+        let nothing_since = self.server.due.len() <= 1;
+        if let Some(client) = &mut self.client {
+            client.unnamed = before.filter(|_| nothing_since);
+        }
+    }
+
+    /// Notes how the server understood the parameters of the client's unnamed
+    /// statement: wherever it is bound, they are of these types.
+    fn note_parameters(&mut self, head: Header) {
+        let types = self.body(head);
+        if types.len() + 5 != head.total || self.server.due.unnamed_before().is_some() {
+            return;
+        }
+        let kept = match (&mut self.server.described, &mut self.client) {
+            (Some(described), _) => described,
+            (None, Some(client)) => match &mut client.unnamed {
+                Some(kept) => kept,
+                None => return,
+            },
+            (None, None) => return,
+        };
+        // A ParameterDescription and a Parse end in the same way.
+        if let Some((query, _)) = cstr(kept) {
+            *kept = [query, &[0], types].concat().into_boxed_slice();
         }
     }
 

@@ -55,7 +55,8 @@ impl<'a> Reader<'a> {
             return Ok(self.need(6));
         };
         if !self.rules.follow_statements {
-            return Ok(self.pass_parse(head));
+            self.pass_parse(Due::Parse(None), head);
+            return Ok(Next::Go);
         }
         if *first == 0 {
             return Ok(self.parse_unnamed(head));
@@ -89,35 +90,34 @@ impl<'a> Reader<'a> {
         Ok(Next::Go)
     }
 
-    fn pass_parse(&mut self, head: Header) -> Next {
+    fn pass_parse(&mut self, due: Due, head: Header) {
         self.done.parses += 1;
         self.done.parses_server += 1;
-        self.batch(Due::Parse(None), head);
-        Next::Go
+        self.batch(due, head);
     }
 
-    /// The unnamed statement is passed on as it is, for most clients execute it
-    /// in the same batch. It is looked at only because some do not.
+    /// The unnamed statement is passed on as it is, for most clients bind it in
+    /// the same batch. It is looked at only because some do not.
     fn parse_unnamed(&mut self, head: Header) -> Next {
         let from = self.done.consumed;
         let message = self.input.get(from..from + head.total);
         if message.is_none() && head.total <= UNNAMED_KEPT_MAX {
             return self.need(head.total);
         }
-        self.forget_unnamed();
+        let before = self.forget_unnamed();
         self.described = message
             .map(|message| &message[6..])
             .filter(|definition| is_definition(definition) && head.total <= UNNAMED_KEPT_MAX);
-        self.pass_parse(head)
+        self.pass_parse(Due::ParseUnnamed(before), head);
+        Next::Go
     }
 
     /// The batch ends, and the unnamed statement has not been bound: its Bind
     /// may meet another server.
     pub(super) fn keep_unnamed(&mut self) {
         let earlier = self.server.described.take();
-        if let Some(definition) = self.described.take().or(earlier.as_deref()) {
-            let statement = self.intern(definition);
-            self.client.name_statement(Box::default(), statement);
+        if let Some(definition) = self.described.take().map(Box::from).or(earlier) {
+            self.client.unnamed = Some(definition);
         }
     }
 
@@ -126,9 +126,9 @@ impl<'a> Reader<'a> {
         self.server.described = None;
     }
 
-    pub(super) fn forget_unnamed(&mut self) {
+    pub(super) fn forget_unnamed(&mut self) -> Option<Box<[u8]>> {
         self.unnamed_is_bound();
-        self.client.forget_statement(b"");
+        self.client.unnamed.take()
     }
 
     fn intern(&self, definition: &[u8]) -> Arc<Statement> {
@@ -204,6 +204,7 @@ impl<'a> Reader<'a> {
     pub(super) fn describe(&mut self, head: Header) -> Result<Next, ClientFault> {
         match self.statement_name(head, "Describe")? {
             Named::Cut => return Ok(Next::Stop),
+            Named::Statement(b"") => return Ok(self.uses_unnamed(head, Due::DescribeUnnamed)),
             Named::Statement(name) => return Ok(self.uses(head, Due::Describe, 1, name)),
             Named::Other => self.batch(Due::Describe, head),
         }
@@ -261,14 +262,16 @@ impl<'a> Reader<'a> {
     /// of bytes of the body before the name.
     fn uses(&mut self, head: Header, due: Due, skip: usize, name: &[u8]) -> Next {
         if name.is_empty() {
-            return self.uses_unnamed(head, due, skip);
+            return self.uses_unnamed(head, due);
         }
         if self.server.due.unsettled() {
             return self.pause();
         }
         self.server.unsynced = true;
         if let Some(statement) = self.client.statement(name).cloned() {
-            self.use_taught(head, due, skip, name, &statement);
+            self.teach(&statement);
+            self.server.due.push(due);
+            self.rename(head, skip, name, statement.server_name().as_bytes());
         } else {
             let text = format!("prepared statement \"{}\" does not exist", shown(name));
             self.refuse(SqlState::INVALID_STATEMENT_NAME, &text);
@@ -278,42 +281,30 @@ impl<'a> Reader<'a> {
     }
 
     /// What the server has under no name may be another client's. A client's
-    /// own follows it, under a name of ours, if it was not executed in the batch
-    /// that parsed it.
-    fn uses_unnamed(&mut self, head: Header, due: Due, skip: usize) -> Next {
+    /// own follows it if it was not bound in the batch that parsed it. It is
+    /// parsed anew, as the client did: what others prepared by the same text may
+    /// have been understood otherwise, before the tables were changed.
+    fn uses_unnamed(&mut self, head: Header, due: Due) -> Next {
         let is_clients = self.server.unnamed || self.server.due.unnamed_in_batch();
-        if is_clients || sabotaged(Sabotage::SharedUnnamed) {
-            self.batch(due, head);
-            return Next::Go;
+        if !is_clients && !sabotaged(Sabotage::SharedUnnamed) {
+            if self.server.due.iter().any(Due::is_unnamed_parse) || self.server.due.unsettled() {
+                return self.pause();
+            }
+            self.server.unsynced = true;
+            let Some(definition) = self.client.unnamed.take() else {
+                self.refuse(
+                    SqlState::INVALID_STATEMENT_NAME,
+                    "unnamed prepared statement does not exist",
+                );
+                self.drop_message(head);
+                return Next::Go;
+            };
+            self.server.due.push(Due::ParseUnnamedOurs);
+            self.send_parse(b"", &definition);
+            self.client.unnamed = Some(definition);
         }
-        if self.server.due.iter().any(Due::is_unnamed_parse) || self.server.due.unsettled() {
-            return self.pause();
-        }
-        self.server.unsynced = true;
-        if let Some(statement) = self.client.statement(b"").cloned() {
-            self.use_taught(head, due, skip, b"", &statement);
-        } else {
-            self.refuse(
-                SqlState::INVALID_STATEMENT_NAME,
-                "unnamed prepared statement does not exist",
-            );
-            self.drop_message(head);
-        }
+        self.batch(due, head);
         Next::Go
-    }
-
-    /// Passes a message on with the server's name for the statement.
-    fn use_taught(
-        &mut self,
-        head: Header,
-        due: Due,
-        skip: usize,
-        name: &[u8],
-        statement: &Arc<Statement>,
-    ) {
-        self.teach(statement);
-        self.server.due.push(due);
-        self.rename(head, skip, name, statement.server_name().as_bytes());
     }
 
     /// Passes a message on with `to` in place of the name `from`.

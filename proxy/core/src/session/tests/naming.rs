@@ -488,7 +488,7 @@ fn a_statement_without_a_name_follows_the_client_that_described_it() {
     let mut lent = described("select 1");
     let sent = lent.client(synced(&[&bound("")]));
     assert_eq!(kinds(&sent), "P B E S");
-    assert!(sent.starts_with(&sample::parse("pk0", "select 1")));
+    assert!(sent.starts_with(&sample::parse("", "select 1")));
     lent.server(joined(&[
         &sample::bare(b'1'),
         &bound_answers(),
@@ -543,10 +543,63 @@ fn of_two_without_a_name_the_one_that_succeeded_last_is_known() {
     ]));
     lent.next_server();
     let sent = lent.client(synced(&[&bound("")]));
+    assert!(sent.starts_with(&sample::parse("", "select 2")), "{sent:?}");
+}
+
+/// Another server may have other ideas, for the tables were changed: what the
+/// client sends is of the types that it was told.
+#[test]
+fn a_statement_without_a_name_keeps_the_types_that_were_described() {
+    let float8 = [0, 1, 0, 0, 2, 189];
+    let described = wire::message(b't', |out| out.extend(float8));
+    for late in [false, true] {
+        let mut lent = Lent::new();
+        let batch = [sample::parse("", "select $1"), sample::describe(b'S', "")].concat();
+        let answer = [sample::bare(b'1'), described.clone(), sample::bare(b'n')].concat();
+        if late {
+            lent.client([batch, sync().to_vec()].concat());
+            lent.server(answer);
+        } else {
+            lent.client([batch, sample::flush()].concat());
+            lent.server(answer);
+            lent.client(sync());
+        }
+        lent.server(sample::ready(b'I'));
+        lent.next_server();
+        let sent = lent.client(synced(&[&bound("")]));
+        let definition = [b"select $1\0", &float8[..]].concat();
+        assert!(sent.starts_with(&wire::parse(b"", &definition)), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_statement_without_a_name_outlives_one_that_was_skipped() {
+    let mut lent = described("select 31");
+    lent.client(joined(&[
+        &sample::bind("", "none", &[]),
+        &sample::parse("", "select 32"),
+        &sample::flush(),
+    ]));
+    lent.server(sample::error("26000", "no"));
+    lent.client(sync());
+    lent.server(sample::ready(b'I'));
+    lent.next_server();
+    let sent = lent.client(synced(&[&bound("")]));
     assert!(
-        sent.starts_with(&sample::parse("pk1", "select 2")),
+        sent.starts_with(&sample::parse("", "select 31")),
         "{sent:?}"
     );
+}
+
+#[test]
+fn a_statement_without_a_name_is_none_when_its_parse_failed_behind_a_flush() {
+    let mut lent = described("select 31");
+    lent.client([sample::parse("", "selct"), sample::flush()].concat());
+    lent.server(sample::error("42601", "no"));
+    lent.client(sync());
+    lent.server(sample::ready(b'I'));
+    lent.next_server();
+    assert_eq!(kinds(&lent.client(synced(&[&bound("")]))), "E E S");
 }
 
 #[test]
