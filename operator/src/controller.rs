@@ -1,12 +1,13 @@
 //! What follows from a `PgPoolCluster`: dereference → validate → build → status.
 //!
 //! [`dereference`] lists what is read from elsewhere, [`validate`] turns it into
-//! types that cannot be wrong, [`build`] describes the tier, [`status`] says
-//! what was observed of it. All of it is pure. Who realises the description
-//! differs: `local` starts processes.
+//! types that cannot be wrong, [`build`] describes the tier, [`objects`] says
+//! what realises it on Kubernetes, [`status`] what was observed of it. All of it
+//! is pure. `local` realises the same description as processes.
 
 pub mod build;
 pub mod dereference;
+pub mod objects;
 pub mod status;
 
 pub mod validate;

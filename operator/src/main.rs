@@ -5,10 +5,14 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use operator::{
     api,
-    local::{self, LocalError, Resolve, output::Format},
+    controller::{
+        build,
+        objects::{Images, Owner, Placement, objects},
+    },
+    local::{self, Checked, LocalError, Resolve, output::Format},
     webhook::WebhookPolicy,
 };
-use proxy_core::config::Problem;
+use proxy_core::config::{Problem, balancer::Target};
 
 /// Runs connection tiers of PostgreSQL as PgPoolCluster objects describe them.
 #[derive(Debug, Parser)]
@@ -29,6 +33,8 @@ enum Command {
     Local(Box<Local>),
     /// Validate manifests, name every problem as FILE:LINE: message, change nothing.
     Check(Check),
+    /// Print the Kubernetes objects that a manifest means, its Secret included; change nothing.
+    Render(Render),
     /// Print the CustomResourceDefinition.
     Crd,
     /// Show how a PgPoolCluster does (not built yet).
@@ -57,6 +63,34 @@ struct Manifests {
 struct Check {
     #[command(flatten)]
     manifests: Manifests,
+}
+
+#[derive(Debug, Args)]
+struct Render {
+    #[command(flatten)]
+    manifests: Manifests,
+    /// The image of the poolers; it starts the pooler.
+    #[arg(long, value_name = "IMAGE")]
+    pooler_image: String,
+    /// The image of the balancers; it starts the balancer.
+    #[arg(long, value_name = "IMAGE")]
+    balancer_image: String,
+    /// A pooler that the balancers are told of; may be given several times.
+    /// Balancers do not find poolers by name yet.
+    #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = target)]
+    target: Vec<Target>,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .and_then(|(name, address)| {
+            Some(Target {
+                name: name.to_owned(),
+                address: address.parse().ok()?,
+            })
+        })
+        .ok_or_else(|| format!("{text:?} is not NAME=ADDRESS:PORT"))
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +127,8 @@ fn main() -> ExitCode {
         .init();
     match Flags::parse().command {
         Command::Local(flags) => run_local(*flags),
-        Command::Check(flags) => check(&flags),
+        Command::Check(flags) => check(&flags.manifests),
+        Command::Render(flags) => render(flags),
         Command::Crd => {
             print!("{}", api::crd_yaml());
             ExitCode::SUCCESS
@@ -122,25 +157,60 @@ fn print(problems: &[Problem]) {
     }
 }
 
-fn check(flags: &Check) -> ExitCode {
+/// Reads and validates; says on standard error what is wrong or worth a look.
+fn checked(manifests: &Manifests) -> Option<Checked> {
     let policy = WebhookPolicy {
-        hosts: flags.manifests.webhook_hosts.clone(),
+        hosts: manifests.webhook_hosts.clone(),
         loopback_http: true,
     };
-    match local::check(&flags.manifests.files, &policy) {
+    match local::check(&manifests.files, &policy) {
         Ok(checked) => {
             for remark in &checked.remarks {
                 eprintln!("{remark}");
             }
-            let (file, name) = (checked.manifest.file(), &checked.cluster.name);
-            println!("{file}: PgPoolCluster {name} is valid");
-            ExitCode::SUCCESS
+            Some(checked)
         }
         Err(problems) => {
             print(&problems);
-            ExitCode::FAILURE
+            None
         }
     }
+}
+
+fn check(manifests: &Manifests) -> ExitCode {
+    let Some(checked) = checked(manifests) else {
+        return ExitCode::FAILURE;
+    };
+    let (file, name) = (checked.manifest.file(), &checked.cluster.name);
+    println!("{file}: PgPoolCluster {name} is valid");
+    ExitCode::SUCCESS
+}
+
+fn render(flags: Render) -> ExitCode {
+    let Some(checked) = checked(&flags.manifests) else {
+        return ExitCode::FAILURE;
+    };
+    let images = Images {
+        pooler: flags.pooler_image,
+        balancer: flags.balancer_image,
+    };
+    let placement = Placement {
+        owner: &Owner::of(&checked.manifest.cluster),
+        images: &images,
+        poolers: &flags.target,
+        // It takes a key that only a controller has.
+        revision: None,
+    };
+    let objects = objects(&build::tier(&checked.cluster), &placement);
+    if objects.balancer_config.is_none() {
+        eprintln!(
+            "operator: the ConfigMap {}-balancer-config is left out: balancers do not find poolers by name yet, \
+             tell them with --target NAME=ADDRESS:PORT",
+            checked.cluster.name
+        );
+    }
+    print!("{}", objects.yaml());
+    ExitCode::SUCCESS
 }
 
 fn run_local(flags: Local) -> ExitCode {

@@ -8,16 +8,22 @@
 mod balancer;
 mod pooler;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use proxy_core::config::balancer::{Algorithm, Check};
+use proxy_core::config::balancer::{Algorithm, Check, Target};
 use sha2::Sha256;
 
 use super::{
     dereference::SecretValue,
     validate::{ClientAuth, ClientTls, Database, HostPort, Setting, User, ValidatedCluster, mode},
 };
+use crate::api::{Resources, ServiceType};
 
 pub use balancer::balancer_yaml;
 pub use pooler::{Ini, pooler_ini};
@@ -40,6 +46,8 @@ pub struct Tier {
     pub balancer: Balancer,
     /// The port that applications connect to.
     pub service_port: u16,
+    /// Type of the Kubernetes Service with that port.
+    pub service_type: ServiceType,
 }
 
 /// What every pooler is.
@@ -53,12 +61,16 @@ pub struct Pooler {
     pub users: Vec<Entry>,
     /// Section `[pgbouncer]`, without what a realisation adds.
     pub settings: Vec<Setting>,
+    /// Those of the settings that only a restart applies, none of them secret.
+    pub restart_only: BTreeMap<&'static str, String>,
     /// Whether clients are shown [`TLS_CERTIFICATE`] and [`TLS_KEY`].
     pub client_tls: bool,
     /// Files beside the ini. All of them are secret.
     pub files: Vec<File>,
     /// How long one may take to end.
     pub drain_timeout: Duration,
+    /// CPU and memory of each.
+    pub resources: Resources,
 }
 
 /// A line of `[databases]` or `[users]`.
@@ -92,6 +104,8 @@ pub struct Balancer {
     pub max_connections: u32,
     /// How poolers are checked.
     pub check: Check,
+    /// CPU and memory of each.
+    pub resources: Resources,
 }
 
 /// Describes the tier of a cluster.
@@ -104,17 +118,21 @@ pub fn tier(cluster: &ValidatedCluster) -> Tier {
             databases: databases(cluster),
             users: cluster.users.iter().enumerate().map(user).collect(),
             settings: settings(cluster),
+            restart_only: cluster.restart_only.clone(),
             client_tls: cluster.client_tls.is_some(),
             files: files(cluster),
             drain_timeout: cluster.poolers.drain_timeout,
+            resources: cluster.poolers.resources.clone(),
         },
         balancer: Balancer {
             replicas: cluster.balancer.replicas,
             algorithm: cluster.balancer.algorithm,
             max_connections: cluster.balancer.max_connections,
             check: cluster.balancer.check.clone(),
+            resources: cluster.balancer.resources.clone(),
         },
         service_port: cluster.service_port,
+        service_type: cluster.service_type,
     }
 }
 
@@ -283,35 +301,72 @@ impl Realisation {
 
     /// Pooler `index` of it.
     #[must_use]
-    pub const fn pooler(&self, index: usize) -> PoolerPlace<'_> {
+    pub fn pooler(&self, index: usize) -> PoolerPlace<'_> {
         PoolerPlace {
-            realisation: self,
-            index,
+            addresses: self.poolers[index],
+            peers: Some(Peers {
+                all: &self.poolers,
+                own: index,
+            }),
+            files: &self.files,
+            revision: Some(&self.revision),
         }
     }
 
     /// Balancer `index` of it.
     #[must_use]
-    pub const fn balancer(&self, index: usize) -> BalancerPlace<'_> {
+    pub fn balancer(&self, index: usize) -> BalancerPlace<'_> {
+        let poolers = self.poolers.iter().enumerate();
         BalancerPlace {
-            realisation: self,
-            index,
+            service: self.service,
+            shared_service: self.shared_service,
+            dashboard: self.dashboards[index],
+            targets: poolers
+                .map(|(index, pooler)| Target {
+                    name: pooler_name(index),
+                    address: pooler.data,
+                })
+                .collect(),
+            revision: Some(&self.revision),
         }
     }
 }
 
-/// One pooler's place in a realisation.
+/// What a pooler is told of where it and others run.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolerPlace<'a> {
-    realisation: &'a Realisation,
-    index: usize,
+    /// Where it listens.
+    pub addresses: PoolerAddresses,
+    /// The poolers that know each other, and which of them it is.
+    pub peers: Option<Peers<'a>>,
+    /// The folder of its files.
+    pub files: &'a Path,
+    /// Names the configuration, see [`revision`].
+    pub revision: Option<&'a str>,
 }
 
-/// One balancer's place in a realisation.
+/// Poolers that know each other.
 #[derive(Clone, Copy, Debug)]
+pub struct Peers<'a> {
+    /// Where all of them listen.
+    pub all: &'a [PoolerAddresses],
+    /// Which of them is told, from 0.
+    pub own: usize,
+}
+
+/// What a balancer is told of where it and the poolers run.
+#[derive(Clone, Debug)]
 pub struct BalancerPlace<'a> {
-    realisation: &'a Realisation,
-    index: usize,
+    /// Where applications connect.
+    pub service: SocketAddr,
+    /// Whether it shares that address with other balancers.
+    pub shared_service: bool,
+    /// Where it serves its dashboard.
+    pub dashboard: SocketAddr,
+    /// The poolers.
+    pub targets: Vec<Target>,
+    /// Names the configuration, see [`revision`].
+    pub revision: Option<&'a str>,
 }
 
 /// Name of pooler `index`, from 0.

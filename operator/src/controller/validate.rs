@@ -45,9 +45,10 @@ pub fn validate(
     };
     let mut cluster = validator.cluster(input, policy);
     if validator.faults.is_empty() {
-        let (faults, warnings) = settings::judged_by_the_proxies(&cluster, input);
-        validator.faults = faults;
-        cluster.warnings = warnings;
+        let verdict = settings::judged_by_the_proxies(&cluster, input);
+        validator.faults = verdict.faults;
+        cluster.warnings = verdict.warnings;
+        cluster.restart_only = verdict.restart_only;
     }
     if validator.faults.is_empty() {
         Ok(cluster)
@@ -81,12 +82,15 @@ impl Validator<'_> {
             poolers: Poolers {
                 replicas: self.number("spec.poolers.replicas", spec.poolers.replicas),
                 drain_timeout: spec.poolers.drain_timeout.0,
+                resources: spec.poolers.resources.clone().unwrap_or_default(),
             },
             balancer: self.balancer(&spec.balancer),
             client_tls: self.client_tls(&spec.tls.client),
             service_port: self.number("spec.service.port", spec.service.port),
+            service_type: spec.service.r#type,
             monitoring_interval: spec.monitoring.interval.0,
             channels: self.channels(&spec.notifications, policy),
+            restart_only: BTreeMap::new(),
             warnings: Vec::new(),
             upstream,
         }
@@ -196,6 +200,7 @@ impl Validator<'_> {
                 rise: self.number("spec.balancer.check.rise", balancer.check.rise),
                 ..balancer::Check::default()
             },
+            resources: balancer.resources.clone().unwrap_or_default(),
         }
     }
 

@@ -71,6 +71,53 @@ fn missing_file_and_unused_resolve_are_named() {
 }
 
 #[test]
+fn render_prints_the_objects_and_says_what_is_left_out() {
+    let file = example().display().to_string();
+    let mut command = vec!["render", "-f", &file];
+    let output = operator(&command);
+    assert_eq!(output.status.code(), Some(2), "images have no default");
+    command.extend(["--pooler-image", "example.org/p:1"]);
+    command.extend(["--balancer-image", "example.org/b:1"]);
+    let output = operator(&command);
+    assert_eq!(output.status.code(), Some(0));
+    let without = text(&output.stdout);
+    assert_eq!(without.matches("\nkind: ").count(), 9, "{without}");
+    assert!(!without.contains("kind: ConfigMap"), "{without}");
+    assert!(text(&output.stderr).contains("shop-balancer-config is left out"));
+
+    command.extend([
+        "--target",
+        "one=10.0.0.5:6432",
+        "--target",
+        "two=[::1]:6432",
+    ]);
+    let output = operator(&command);
+    assert_eq!(text(&output.stderr), "");
+    let with = text(&output.stdout);
+    assert_eq!(with.matches("\nkind: ").count(), 10, "{with}");
+    assert!(with.contains("address: 10.0.0.5:6432"), "{with}");
+
+    command.extend(["--target", "three=pooler:6432"]);
+    let output = operator(&command);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("is not NAME=ADDRESS:PORT"));
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn render_refuses_what_check_refuses() {
+    let bench = Bench::new(STEADY);
+    bench.write("bad.yaml", "apiVersion: v1\nkind: Secret\n");
+    let file = bench.path("bad.yaml").display().to_string();
+    let checked = operator(&["check", "-f", &file]);
+    let images = ["--pooler-image", "p", "--balancer-image", "b"];
+    let rendered = operator(&[&["render", "-f", &file], &images[..]].concat());
+    assert_eq!(rendered.status.code(), Some(1));
+    assert_eq!(text(&rendered.stderr), text(&checked.stderr));
+    assert_eq!(text(&rendered.stdout), "");
+}
+
+#[test]
 fn crd_is_the_committed_one() {
     let output = operator(&["crd"]);
     assert_eq!(

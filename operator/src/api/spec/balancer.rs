@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Period;
+use super::{Period, Resources};
 
 /// The processes that spread connections over the poolers.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,10 @@ pub struct Balancer {
 
     /// How poolers are checked.
     pub check: Check,
+
+    /// CPU and memory of each. Has no effect on local processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 impl Default for Balancer {
@@ -33,6 +37,7 @@ impl Default for Balancer {
             algorithm: Algorithm::default(),
             max_connections: 12_000,
             check: Check::default(),
+            resources: None,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{Entry, PoolerPlace, TLS_CERTIFICATE, TLS_KEY, Tier, USERLIST, setting};
+use super::{
+    Entry, Peers, PoolerAddresses, PoolerPlace, TLS_CERTIFICATE, TLS_KEY, Tier, USERLIST, setting,
+};
 
 /// An ini file that knows where each line is from.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +52,6 @@ impl Ini {
 /// The file of one pooler.
 #[must_use]
 pub fn pooler_ini(tier: &Tier, place: &PoolerPlace<'_>) -> Ini {
-    let realisation = place.realisation;
-    let own = realisation.poolers[place.index];
     let mut ini = Ini::default();
     ini.line(
         &format!(
@@ -70,26 +70,22 @@ pub fn pooler_ini(tier: &Tier, place: &PoolerPlace<'_>) -> Ini {
             ini.entry(entry);
         }
     }
-    // A cancel request may arrive at any pooler; the peers tell it whose it is.
-    ini.section("peers");
-    for (index, peer) in realisation.poolers.iter().enumerate() {
-        ini.entry(&Entry {
-            name: peer_id(index).to_string(),
-            settings: vec![
-                setting("host", &peer.data.ip(), ""),
-                setting("port", &peer.data.port(), ""),
-            ],
-            origin: "spec.poolers".to_owned(),
-        });
+    if let Some(Peers { all, .. }) = place.peers {
+        peers(&mut ini, all);
     }
     ini.section("pgbouncer");
-    ini.setting("listen_addr", &own.data.ip().to_string(), None);
-    ini.setting("listen_port", &own.data.port().to_string(), None);
-    ini.setting("http_addr", &own.http.ip().to_string(), None);
-    ini.setting("http_port", &own.http.port().to_string(), None);
-    ini.setting("peer_id", &peer_id(place.index).to_string(), None);
-    ini.setting("config_revision", &realisation.revision, None);
-    let file = |name: &str| realisation.files.join(name).display().to_string();
+    let PoolerAddresses { data, http } = place.addresses;
+    ini.setting("listen_addr", &data.ip().to_string(), None);
+    ini.setting("listen_port", &data.port().to_string(), None);
+    ini.setting("http_addr", &http.ip().to_string(), None);
+    ini.setting("http_port", &http.port().to_string(), None);
+    if let Some(Peers { own, .. }) = place.peers {
+        ini.setting("peer_id", &peer_id(own).to_string(), None);
+    }
+    if let Some(revision) = place.revision {
+        ini.setting("config_revision", revision, None);
+    }
+    let file = |name: &str| place.files.join(name).display().to_string();
     let userlist = "spec.auth.userlistSecretRef";
     ini.setting("auth_file", &file(USERLIST), Some(userlist));
     if tier.pooler.client_tls {
@@ -101,6 +97,21 @@ pub fn pooler_ini(tier: &Tier, place: &PoolerPlace<'_>) -> Ini {
         ini.setting(&setting.key, &setting.value, Some(&setting.origin));
     }
     ini
+}
+
+/// A cancel request may arrive at any pooler; the peers tell it whose it is.
+fn peers(ini: &mut Ini, all: &[PoolerAddresses]) {
+    ini.section("peers");
+    for (index, peer) in all.iter().enumerate() {
+        ini.entry(&Entry {
+            name: peer_id(index).to_string(),
+            settings: vec![
+                setting("host", &peer.data.ip(), ""),
+                setting("port", &peer.data.port(), ""),
+            ],
+            origin: "spec.poolers".to_owned(),
+        });
+    }
 }
 
 /// Number of a pooler among its peers; 0 would mean none.

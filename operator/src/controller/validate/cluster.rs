@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use proxy_core::config::balancer;
 
 use crate::{
-    api::PoolMode,
+    api::{PoolMode, Resources, ServiceType},
     controller::{Fault, dereference::SecretValue},
     webhook::Webhook,
 };
@@ -37,10 +37,15 @@ pub struct ValidatedCluster {
     pub client_tls: Option<ClientTls>,
     /// The port that applications connect to.
     pub service_port: u16,
+    /// Type of the Kubernetes Service with that port.
+    pub service_type: ServiceType,
     /// Time between two full resynchronisations.
     pub monitoring_interval: Duration,
     /// Who is told.
     pub channels: Vec<Channel>,
+    /// Settings of section `[pgbouncer]` that only a restart applies, as the
+    /// pooler reads them; none that has its default. None of them is secret.
+    pub restart_only: BTreeMap<&'static str, String>,
     /// What is accepted and yet worth a look.
     pub warnings: Vec<Fault>,
 }
@@ -112,12 +117,14 @@ pub struct Pool {
 }
 
 /// Poolers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Poolers {
     /// How many, at least 1.
     pub replicas: u32,
     /// Over how long one that ends closes its sessions.
     pub drain_timeout: Duration,
+    /// CPU and memory of each.
+    pub resources: Resources,
 }
 
 /// Balancers.
@@ -131,6 +138,8 @@ pub struct Balancer {
     pub max_connections: u32,
     /// How poolers are checked.
     pub check: balancer::Check,
+    /// CPU and memory of each.
+    pub resources: Resources,
 }
 
 /// What clients are shown.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use proxy_core::config::{Problem, balancer, pooler};
+use proxy_core::config::{Global, Problem, balancer, pooler};
 
 use super::{Setting, ValidatedCluster};
 use crate::{
@@ -174,16 +174,20 @@ pub(super) fn parameters(
     settings
 }
 
-/// What the proxies' own configuration code says of the files that would be
-/// written: faults, and warnings.
-pub(super) fn judged_by_the_proxies(
-    cluster: &ValidatedCluster,
-    input: &Dereferenced,
-) -> (Vec<Fault>, Vec<Fault>) {
+/// What the proxies' own configuration code says.
+#[derive(Default)]
+pub(super) struct Verdict {
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+    /// See [`ValidatedCluster::restart_only`].
+    pub(super) restart_only: BTreeMap<&'static str, String>,
+}
+
+/// Has the proxies' own configuration code read the files that would be written.
+pub(super) fn judged_by_the_proxies(cluster: &ValidatedCluster, input: &Dereferenced) -> Verdict {
     let tier = build::tier(cluster);
     let example = build::Realisation::example(&tier);
-    let mut faults = Vec::new();
-    let mut warnings = Vec::new();
+    let mut verdict = Verdict::default();
     let ini = build::pooler_ini(&tier, &example.pooler(0));
     let userlist_secret = &input.cluster.spec.auth.userlist_secret_ref.name;
     let translate = |problem: &Problem| {
@@ -217,15 +221,34 @@ pub(super) fn judged_by_the_proxies(
             })
     };
     match pooler::load(Path::new(INI), &mut read) {
-        Ok(config) => warnings.extend(config.warnings.iter().map(translate)),
-        Err(problems) => faults.extend(problems.iter().map(translate)),
+        Ok(config) => {
+            verdict.warnings = config.warnings.iter().map(translate).collect();
+            verdict.restart_only = restart_only(&tier, &config.global);
+        }
+        Err(problems) => verdict.faults = problems.iter().map(translate).collect(),
     }
     let yaml = build::balancer_yaml(&tier, &example.balancer(0));
     if let Err(problems) = balancer::parse("balancer.yaml", &yaml) {
         let problems = problems.into_iter();
-        faults.extend(problems.map(|problem| Fault::field("spec.balancer", problem.message)));
+        let faults = problems.map(|problem| Fault::field("spec.balancer", problem.message));
+        verdict.faults.extend(faults);
     }
-    (faults, warnings)
+    verdict
+}
+
+/// Settings of the tier, not of where it runs, that only a restart applies.
+/// Those with their default are left out, so that a setting that a later version
+/// adds changes nothing here.
+fn restart_only(tier: &build::Tier, global: &Global) -> BTreeMap<&'static str, String> {
+    let of_the_tier = |key: &str| tier.pooler.settings.iter().any(|own| own.key == key);
+    let changed = Global::default().changes(global);
+    global
+        .rows()
+        .into_iter()
+        .filter(|row| !row.changeable && of_the_tier(row.key))
+        .filter(|row| changed.iter().any(|setting| setting.name == row.key))
+        .map(|row| (row.key, row.value))
+        .collect()
 }
 
 /// A file that exists in memory alone.

@@ -1,0 +1,148 @@
+//! From the description of a tier to the Kubernetes objects that realise it. Pure.
+//!
+//! Pods read their configuration from a mounted Secret or ConfigMap; what a
+//! reload applies changes nothing else, so that it never rolls a Deployment.
+//! Every Pod keeps the `restricted` Pod Security Standard.
+
+mod balancer;
+mod config;
+mod disruption;
+mod metadata;
+mod pooler;
+mod service;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+};
+use proxy_core::config::balancer::Target;
+use serde::Serialize;
+
+use super::build::Tier;
+use crate::api::Component;
+use metadata::Family;
+pub use metadata::Owner;
+
+/// What the objects of a tier need to know besides the tier.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement<'a> {
+    /// Whose the objects are.
+    pub owner: &'a Owner,
+    /// What the containers run.
+    pub images: &'a Images,
+    /// The poolers that balancers are told of, by the names and addresses of
+    /// their Pods as they were observed. It stands in until balancers find
+    /// poolers by the name of their Service.
+    pub poolers: &'a [Target],
+    /// Names the configuration, see [`revision`](super::build::revision).
+    pub revision: Option<&'a str>,
+}
+
+/// Container images; each starts its program and passes it the arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// With the pooler.
+    pub pooler: String,
+    /// With the balancer.
+    pub balancer: String,
+}
+
+/// The objects of a tier, in the order in which they are to be applied: what is
+/// referred to comes before what refers to it. No `Debug`: it would show what is
+/// in the Secret.
+#[derive(Clone, PartialEq)]
+pub struct Objects {
+    /// `NAME`: whom Pods run as, without a token.
+    pub service_account: ServiceAccount,
+    /// `NAME-pooler-config`: the ini and the files beside it.
+    pub pooler_config: Secret,
+    /// `NAME-balancer-config`: the YAML. None while no pooler is known: a
+    /// balancer without targets would not start, without its file it waits.
+    pub balancer_config: Option<ConfigMap>,
+    /// `NAME-pooler`: names the Pods of poolers, those not ready too.
+    pub pooler_service: Service,
+    /// `NAME-balancer`: dashboard, metrics and status.
+    pub balancer_service: Service,
+    /// `NAME`: what applications connect to.
+    pub service: Service,
+    /// `NAME-pooler`: one at a time.
+    pub pooler_disruption: PodDisruptionBudget,
+    /// `NAME-balancer`: one at a time.
+    pub balancer_disruption: PodDisruptionBudget,
+    /// `NAME-pooler`.
+    pub poolers: Deployment,
+    /// `NAME-balancer`.
+    pub balancers: Deployment,
+}
+
+/// The objects that realise a tier.
+#[must_use]
+pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
+    let family = Family {
+        name: &tier.name,
+        owner: placement.owner,
+    };
+    let (pooler, balancer) = (Component::Pooler, Component::Balancer);
+    Objects {
+        service_account: metadata::service_account(&family),
+        pooler_config: config::pooler(&family, tier, placement.revision),
+        balancer_config: (!placement.poolers.is_empty())
+            .then(|| config::balancer(&family, tier, placement)),
+        pooler_service: service::poolers(&family),
+        balancer_service: service::balancers(&family),
+        service: service::applications(&family, tier),
+        pooler_disruption: disruption::budget(&family, pooler),
+        balancer_disruption: disruption::budget(&family, balancer),
+        poolers: workload::deployment(
+            &family,
+            pooler::workload(&family, tier, &placement.images.pooler),
+        ),
+        balancers: workload::deployment(
+            &family,
+            balancer::workload(&family, tier, &placement.images.balancer),
+        ),
+    }
+}
+
+impl Objects {
+    /// All of them as YAML documents, in order. Holds the Secret.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        // Every field by name: one that is forgotten does not compile.
+        let Self {
+            service_account,
+            pooler_config,
+            balancer_config,
+            pooler_service,
+            balancer_service,
+            service,
+            pooler_disruption,
+            balancer_disruption,
+            poolers,
+            balancers,
+        } = self;
+        let documents = [
+            Some(document(service_account)),
+            Some(document(pooler_config)),
+            balancer_config.as_ref().map(document),
+            Some(document(pooler_service)),
+            Some(document(balancer_service)),
+            Some(document(service)),
+            Some(document(pooler_disruption)),
+            Some(document(balancer_disruption)),
+            Some(document(poolers)),
+            Some(document(balancers)),
+        ];
+        documents.into_iter().flatten().collect()
+    }
+}
+
+fn document(object: &impl Serialize) -> String {
+    let yaml = serde_yaml::to_string(object).expect("a Kubernetes object serialises");
+    format!("---\n{yaml}")
+}

@@ -1,0 +1,75 @@
+//! What Pods read: a Secret for poolers, a ConfigMap for balancers, each mounted
+//! as a folder, so that a change reaches the Pods that run.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+
+use super::{
+    Placement,
+    balancer::{self, BALANCER_YAML},
+    metadata::Family,
+    pooler::{self, POOLER_INI},
+    workload::CONFIG_FOLDER,
+};
+use crate::{
+    api::Component,
+    controller::build::{
+        BalancerPlace, PoolerAddresses, PoolerPlace, Tier, balancer_yaml, pooler_ini,
+    },
+};
+
+/// The pooler's ini and the files beside it, one for all Pods. They are told of
+/// no peers: a file that all of them read cannot number them.
+pub(super) fn pooler(family: &Family<'_>, tier: &Tier, revision: Option<&str>) -> Secret {
+    let place = PoolerPlace {
+        addresses: PoolerAddresses {
+            data: everywhere(pooler::PORTS.postgres),
+            http: everywhere(pooler::PORTS.http),
+        },
+        peers: None,
+        files: Path::new(CONFIG_FOLDER),
+        revision,
+    };
+    let ini = pooler_ini(tier, &place).text.into_bytes();
+    let beside = tier.pooler.files.iter();
+    let data = beside
+        .map(|file| (file.name, file.content.bytes().to_vec()))
+        .chain([(POOLER_INI, ini)])
+        .map(|(name, content)| (name.to_owned(), ByteString(content)));
+    let name = family.config_name(Component::Pooler);
+    Secret {
+        metadata: family.metadata(name, Component::Pooler),
+        data: Some(data.collect()),
+        ..Secret::default()
+    }
+}
+
+/// The balancer's YAML. Nothing in it is secret.
+pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'_>) -> ConfigMap {
+    let place = BalancerPlace {
+        service: everywhere(balancer::PORTS.postgres),
+        shared_service: false,
+        dashboard: everywhere(balancer::PORTS.http),
+        targets: placement.poolers.to_vec(),
+        revision: placement.revision,
+    };
+    let yaml = balancer_yaml(tier, &place);
+    let name = family.config_name(Component::Balancer);
+    ConfigMap {
+        metadata: family.metadata(name, Component::Balancer),
+        data: Some(BTreeMap::from([(BALANCER_YAML.to_owned(), yaml)])),
+        ..ConfigMap::default()
+    }
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+}

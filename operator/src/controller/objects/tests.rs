@@ -1,0 +1,589 @@
+//! The objects of the quickstart, and what must hold of those of any tier.
+
+use std::{collections::BTreeSet, io, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use proxy_core::config::{
+    PoolerConfig,
+    balancer::{self as balancer_config, Target},
+    load,
+};
+use serde_json::Value as Json;
+
+use super::*;
+use crate::{
+    api::PgPoolCluster,
+    controller::{
+        build::{self, Realisation},
+        validate::validate,
+    },
+    golden,
+    manifest::{self, Source},
+    webhook::WebhookPolicy,
+};
+
+const QUICKSTART: &str = include_str!("../../../../examples/quickstart.yaml");
+
+fn read(text: &str) -> (PgPoolCluster, Tier) {
+    let source = Source {
+        name: "f".to_owned(),
+        text: text.to_owned(),
+    };
+    let manifest = manifest::read(&[source]).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let cluster = validate(&manifest.dereference(), &WebhookPolicy::default())
+        .unwrap_or_else(|faults| panic!("{faults:#?}"));
+    (manifest.cluster, build::tier(&cluster))
+}
+
+/// The cluster as the API server has it, and the objects made from it.
+fn made(text: &str) -> Objects {
+    let (mut cluster, tier) = read(text);
+    cluster.metadata.namespace = Some("default".to_owned());
+    cluster.metadata.uid = Some("8e1f0f6c-0000-4000-8000-000000000000".to_owned());
+    of(&tier, &Owner::of(&cluster))
+}
+
+fn of(tier: &Tier, owner: &Owner) -> Objects {
+    let poolers: Vec<Target> = ["10.244.0.5:6432", "10.244.1.7:6432", "[fd00::9]:6432"]
+        .iter()
+        .enumerate()
+        .map(|(index, address)| Target {
+            name: format!("shop-pooler-{index}"),
+            address: address.parse().unwrap(),
+        })
+        .collect();
+    let images = Images {
+        pooler: "example.org/pooler:1".to_owned(),
+        balancer: "example.org/balancer:1".to_owned(),
+    };
+    let placement = Placement {
+        owner,
+        images: &images,
+        poolers: &poolers,
+        revision: None,
+    };
+    objects(tier, &placement)
+}
+
+/// The quickstart with TLS and every kind of setting.
+fn elaborate() -> String {
+    let pair = rcgen::generate_simple_self_signed(["shop".to_owned()]).unwrap();
+    let encode = |pem: String| STANDARD.encode(pem);
+    let with_tls = QUICKSTART.replace(
+        "client: {mode: disable}",
+        "client: {mode: require, certSecretRef: {name: shop-tls}}",
+    );
+    assert_ne!(with_tls, QUICKSTART);
+    format!(
+        "{}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: shop-tls}}\ndata:\n  tls.crt: {}\n  tls.key: {}\n",
+        with_tls.replace(
+            "  poolers:\n",
+            "  databases: [{name: orders, poolSize: 7}]\n  users: [{name: app, maxConnections: 9}]\n  poolers:\n"
+        ),
+        encode(pair.cert.pem()),
+        encode(pair.signing_key.serialize_pem())
+    )
+}
+
+/// Every object, in order, as the API server is told.
+fn documents(objects: &Objects) -> Vec<Json> {
+    use serde::Deserialize as _;
+    serde_yaml::Deserializer::from_str(&objects.yaml())
+        .map(|document| Json::deserialize(document).unwrap())
+        .collect()
+}
+
+fn title(document: &Json) -> String {
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    format!(
+        "{} {}",
+        text(&document["kind"]),
+        text(&document["metadata"]["name"])
+    )
+}
+
+fn pods(objects: &Objects) -> [Json; 2] {
+    [&objects.poolers, &objects.balancers].map(|deployment| {
+        let template = &deployment.spec.as_ref().unwrap().template;
+        serde_json::to_value(template.spec.as_ref().unwrap()).unwrap()
+    })
+}
+
+/// A list that may be missing.
+fn list(value: &Json) -> &[Json] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn file<'a>(objects: &'a Objects, name: &str) -> &'a [u8] {
+    &objects.pooler_config.data.as_ref().unwrap()[name].0
+}
+
+/// The pooler's configuration as a Pod reads it: the Secret as a folder.
+fn pooler_in_pod(objects: &Objects) -> PoolerConfig {
+    let folder = Path::new(workload::CONFIG_FOLDER);
+    let mut read = |path: &Path| {
+        let name = path.strip_prefix(folder).map_err(io::Error::other)?;
+        Ok(String::from_utf8(file(objects, name.to_str().unwrap()).to_vec()).unwrap())
+    };
+    load(&folder.join(pooler::POOLER_INI), &mut read).unwrap()
+}
+
+/// What changes in the objects when the manifest does.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    let manifest = QUICKSTART.replace(from, to);
+    assert_ne!(manifest, QUICKSTART, "{from:?} is not in the quickstart");
+    let (before, after) = (made(QUICKSTART), made(&manifest));
+    let (before, after) = (documents(&before), documents(&after));
+    assert_eq!(before.len(), after.len());
+    before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after)
+        .map(|(before, _)| title(before))
+        .collect()
+}
+
+#[test]
+fn quickstart_renders_as_committed() {
+    let objects = made(QUICKSTART);
+    golden::check("tests/golden/quickstart/objects.yaml", &objects.yaml());
+    // In the Secret nobody can read it.
+    let ini = String::from_utf8(file(&objects, pooler::POOLER_INI).to_vec()).unwrap();
+    golden::check("tests/golden/quickstart/pod-pooler.ini", &ini);
+}
+
+#[test]
+fn objects_have_the_names_that_users_are_promised() {
+    let titles: Vec<String> = documents(&made(QUICKSTART)).iter().map(title).collect();
+    assert_eq!(
+        titles,
+        [
+            "ServiceAccount shop",
+            "Secret shop-pooler-config",
+            "ConfigMap shop-balancer-config",
+            "Service shop-pooler",
+            "Service shop-balancer",
+            "Service shop",
+            "PodDisruptionBudget shop-pooler",
+            "PodDisruptionBudget shop-balancer",
+            "Deployment shop-pooler",
+            "Deployment shop-balancer",
+        ]
+    );
+}
+
+#[test]
+fn everything_is_labelled_and_owned() {
+    for document in documents(&made(QUICKSTART)) {
+        let metadata = &document["metadata"];
+        for label in ["name", "instance", "component", "managed-by", "part-of"] {
+            let label = format!("app.kubernetes.io/{label}");
+            assert!(
+                metadata["labels"][&label].is_string(),
+                "{label}: {document}"
+            );
+        }
+        assert_eq!(metadata["namespace"], "default");
+        let owners = list(&metadata["ownerReferences"]);
+        assert_eq!(owners.len(), 1, "{document}");
+        assert_eq!(owners[0]["kind"], "PgPoolCluster");
+        assert_eq!(owners[0]["name"], "shop");
+        assert_eq!(owners[0]["controller"], true);
+        assert_eq!(owners[0]["blockOwnerDeletion"], true);
+    }
+}
+
+#[test]
+fn a_cluster_from_a_file_owns_nothing() {
+    let (cluster, tier) = read(QUICKSTART);
+    for document in documents(&of(&tier, &Owner::of(&cluster))) {
+        assert!(document["metadata"]["ownerReferences"].is_null());
+        assert!(document["metadata"]["namespace"].is_null());
+    }
+}
+
+#[test]
+fn what_is_referred_to_is_applied_first() {
+    let objects = made(&elaborate());
+    let mut applied = BTreeSet::new();
+    let mut references = 0;
+    for document in documents(&objects) {
+        let pod = &document["spec"]["template"]["spec"];
+        let volumes = list(&pod["volumes"]).iter().flat_map(|volume| {
+            [
+                ("Secret", &volume["secret"]["secretName"]),
+                ("ConfigMap", &volume["configMap"]["name"]),
+            ]
+        });
+        let account = ("ServiceAccount", &pod["serviceAccountName"]);
+        for (kind, name) in volumes.chain([account]) {
+            if let Some(name) = name.as_str() {
+                references += 1;
+                let wanted = format!("{kind} {name}");
+                assert!(applied.contains(&wanted), "{wanted} comes too late");
+            }
+        }
+        applied.insert(title(&document));
+    }
+    assert_eq!(references, 4);
+}
+
+/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>,
+/// every rule of it, and a root file system that cannot be written.
+#[test]
+fn pods_keep_the_restricted_standard() {
+    for pod in pods(&made(&elaborate())) {
+        for key in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod[key].is_null(), "{key}");
+        }
+        let context = &pod["securityContext"];
+        assert!(context["sysctls"].is_null());
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        for volume in list(&pod["volumes"]) {
+            let kinds: Vec<&str> = volume
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(String::as_str)
+                .collect();
+            assert!(
+                kinds == ["configMap", "name"] || kinds == ["name", "secret"],
+                "{kinds:?}"
+            );
+        }
+        let kinds = ["containers", "initContainers", "ephemeralContainers"];
+        let containers: Vec<&Json> = kinds.iter().flat_map(|kind| list(&pod[*kind])).collect();
+        assert_eq!(containers.len(), 1);
+        for container in containers {
+            let own = &container["securityContext"];
+            assert_eq!(own["allowPrivilegeEscalation"], false);
+            assert_eq!(own["readOnlyRootFilesystem"], true);
+            assert_eq!(own["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+            for key in [
+                "privileged",
+                "procMount",
+                "seLinuxOptions",
+                "windowsOptions",
+                "appArmorProfile",
+            ] {
+                assert!(own[key].is_null() && context[key].is_null(), "{key}");
+            }
+            // Nothing that the Pod says is taken back.
+            for key in ["runAsNonRoot", "seccompProfile", "runAsUser"] {
+                assert!(own[key].is_null(), "{key}");
+            }
+            for port in list(&container["ports"]) {
+                assert!(port["hostPort"].is_null());
+            }
+        }
+        assert!(context["runAsUser"].as_i64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn configuration_is_mounted_as_a_folder_that_holds_the_file() {
+    let objects = made(&elaborate());
+    let secret = objects.pooler_config.data.as_ref().unwrap();
+    let config = objects
+        .balancer_config
+        .as_ref()
+        .unwrap()
+        .data
+        .as_ref()
+        .unwrap();
+    let files: [BTreeSet<&String>; 2] = [secret.keys().collect(), config.keys().collect()];
+    for (pod, files) in pods(&objects).iter().zip(files) {
+        let container = &pod["containers"][0];
+        let mounts = list(&container["volumeMounts"]);
+        assert_eq!(mounts.len(), 1);
+        assert!(mounts[0]["subPath"].is_null() && mounts[0]["subPathExpr"].is_null());
+        assert!(pod["volumes"][0]["secret"]["items"].is_null());
+        let folder = mounts[0]["mountPath"].as_str().unwrap();
+        let file = container["args"][0].as_str().unwrap();
+        let name = file.strip_prefix(&format!("{folder}/")).unwrap();
+        assert!(files.contains(&name.to_owned()), "{name}");
+    }
+}
+
+#[test]
+fn services_and_probes_lead_to_ports_that_are_listened_on() {
+    let objects = made(QUICKSTART);
+    let config = pooler_in_pod(&objects).global;
+    let yaml = &objects
+        .balancer_config
+        .as_ref()
+        .unwrap()
+        .data
+        .as_ref()
+        .unwrap()["balancer.yaml"];
+    let balancer = balancer_config::parse("balancer.yaml", yaml).unwrap();
+    let listening = [
+        [config.listen_port, config.http_port],
+        [
+            balancer.frontends[0].bind.port(),
+            balancer.http.unwrap().bind.port(),
+        ],
+    ];
+    let documents = documents(&objects);
+    for (pod, listening) in pods(&objects).iter().zip(listening) {
+        let container = &pod["containers"][0];
+        let ports = list(&container["ports"]);
+        let named = |name: &Json| ports.iter().find(|port| port["name"] == *name).unwrap();
+        let numbers: Vec<_> = ports
+            .iter()
+            .map(|port| port["containerPort"].clone())
+            .collect();
+        assert_eq!(numbers, listening);
+        for (probe, path) in [
+            ("startupProbe", "/livez"),
+            ("livenessProbe", "/livez"),
+            ("readinessProbe", "/readyz"),
+        ] {
+            let get = &container[probe]["httpGet"];
+            assert_eq!(get["path"], path);
+            assert_eq!(named(&get["port"])["containerPort"], listening[1]);
+        }
+        let component = &container["name"];
+        let services = documents.iter().filter(|document| {
+            let selector = &document["spec"]["selector"]["app.kubernetes.io/component"];
+            document["kind"] == "Service" && selector == component
+        });
+        let mut found = 0;
+        for port in services.flat_map(|service| list(&service["spec"]["ports"])) {
+            found += 1;
+            named(&port["targetPort"]);
+        }
+        assert_eq!(found, 2);
+    }
+}
+
+#[test]
+fn selectors_fit_the_pods_and_only_those() {
+    let objects = made(QUICKSTART);
+    let templates = [&objects.poolers, &objects.balancers].map(|deployment| {
+        let template = &deployment.spec.as_ref().unwrap().template;
+        template.metadata.as_ref().unwrap().labels.clone().unwrap()
+    });
+    let fits = |selector: &Json| {
+        let fitting = templates.iter().filter(|labels| {
+            let mut pairs = selector.as_object().unwrap().iter();
+            pairs.all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
+        });
+        fitting.count()
+    };
+    for document in documents(&objects) {
+        let selector = &document["spec"]["selector"];
+        let selector = match &selector["matchLabels"] {
+            Json::Null => selector,
+            labels => labels,
+        };
+        if !selector.is_null() {
+            assert_eq!(fits(selector), 1, "{}", title(&document));
+        }
+    }
+}
+
+#[test]
+fn what_a_reload_applies_changes_only_what_is_read() {
+    let pooler = ["Secret shop-pooler-config"];
+    for (from, to) in [
+        ("defaultPoolSize: 70", "defaultPoolSize: 71"),
+        ("maxClientConnections: 4000", "maxClientConnections: 5000"),
+        ("mode: transaction", "mode: session"),
+        ("admin_users: admin", "admin_users: app"),
+        ("change-me-too", "another"),
+        ("host: postgres.default.svc", "host: elsewhere"),
+        // A restart would apply it, but it is the default.
+        ("admin_users: admin", "admin_users: admin\n      threads: 1"),
+    ] {
+        assert_eq!(changed(from, to), pooler, "{to}");
+    }
+    for (from, to) in [
+        ("algorithm: leastconn", "algorithm: roundrobin"),
+        ("maxConnections: 12000", "maxConnections: 99"),
+        ("timeout: 1s", "timeout: 2s"),
+        ("fall: 3", "fall: 4"),
+    ] {
+        assert_eq!(
+            changed(from, to),
+            ["ConfigMap shop-balancer-config"],
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn what_only_a_restart_applies_rolls_the_poolers() {
+    for setting in ["threads: 2", "log_format: json", "unix_socket_dir: /run"] {
+        let to = format!("admin_users: admin\n      {setting}");
+        assert_eq!(
+            changed("admin_users: admin", &to),
+            ["Secret shop-pooler-config", "Deployment shop-pooler"],
+            "{setting}"
+        );
+    }
+    let with = |threads: u32| {
+        let to = format!("admin_users: admin\n      threads: {threads}");
+        made(&QUICKSTART.replace("admin_users: admin", &to)).poolers
+    };
+    assert_ne!(with(2), with(3));
+    assert_eq!(with(2), with(2));
+}
+
+#[test]
+fn port_and_type_of_the_service_are_its_own_matter() {
+    assert_eq!(
+        changed(
+            "type: ClusterIP\n    port: 5432",
+            "type: LoadBalancer\n    port: 6000"
+        ),
+        ["Service shop"]
+    );
+}
+
+#[test]
+fn secrets_are_in_no_object_but_secrets() {
+    let manifest = elaborate();
+    let objects = made(&manifest);
+    let key = String::from_utf8(file(&objects, "tls.key").to_vec()).unwrap();
+    let secrets = [
+        "change-me".to_owned(),
+        key.lines().nth(1).unwrap().to_owned(),
+        // What the operator alone needs goes to no Pod.
+        "hooks.slack.com".to_owned(),
+    ];
+    for document in documents(&objects) {
+        let text = document.to_string();
+        for secret in &secrets {
+            assert!(!text.contains(secret), "{}", title(&document));
+        }
+        if document["kind"] != "Secret" {
+            assert!(
+                !text.contains(&STANDARD.encode(&key)),
+                "{}",
+                title(&document)
+            );
+        }
+    }
+    // Nor does anything else follow from them, such as a hash.
+    let other = made(&manifest.replace("change-me", "another"));
+    assert!(other.pooler_config != objects.pooler_config);
+    let without = |objects: &Objects| Objects {
+        pooler_config: Secret::default(),
+        ..objects.clone()
+    };
+    assert!(without(&other) == without(&objects));
+}
+
+#[test]
+fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
+    for manifest in [QUICKSTART.to_owned(), elaborate()] {
+        let (cluster, tier) = read(&manifest);
+        let pod = pooler_in_pod(&of(&tier, &Owner::of(&cluster)));
+        let realisation = Realisation::example(&tier);
+        let ini = build::pooler_ini(&tier, &realisation.pooler(0)).text;
+        let mut read = |path: &Path| {
+            let beside = tier.pooler.files.iter();
+            let mut beside = beside.filter(|file| path.ends_with(file.name));
+            let content = beside.next().map(|file| file.content.text().unwrap());
+            Ok(content.unwrap_or(&ini).to_owned())
+        };
+        let path = realisation.files.join(pooler::POOLER_INI);
+        let local = load(&path, &mut read).unwrap();
+        let differing: Vec<&str> = local
+            .global
+            .changes(&pod.global)
+            .iter()
+            .map(|setting| setting.name)
+            .collect();
+        assert_eq!(
+            differing,
+            ["config_revision", "http_addr", "listen_addr", "peer_id"]
+        );
+        assert_eq!(pod.global.listen_addr, ["0.0.0.0"]);
+        assert_eq!(pod.global.http_addr, "0.0.0.0");
+        assert_eq!(pod.databases, local.databases);
+        assert_eq!(pod.users, local.users);
+        assert_eq!(pod.userlist, local.userlist);
+        assert!(pod.peers.is_empty());
+    }
+}
+
+#[test]
+fn balancers_are_told_of_the_poolers_that_were_seen() {
+    let objects = made(QUICKSTART);
+    let yaml = &objects.balancer_config.unwrap().data.unwrap()["balancer.yaml"];
+    let config = balancer_config::parse("balancer.yaml", yaml).unwrap();
+    assert_eq!(config.targets.len(), 3);
+    assert_eq!(config.targets[0].address.to_string(), "10.244.0.5:6432");
+    assert_eq!(config.check, balancer_config::Check::default());
+    assert!(!config.frontends[0].reuse_port);
+}
+
+#[test]
+fn a_balancer_without_targets_is_given_no_file() {
+    let (cluster, tier) = read(QUICKSTART);
+    let images = Images {
+        pooler: "p".to_owned(),
+        balancer: "b".to_owned(),
+    };
+    let placement = Placement {
+        owner: &Owner::of(&cluster),
+        images: &images,
+        poolers: &[],
+        revision: Some("abc"),
+    };
+    let objects = objects(&tier, &placement);
+    assert_eq!(objects.balancer_config, None);
+    assert!(!objects.yaml().contains("kind: ConfigMap"));
+    let config = pooler_in_pod(&objects).global;
+    assert_eq!(config.config_revision.as_deref(), Some("abc"));
+}
+
+#[test]
+fn pods_have_the_time_they_need() {
+    let slow = made(
+        &QUICKSTART
+            .replace("drainTimeout: 60s", "drainTimeout: 90m")
+            .replace("interval: 2s, timeout: 1s", "interval: 1500ms, timeout: 1s"),
+    );
+    // (objects, until judged up, poolers' end, balancers' end)
+    for (objects, judged, ends) in [(made(QUICKSTART), 4, [75, 75]), (slow, 3, [5414, 75])] {
+        for (deployment, end) in [&objects.poolers, &objects.balancers].into_iter().zip(ends) {
+            let spec = deployment.spec.as_ref().unwrap();
+            let grace = spec
+                .template
+                .spec
+                .as_ref()
+                .unwrap()
+                .termination_grace_period_seconds;
+            assert_eq!(grace, Some(end));
+            assert_eq!(spec.min_ready_seconds, Some(judged));
+            let deadline = i64::from(spec.progress_deadline_seconds.unwrap());
+            assert!(deadline > end + i64::from(judged), "{deadline}");
+        }
+    }
+}
+
+#[test]
+fn resources_are_those_of_the_manifest() {
+    let manifest = QUICKSTART.replace(
+        "algorithm: leastconn",
+        "algorithm: leastconn\n    resources: {limits: {memory: 64Mi}}",
+    );
+    let [pooler, balancer] =
+        pods(&made(&manifest)).map(|pod| pod["containers"][0]["resources"].clone());
+    assert_eq!(
+        pooler,
+        serde_json::json!({
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
+        })
+    );
+    assert_eq!(balancer, serde_json::json!({"limits": {"memory": "64Mi"}}));
+    let [_, balancer] =
+        pods(&made(QUICKSTART)).map(|pod| pod["containers"][0]["resources"].clone());
+    assert_eq!(balancer, serde_json::json!({}));
+}
