@@ -322,11 +322,21 @@ impl Loader {
             );
             return;
         };
-        if peer.host.is_none() {
-            self.findings
-                .problem(&place, format!("peer {id} has no host"));
+        match &peer.host {
+            None => self
+                .findings
+                .problem(&place, format!("peer {id} has no host")),
+            // Nothing else begins like this: it would be asked of name servers.
+            Some(host) if host.starts_with(['/', '@']) => self.findings.problem(
+                &place,
+                format!(
+                    "{id}: host = {} is the directory of a Unix socket, which is not supported yet; name the peer's host or address",
+                    excerpt(host)
+                ),
+            ),
+            Some(_) => {}
         }
-        self.note_entry(name, place);
+        self.note_entry(&id.to_string(), place);
         self.config.peers.insert(id, peer);
     }
 

@@ -327,6 +327,43 @@ client_tls_protocols = tlsv1.0,tlsv1.2
 }
 
 #[test]
+fn keys_of_entries_that_change_nothing_are_told() {
+    let config = accept(
+        "\
+[databases]
+shop = host=h auth_dbname=users
+a = host=h auth_query='select 1' load_balance_hosts=disable
+[peers]
+02 = host=h pool_size=5
+[pgbouncer]
+peer_id = 1
+auth_file = userlist.txt
+",
+    );
+    assert_eq!(
+        shown(&config.warnings),
+        [
+            "pgbouncer.ini:2: shop: auth_dbname has no effect: users come from auth_file alone; auth_user is not supported yet",
+            "pgbouncer.ini:3: a: auth_query has no effect: users come from auth_file alone; auth_user is not supported yet",
+            "pgbouncer.ini:3: a: load_balance_hosts has no effect: lists of hosts are not supported yet",
+            "pgbouncer.ini:5: 2: pool_size has no effect: each event loop has up to 1,000 cancel requests under way, whomever they are for",
+        ]
+    );
+}
+
+#[test]
+fn a_peer_behind_a_unix_socket_is_refused() {
+    let peers = "[peers]\n1 = host=/tmp\n2 = host=@pooler\n3 = host=h";
+    assert_eq!(
+        refuse(&with(peers)),
+        [
+            "pgbouncer.ini:6: 1: host = /tmp is the directory of a Unix socket, which is not supported yet; name the peer's host or address",
+            "pgbouncer.ini:7: 2: host = @pooler is the directory of a Unix socket, which is not supported yet; name the peer's host or address",
+        ]
+    );
+}
+
+#[test]
 fn no_part_of_a_password_is_repeated() {
     let refused =
         refuse(&with("").replace("host=10.0.0.1", "host=h password=pa s3cret=x colour=red"));
