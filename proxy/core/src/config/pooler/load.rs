@@ -26,6 +26,10 @@ pub fn load(
     path: &Path,
     read: &mut dyn FnMut(&Path) -> io::Result<String>,
 ) -> Result<PoolerConfig, Vec<Problem>> {
+    let start = Place {
+        file: path.display().to_string().into(),
+        line: 1,
+    };
     let mut loader = Loader {
         config: PoolerConfig {
             global: Global {
@@ -37,14 +41,13 @@ pub fn load(
             peers: BTreeMap::new(),
             userlist: Userlist::default(),
             warnings: Vec::new(),
+            places: BTreeMap::new(),
+            start: start.clone(),
         },
         findings: Findings::default(),
         section: Section::None,
         places: Places {
-            start: Place {
-                file: path.display().to_string().into(),
-                line: 1,
-            },
+            start,
             keys: BTreeMap::new(),
             entries: BTreeMap::new(),
             wrong: BTreeSet::new(),
@@ -71,6 +74,7 @@ pub fn load(
     if problems.is_empty() {
         Ok(PoolerConfig {
             warnings: in_order(warnings),
+            places: loader.places.keys,
             ..loader.config
         })
     } else {

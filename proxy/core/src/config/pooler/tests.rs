@@ -1,9 +1,9 @@
-use std::{collections::HashMap, io, path::Path, time::Duration};
+use std::{collections::HashMap, io, net::Ipv4Addr, path::Path, time::Duration};
 
 use proptest::prelude::*;
 
 use super::{PoolerConfig, Via, load};
-use crate::config::{AuthType, PoolMode, Problem, Secret, SslMode};
+use crate::config::{AuthType, ListenAddress, PoolMode, Problem, Secret, SslMode};
 
 const USERS: &str = "\"ann\" \"pencil\"\n";
 
@@ -80,7 +80,10 @@ tcp_user_timeout = 12500
     assert_eq!(shown(&config.warnings), [""; 0]);
     let global = &config.global;
     assert_eq!(global.conffile.as_deref(), Some("pgbouncer.ini"));
-    assert_eq!(global.listen_addr, ["127.0.0.1", "::1"]);
+    assert_eq!(
+        global.listen_addr,
+        ["127.0.0.1", "::1"].map(|ip| ListenAddress::One(ip.parse().unwrap()))
+    );
     assert_eq!(global.admin_users, ["postgres", "admin"]);
     assert_eq!(global.auth_type, AuthType::ScramSha256);
     assert_eq!(global.pool_mode, PoolMode::Transaction);
@@ -203,6 +206,38 @@ nonsense
             "pgbouncer.ini:32: expected = after nonsense",
         ]
     );
+}
+
+#[test]
+fn names_to_listen_on_are_refused() {
+    assert_eq!(
+        refuse(&with("listen_addr = *, db.example\nhttp_addr = db.example")),
+        [
+            "pgbouncer.ini:5: listen_addr = *, db.example is invalid (names are not looked up), expected IP addresses separated by commas, * for all",
+            "pgbouncer.ini:6: http_addr = db.example is invalid (names are not looked up), expected an IP address, or * for all",
+        ]
+    );
+    let config = accept(&with("listen_addr = localhost, *"));
+    assert_eq!(
+        config.global.listen_addr,
+        [
+            ListenAddress::One(Ipv4Addr::LOCALHOST.into()),
+            ListenAddress::All
+        ]
+    );
+}
+
+/// Of what is found out later, such as a group that the system does not know.
+#[test]
+fn a_problem_found_later_is_told_with_its_line() {
+    let config = load_files(&[
+        ("pgbouncer.ini", &with("%include more.ini")),
+        ("more.ini", "\nuser = eve"),
+    ])
+    .unwrap();
+    let told = |key| config.problem(key, "x").to_string();
+    assert_eq!(told("user"), "more.ini:2: x");
+    assert_eq!(told("unix_socket_group"), "pgbouncer.ini:1: x");
 }
 
 #[test]
