@@ -256,7 +256,11 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     let heartbeat = Arc::new(Heartbeat::new(Instant::now()));
     let (snapshot, latest) = watch::channel(Snapshot::default());
     let router = http::router(heartbeat.clone(), latest);
-    tokio::spawn(server::serve(listener, router, std::future::pending()));
+    tokio::spawn(async move {
+        if let Err(error) = server::serve(listener, router, std::future::pending()).await {
+            eprintln!("HTTP server ended: {error}");
+        }
+    });
     let output = Output::new(options.output);
     let mut runner = Runner::new(plan, store, state, output, snapshot, heartbeat)?;
     for note in notes {

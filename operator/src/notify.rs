@@ -189,16 +189,6 @@ impl Notifier {
         }
     }
 
-    /// When a message may be posted next, if one waits and none is under way.
-    #[must_use]
-    pub fn next_claim(&self, now: Timestamp) -> Option<Timestamp> {
-        self.channels
-            .values()
-            .filter(|channel| channel.may_claim() && channel.next().is_some())
-            .map(|channel| channel.not_before.unwrap_or(now))
-            .min()
-    }
-
     /// How each channel does.
     #[must_use]
     pub fn statuses(&self) -> Vec<NotificationStatus> {

@@ -131,6 +131,48 @@ fn commands_in_the_documentation_exist() {
     }
 }
 
+/// A promise whose test was renamed would be held by nobody.
+#[test]
+fn tests_named_in_the_specification_exist() {
+    let (_, page) = texts("SPECIFICATION.md").remove(0);
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for (number, line) in page.lines().enumerate() {
+        let mut file = None;
+        for name in code_spans(line) {
+            if name.ends_with(".rs") {
+                file = fs::read_to_string(root().join(name)).ok();
+                if file.is_none() {
+                    missing.push(format!("SPECIFICATION.md:{}: {name}", number + 1));
+                }
+            } else if let Some(text) = file.as_ref().filter(|_| is_test_name(name)) {
+                named += 1;
+                if !text.contains(&format!("fn {name}(")) {
+                    missing.push(format!("SPECIFICATION.md:{}: {name}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not there:\n{}", missing.join("\n"));
+    assert!(
+        named > 100,
+        "only {named} tests found: has the page changed?"
+    );
+}
+
+/// What stands between backquotes.
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// Of what follows a file in its line, only tests look like this.
+fn is_test_name(name: &str) -> bool {
+    name.contains('_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
 /// The README's two commands, which the product is judged by.
 #[test]
 fn demo_and_test_exist() {

@@ -393,34 +393,61 @@ pub fn revision(tier: &Tier, key: &[u8]) -> String {
         mac.update(&(bytes.len() as u64).to_be_bytes());
         mac.update(bytes);
     };
-    let pooler = &tier.pooler;
-    let entries = pooler.databases.iter().chain(&pooler.users);
-    for entry in entries {
-        add(entry.name.as_bytes());
-        for setting in &entry.settings {
-            add(setting.key.as_bytes());
-            add(setting.value.as_bytes());
-        }
+    // Every field by its name, so that the compiler asks about a new one. Left
+    // out is where things run and how many, and what stands in the settings too.
+    let Tier {
+        name: _,
+        pooler,
+        balancer,
+        service_port: _,
+    } = tier;
+    let Pooler {
+        replicas: _,
+        databases,
+        users,
+        settings,
+        client_tls: _,
+        files,
+        drain_timeout: _,
+    } = pooler;
+    let Balancer {
+        replicas: _,
+        algorithm,
+        max_connections,
+        check,
+    } = balancer;
+    for entry in databases.iter().chain(users) {
+        let Entry {
+            name,
+            settings,
+            origin: _,
+        } = entry;
+        add(name.as_bytes());
+        pairs(settings).for_each(&mut add);
     }
-    for setting in &pooler.settings {
-        add(setting.key.as_bytes());
-        add(setting.value.as_bytes());
+    pairs(settings).for_each(&mut add);
+    for File { name, content } in files {
+        add(name.as_bytes());
+        add(content.bytes());
     }
-    for file in &pooler.files {
-        add(file.name.as_bytes());
-        add(file.content.bytes());
-    }
-    let balancer = &tier.balancer;
-    add(format!(
-        "{:?} {} {:?}",
-        balancer.algorithm, balancer.max_connections, balancer.check
-    )
-    .as_bytes());
+    add(format!("{algorithm:?} {max_connections} {check:?}").as_bytes());
     let digest = mac.finalize().into_bytes();
     digest[..6]
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// Keys and values in turn.
+fn pairs(settings: &[Setting]) -> impl Iterator<Item = &[u8]> {
+    settings.iter().flat_map(|setting| {
+        let Setting {
+            key,
+            value,
+            origin: _,
+        } = setting;
+        [key.as_bytes(), value.as_bytes()]
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use proxy_core::config::{balancer, pooler};
+use proxy_core::config::{ListenAddress, balancer, pooler};
 
 use super::{ports::Held, store::Store};
 use crate::{
@@ -131,10 +131,13 @@ fn pooler_addresses(path: &Path) -> Option<PoolerAddresses> {
     let config = pooler::load(path, &mut |path| fs::read_to_string(path))
         .ok()?
         .global;
-    let address = |host: &str, port| Some((host.parse::<std::net::IpAddr>().ok()?, port).into());
+    let address = |listen: ListenAddress, port| match listen {
+        ListenAddress::One(ip) => Some((ip, port).into()),
+        ListenAddress::All => None,
+    };
     Some(PoolerAddresses {
-        data: address(config.listen_addr.first()?, config.listen_port)?,
-        http: address(&config.http_addr, config.http_port)?,
+        data: address(*config.listen_addr.first()?, config.listen_port)?,
+        http: address(config.http_addr, config.http_port)?,
     })
 }
 

@@ -86,14 +86,13 @@ fn down_and_up_are_told_once_each_a_second_apart() {
         ["pooler-1 Up"]
     );
     assert!(post(&mut notifier, &Outcome::Delivered, 5999).is_empty());
-    assert_eq!(notifier.next_claim(at(5999)), Some(at(6000)));
     assert_eq!(
         post(&mut notifier, &Outcome::Delivered, 6000),
         ["pooler-2 Down"]
     );
     assert_eq!(notifier.statuses()[0].pending, 0);
     assert_eq!(notifier.statuses()[0].last_delivery, Some(at(6000)));
-    assert_eq!(notifier.next_claim(at(9000)), None);
+    assert!(post(&mut notifier, &Outcome::Delivered, 9000).is_empty());
 }
 
 #[test]
@@ -104,8 +103,8 @@ fn failures_back_off_and_lose_nothing() {
     let mut now = 0;
     for expected in [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
         assert_eq!(post(&mut notifier, &failed, now), ["pooler-1 Down"]);
-        assert_eq!(notifier.next_claim(at(now)), Some(at(now + expected)));
         now += expected;
+        assert!(post(&mut notifier, &failed, now - 1).is_empty());
     }
     assert_eq!(notifier.statuses()[0].problem.as_deref(), Some("HTTP 503"));
     notifier.observe(&ends(1, 0, now));
@@ -130,13 +129,12 @@ fn retry_after_is_honoured_within_reason() {
         &Outcome::Throttled(Duration::from_secs(7)),
         0,
     );
-    assert_eq!(notifier.next_claim(at(0)), Some(at(7000)));
-    let _ = post(
-        &mut notifier,
-        &Outcome::Throttled(Duration::from_secs(999_999)),
-        7000,
-    );
-    assert_eq!(notifier.next_claim(at(7000)), Some(at(7000 + 3_600_000)));
+    let for_days = Outcome::Throttled(Duration::from_secs(999_999));
+    assert!(post(&mut notifier, &for_days, 6999).is_empty());
+    assert_eq!(post(&mut notifier, &for_days, 7000), ["pooler-1 Down"]);
+    let again = 7000 + 3_600_000;
+    assert!(post(&mut notifier, &for_days, again - 1).is_empty());
+    assert_eq!(post(&mut notifier, &for_days, again), ["pooler-1 Down"]);
 }
 
 #[test]
@@ -144,7 +142,6 @@ fn refusal_holds_until_the_configuration_changes() {
     let mut notifier = notifier();
     notifier.observe(&begins(1, 0));
     let _ = post(&mut notifier, &Outcome::Refused("no_service".to_owned()), 0);
-    assert_eq!(notifier.next_claim(at(0)), None);
     assert!(post(&mut notifier, &Outcome::Delivered, 1_000_000).is_empty());
     let problem = notifier.statuses()[0].problem.clone().unwrap();
     assert!(problem.contains("no_service"), "{problem}");
@@ -210,7 +207,7 @@ fn recoveries_are_not_told_where_nobody_wants_them() {
         post(&mut notifier, &Outcome::Delivered, 10),
         ["pooler-1 Down"]
     );
-    assert_eq!(notifier.next_claim(at(9000)), None);
+    assert!(post(&mut notifier, &Outcome::Delivered, 9000).is_empty());
     assert_eq!(notifier.statuses()[0].pending, 0);
 }
 

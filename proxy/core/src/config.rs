@@ -11,7 +11,9 @@ mod yaml;
 use std::{borrow::Cow, fmt};
 
 pub use pooler::{PoolerConfig, load};
-pub use settings::{AuthType, Database, Global, LogFormat, Peer, PoolMode, SslMode, User};
+pub use settings::{
+    AuthType, Database, Global, ListenAddress, LogFormat, Peer, PoolMode, SslMode, User,
+};
 pub use userlist::{Secret, SecretKind, Userlist};
 
 /// Something wrong in a configuration file: where, and what would be right.

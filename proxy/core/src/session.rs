@@ -190,8 +190,8 @@ pub struct ServerSession {
     described: Option<Box<[u8]>>,
     /// It has said that it ends the connection.
     ending: bool,
-    /// The query of ours failed (SET, check).
-    ours_failed: bool,
+    /// What the server said when the query of ours failed (SET, check).
+    ours_failure: Option<String>,
     /// Cancel requests on their way to this server.
     cancels_in_flight: u32,
     parameters: Parameters,
@@ -215,7 +215,7 @@ impl ServerSession {
             unnamed: false,
             described: None,
             ending: false,
-            ours_failed: false,
+            ours_failure: None,
             cancels_in_flight: 0,
             parameters,
             statements: ServerStatements::new(capacity),
@@ -331,15 +331,17 @@ impl ServerSession {
             self.has_nothing_open() || sabotaged(Sabotage::ReadyForQueryOnly),
             "a query of ours would land in a client's work"
         );
-        self.ours_failed = false;
+        self.ours_failure = None;
         self.due.push(Due::Ours);
         wire::query(sql)
     }
 
-    /// Whether the query of ours has been answered: `Some(true)` if it succeeded.
+    /// How the query of ours ended, if it has been answered: what the server said
+    /// if it failed, once.
     #[must_use]
-    pub fn ours_succeeded(&self) -> Option<bool> {
-        (self.due.is_empty() && self.rest == 0).then_some(!self.ours_failed)
+    pub fn ours_result(&mut self) -> Option<Result<(), String>> {
+        let is_answered = self.due.is_empty() && self.rest == 0;
+        is_answered.then(|| self.ours_failure.take().map_or(Ok(()), Err))
     }
 }
 

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let Some(file) = flags.file else {
         return ExitCode::FAILURE;
     };
-    let config = match pooler::check(&file) {
+    let config = match pooler::check(&file, flags.user.as_deref()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");

@@ -275,7 +275,11 @@ impl EventLoop {
             // Whether the signal will come yet is unknown, so the server must
             // not serve anybody else.
             if let Some(server) = self.cancels[key].server {
-                self.server_lost(server, "a cancel request to it was not answered in time");
+                let reason = format!(
+                    "a cancel request to it was not answered within {} s (cancel_wait_timeout)",
+                    longest.as_secs_f64()
+                );
+                self.server_lost(server, &reason);
             }
             self.cancel_ended(key);
         }

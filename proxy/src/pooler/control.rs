@@ -194,13 +194,8 @@ impl Control {
             .unwrap_or_else(PoisonError::into_inner);
         let newer = load(&self.file)?;
         let live = self.shared.live();
-        let tls = tls::server_config(&newer.global).map_err(|error| {
-            vec![Problem {
-                file: self.file.display().to_string(),
-                line: 1,
-                message: error.to_string(),
-            }]
-        })?;
+        let tls = tls::server_config(&newer.global)
+            .map_err(|error| vec![newer.problem(error.key(), error.to_string())])?;
         let restart = live.config.changes_needing_restart(&newer);
         self.shared.pools.reconfigure(&newer);
         self.shared.set_live(newer, tls);

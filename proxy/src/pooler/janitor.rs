@@ -83,7 +83,7 @@ impl EventLoop {
             let late_for = match &client.phase {
                 Phase::First | Phase::Proving(_) | Phase::AwaitingWelcome(_) => {
                     let age = self.now.since(client.connected_at);
-                    (!login_max.is_zero() && age >= login_max).then_some(Late::Login)
+                    (!login_max.is_zero() && age >= login_max).then_some(Late::Login(login_max))
                 }
                 Phase::Ending { until } => (*until <= self.now).then_some(Late::Ended),
                 // Its peer may be hard to find.
@@ -111,61 +111,81 @@ impl EventLoop {
             !longest.is_zero() && self.now.since(since) >= longest
         };
         let Some(server) = client.server else {
-            let idle = over(limits.client_idle_timeout, client.request_at);
-            return (idle && !client.waiting).then_some(Late::Idle);
+            let longest = limits.client_idle_timeout;
+            let idle = over(longest, client.request_at);
+            return (idle && !client.waiting).then_some(Late::Idle(longest));
         };
         let server = &self.servers[server];
         if server.is_in_setup() {
             // Nothing of its own has begun: it still waits.
-            return over(limits.query_wait_timeout, client.request_at).then_some(Late::Wait);
+            let longest = limits.query_wait_timeout;
+            return over(longest, client.request_at).then_some(Late::Wait(longest));
         }
         if server.session.due_len() > 0 && over(limits.query_timeout, server.query_at) {
-            return Some(Late::Query);
+            return Some(Late::Query(limits.query_timeout));
         }
         let in_transaction = server.session.transaction() != Transaction::Idle;
         let busy = in_transaction || server.session.due_len() > 0;
         if busy && over(limits.transaction_timeout, server.transaction_at) {
-            return Some(Late::Transaction);
+            return Some(Late::Transaction(limits.transaction_timeout));
         }
-        let idle = server.session.due_len() == 0
-            && over(limits.idle_transaction_timeout, client.request_at);
-        (in_transaction && idle).then_some(Late::IdleInTransaction)
+        let longest = limits.idle_transaction_timeout;
+        let idle = server.session.due_len() == 0 && over(longest, client.request_at);
+        (in_transaction && idle).then_some(Late::IdleInTransaction(longest))
     }
 
     fn end_late_client(&mut self, key: ClientKey, late: Late) {
         let (code, text) = match late {
             Late::Ended => return self.client_gone(key, "told to go"),
-            Late::Login => {
-                let text = self.login_took_too_long(key);
+            Late::Login(longest) => {
+                let text = self.login_took_too_long(key, longest);
                 return self.refuse_client(key, SqlState::CANNOT_CONNECT_NOW, &text, "");
             }
-            Late::Idle => (
+            Late::Idle(longest) => (
                 SqlState::IDLE_SESSION_TIMEOUT,
-                "session was idle for longer than client_idle_timeout",
+                format!(
+                    "session was idle for {} s (client_idle_timeout)",
+                    longest.as_secs_f64()
+                ),
             ),
-            Late::Wait => (
+            Late::Wait(longest) => (
                 SqlState::TOO_MANY_CONNECTIONS,
-                "no server was ready within query_wait_timeout: PostgreSQL does not answer a check",
+                format!(
+                    "no server was ready within {} s (query_wait_timeout): PostgreSQL does not answer a check",
+                    longest.as_secs_f64()
+                ),
             ),
-            Late::Query => (
+            Late::Query(longest) => (
                 SqlState::QUERY_CANCELED,
-                "query took longer than query_timeout",
+                format!(
+                    "query took longer than {} s (query_timeout)",
+                    longest.as_secs_f64()
+                ),
             ),
-            Late::Transaction => (
+            Late::Transaction(longest) => (
                 SqlState::QUERY_CANCELED,
-                "transaction took longer than transaction_timeout",
+                format!(
+                    "transaction took longer than {} s (transaction_timeout)",
+                    longest.as_secs_f64()
+                ),
             ),
-            Late::IdleInTransaction => (
+            Late::IdleInTransaction(longest) => (
                 SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
-                "transaction was idle for longer than idle_transaction_timeout",
+                format!(
+                    "transaction was idle for {} s (idle_transaction_timeout)",
+                    longest.as_secs_f64()
+                ),
             ),
         };
-        self.refuse_client(key, code, text, "");
+        self.refuse_client(key, code, &text, "");
     }
 
     /// With the reason, if it waited for a server.
-    fn login_took_too_long(&self, key: ClientKey) -> String {
-        let mut text = String::from("login took longer than client_login_timeout");
+    fn login_took_too_long(&self, key: ClientKey, longest: Duration) -> String {
+        let mut text = format!(
+            "login took longer than {} s (client_login_timeout)",
+            longest.as_secs_f64()
+        );
         let client = &self.clients[key];
         if client.waiting
             && let Some(local) = self.pools.get(&client.pool)
@@ -206,7 +226,11 @@ impl EventLoop {
             .map(|(key, _)| key)
             .collect();
         for key in silent {
-            self.server_lost(key, "a check, SET or reset query was not answered in time");
+            let reason = format!(
+                "a check, SET or reset query was not answered within {} s (server_connect_timeout)",
+                connect_max.as_secs_f64()
+            );
+            self.server_lost(key, &reason);
         }
         let overdue = self.servers.iter();
         let overdue: Vec<ServerKey> = overdue
@@ -412,14 +436,14 @@ impl EventLoop {
     }
 }
 
-/// Which limit of time a client has passed.
+/// Which limit of time a client has passed, and how long it is.
 #[derive(Clone, Copy, Debug)]
 enum Late {
-    Login,
+    Login(Duration),
     Ended,
-    Idle,
-    Wait,
-    Query,
-    Transaction,
-    IdleInTransaction,
+    Idle(Duration),
+    Wait(Duration),
+    Query(Duration),
+    Transaction(Duration),
+    IdleInTransaction(Duration),
 }

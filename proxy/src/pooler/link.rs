@@ -219,13 +219,13 @@ impl EventLoop {
     }
 
     /// A query of ours has been answered.
-    fn set_up_done(&mut self, server_key: ServerKey, succeeded: bool) {
+    fn set_up_done(&mut self, server_key: ServerKey, result: Result<(), String>) {
         let server = &mut self.servers[server_key];
         let Some(setup) = server.setup.take() else {
             return;
         };
-        if !succeeded {
-            return self.set_up_failed(server_key, setup);
+        if let Err(failure) = result {
+            return self.set_up_failed(server_key, setup, &failure);
         }
         match (setup, server.client) {
             (Setup::Check, Some(key)) => {
@@ -247,7 +247,8 @@ impl EventLoop {
         }
     }
 
-    fn set_up_failed(&mut self, server_key: ServerKey, setup: Setup) {
+    /// `failure` is what PostgreSQL said.
+    fn set_up_failed(&mut self, server_key: ServerKey, setup: Setup, failure: &str) {
         match setup {
             // As PgBouncer does: a table of settings that is not there must not
             // keep everybody out.
@@ -257,12 +258,16 @@ impl EventLoop {
                 tracing::warn!(
                     database = info.database.as_str(),
                     user = info.user.as_str(),
+                    error = failure,
                     "connect_query failed"
                 );
                 self.server_opened(server_key);
             }
-            Setup::Check | Setup::Reset => {
-                self.server_lost(server_key, "the server's check or reset query failed");
+            Setup::Check => {
+                self.server_lost(server_key, &format!("the check query failed: {failure}"));
+            }
+            Setup::Reset => {
+                self.server_lost(server_key, &format!("the reset query failed: {failure}"));
             }
             Setup::Parameters => {
                 let server = &self.servers[server_key];
@@ -272,7 +277,9 @@ impl EventLoop {
                     self.refuse_client(
                         key,
                         SqlState::INVALID_PARAMETER_VALUE,
-                        "the server refused a parameter that this session has set",
+                        &format!(
+                            "the server refused a parameter that this session has set: {failure}"
+                        ),
                         "Look at client_encoding, DateStyle, TimeZone and the like in the connection's options.",
                     );
                 }
@@ -337,15 +344,15 @@ impl EventLoop {
                 self.resume_client(key);
             }
         }
-        let Some(server) = self.servers.get(server_key) else {
+        let Some(server) = self.servers.get_mut(server_key) else {
             return;
         };
         if server.session.is_ending() {
             return self.server_lost(server_key, "PostgreSQL ends the connection");
         }
         if server.setup.is_some() {
-            if let Some(succeeded) = server.session.ours_succeeded() {
-                self.set_up_done(server_key, succeeded);
+            if let Some(result) = server.session.ours_result() {
+                self.set_up_done(server_key, result);
             }
         } else {
             self.release_if_free(server_key);

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use proxy_core::config::Global;
 use rustix::{
     process::{Gid, Uid, getegid, geteuid},
     thread::{set_thread_gid, set_thread_groups, set_thread_uid},
@@ -31,6 +32,11 @@ pub enum UserError {
     },
 }
 
+/// Nobody is in a group of that name.
+#[derive(Debug, thiserror::Error)]
+#[error("unix_socket_group = {0} is no group in /etc/group")]
+pub struct UnknownGroup(String);
+
 /// A user as the system knows it.
 #[derive(Debug, PartialEq, Eq)]
 struct User {
@@ -46,14 +52,8 @@ struct User {
 /// # Errors
 /// See [`UserError`].
 pub fn become_user(name: &str) -> Result<(), UserError> {
-    let system = |source| UserError::System {
-        name: name.to_owned(),
-        source,
-    };
-    let passwd = std::fs::read_to_string("/etc/passwd").map_err(system)?;
-    // Without the file there are no other groups.
-    let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let user = find(&passwd, &group, name).ok_or_else(|| UserError::Unknown(name.to_owned()))?;
+    let system = |source| system(name, source);
+    let user = look_up(name)?;
     if geteuid().as_raw() == user.uid && getegid().as_raw() == user.gid {
         return Ok(());
     }
@@ -73,6 +73,31 @@ pub fn become_user(name: &str) -> Result<(), UserError> {
         .and_then(|()| set_thread_gid(Gid::from_raw(user.gid)))
         .and_then(|()| set_thread_uid(Uid::from_raw(user.uid)))
         .map_err(|error| system(error.into()))
+}
+
+/// Whether the system knows the user `name`, or none is asked for.
+///
+/// # Errors
+/// It does not.
+pub(super) fn check_user(name: &str) -> Result<(), UserError> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    look_up(name).map(drop)
+}
+
+fn look_up(name: &str) -> Result<User, UserError> {
+    let passwd = std::fs::read_to_string("/etc/passwd").map_err(|error| system(name, error))?;
+    // Without the file there are no other groups.
+    let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    find(&passwd, &group, name).ok_or_else(|| UserError::Unknown(name.to_owned()))
+}
+
+fn system(name: &str, source: io::Error) -> UserError {
+    UserError::System {
+        name: name.to_owned(),
+        source,
+    }
 }
 
 fn find(passwd: &str, group: &str, name: &str) -> Option<User> {
@@ -99,10 +124,23 @@ fn find(passwd: &str, group: &str, name: &str) -> Option<User> {
     })
 }
 
-/// The group of that name or number.
-pub(super) fn find_group(name: &str) -> Option<Gid> {
+/// The group that the Unix socket is to belong to, if there is such a socket and
+/// a group is set, by name or number.
+///
+/// # Errors
+/// The system does not know it.
+pub(super) fn socket_group(global: &Global) -> Result<Option<Gid>, UnknownGroup> {
+    let Some(name) = &global.unix_socket_group else {
+        return Ok(None);
+    };
+    if global.unix_socket_dir.is_empty() {
+        return Ok(None);
+    }
     let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    group_id(&group, name).map(Gid::from_raw)
+    match group_id(&group, name) {
+        Some(id) => Ok(Some(Gid::from_raw(id))),
+        None => Err(UnknownGroup(name.clone())),
+    }
 }
 
 fn group_id(group: &str, name: &str) -> Option<u32> {

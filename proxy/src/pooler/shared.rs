@@ -39,8 +39,6 @@ use crate::boot;
 pub(super) struct Live {
     pub(super) config: PoolerConfig,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// Counts reloads.
-    pub(super) generation: u64,
 }
 
 /// Names a client among all loops. `id` is never used twice, `key` is.
@@ -307,11 +305,7 @@ impl Shared {
             interner: Interner::new(tracked),
             registry: Registry::default(),
             pools: Pools::new(mailboxes.len()),
-            live: RwLock::new(Arc::new(Live {
-                config,
-                tls,
-                generation: 0,
-            })),
+            live: RwLock::new(Arc::new(Live { config, tls })),
             mailboxes,
             secrets: Secrets::default(),
             names: Names::default(),
@@ -352,12 +346,7 @@ impl Shared {
     /// Puts another configuration in force; loops are told by mail.
     pub(super) fn set_live(&self, config: PoolerConfig, tls: Option<Arc<ServerConfig>>) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        let generation = live.generation + 1;
-        *live = Arc::new(Live {
-            config,
-            tls,
-            generation,
-        });
+        *live = Arc::new(Live { config, tls });
     }
 
     pub(super) fn next_id(&self) -> u64 {

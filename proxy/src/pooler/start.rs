@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use proxy_core::config::{Global, PoolerConfig, Problem};
+use proxy_core::config::{Global, ListenAddress, PoolerConfig, Problem};
 use web::{probes::Heartbeat, server};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     event_loop::{EventLoop, Listener, Parts, poll_and_waker},
     http,
     pidfile::{PidFile, PidFileError},
-    privileges,
+    privileges::{self, UnknownGroup, UserError},
     shared::{Mailbox, Shared},
     signals::Signals,
     tls, unix, worker,
@@ -38,7 +38,10 @@ pub enum StartError {
     /// The configuration has problems; each names its file and line.
     #[error("{}", lines(.0))]
     Config(Vec<Problem>),
-    /// TLS cannot be offered.
+    /// The user named on the command line.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// TLS cannot be offered any more.
     #[error(transparent)]
     Tls(#[from] tls::TlsConfigError),
     /// A socket cannot be listened on.
@@ -56,12 +59,9 @@ pub enum StartError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// listen_addr or http_addr is no address; names are not looked up.
-    #[error("listen_addr = {0} is neither an address nor *")]
-    Address(String),
-    /// Nobody is in the group that the Unix socket is to belong to.
-    #[error("unix_socket_group = {0} is no group in /etc/group")]
-    Group(String),
+    /// The group that the Unix socket is to belong to is gone.
+    #[error(transparent)]
+    Group(#[from] UnknownGroup),
     /// The pidfile cannot be written.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
@@ -84,15 +84,36 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::System { what, source }
 }
 
-/// Reads the configuration as a start would, TLS files included. Addresses, the
-/// group of the Unix socket and what the system permits are left to [`run`].
+/// Reads the configuration and looks up what it names: TLS files, the user and
+/// the group of the Unix socket. What the system permits is left to [`run`] and
+/// [`super::become_user`]. `user` of the command line comes before the setting.
 ///
 /// # Errors
-/// Every problem of the files, or why TLS cannot be offered.
-pub fn check(file: &Path) -> Result<PoolerConfig, StartError> {
+/// Every problem, each with its line; or that the system does not know `user`.
+pub fn check(file: &Path, user: Option<&str>) -> Result<PoolerConfig, StartError> {
     let config = load(file).map_err(StartError::Config)?;
-    tls::server_config(&config.global)?;
+    let problems = look_up(&config, user);
+    if !problems.is_empty() {
+        return Err(StartError::Config(problems));
+    }
+    user.map_or(Ok(()), privileges::check_user)?;
     Ok(config)
+}
+
+fn look_up(config: &PoolerConfig, user: Option<&str>) -> Vec<Problem> {
+    let global = &config.global;
+    let tls = tls::server_config(global).err();
+    let tls = tls.map(|error| (error.key(), error.to_string()));
+    let group = privileges::socket_group(global).err();
+    let group = group.map(|error| ("unix_socket_group", error.to_string()));
+    let setting = global.user.as_deref().filter(|_| user.is_none());
+    let user = setting.and_then(|name| privileges::check_user(name).err());
+    let user = user.map(|error| ("user", format!("user: {error}")));
+    [tls, group, user]
+        .into_iter()
+        .flatten()
+        .map(|(key, message)| config.problem(key, message))
+        .collect()
 }
 
 /// Runs the pooler with the configuration that [`check`] gave until it is told
@@ -120,7 +141,10 @@ pub fn run(
     let http = match config.global.http_port {
         0 => None,
         port => {
-            let ip = any_address(&config.global.http_addr)?;
+            let ip = match config.global.http_addr {
+                ListenAddress::All => Ipv4Addr::UNSPECIFIED.into(),
+                ListenAddress::One(ip) => ip,
+            };
             Some(net::listen(
                 SocketAddr::new(ip, port),
                 false,
@@ -224,20 +248,6 @@ fn warn_of_descriptors(config: &PoolerConfig, limit: u64) {
     }
 }
 
-fn any_address(text: &str) -> Result<IpAddr, StartError> {
-    match text {
-        "*" => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        text => text
-            .parse()
-            .or_else(|_| {
-                (text == "localhost")
-                    .then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))
-                    .ok_or(())
-            })
-            .map_err(|()| StartError::Address(text.to_owned())),
-    }
-}
-
 type Listening = (Vec<Listener>, Vec<SocketAddr>, Vec<PathBuf>);
 
 fn listen(global: &Global) -> Result<Listening, StartError> {
@@ -246,20 +256,17 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
     let mut sockets = Vec::new();
     let tuning = Tuning::of_pooler(global);
     let mut port = global.listen_port;
-    for name in &global.listen_addr {
-        let ips = match name.as_str() {
-            "*" => vec![
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            ],
-            name => vec![any_address(name)?],
+    for listen in &global.listen_addr {
+        let ips: Vec<IpAddr> = match *listen {
+            ListenAddress::All => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            ListenAddress::One(ip) => vec![ip],
         };
         for ip in ips {
             let address = SocketAddr::new(ip, port);
             let listener = match net::listen(address, global.so_reuseport, BACKLOG) {
                 Ok(listener) => listener,
                 // With * the IPv4 listener may serve alone: many hosts have no IPv6.
-                Err(error) if name == "*" && ip.is_ipv6() => {
+                Err(error) if *listen == ListenAddress::All && ip.is_ipv6() => {
                     tracing::debug!(%error, "no IPv6");
                     continue;
                 }
@@ -287,13 +294,7 @@ fn listen_unix(
     global: &Global,
     port: u16,
 ) -> Result<(mio::net::UnixListener, Option<PathBuf>), StartError> {
-    let group = match global.unix_socket_group.as_deref() {
-        None | Some("") => None,
-        Some(name) => match privileges::find_group(name) {
-            Some(group) => Some(group),
-            None => return Err(StartError::Group(name.to_owned())),
-        },
-    };
+    let group = privileges::socket_group(global)?;
     let directory = global.unix_socket_dir.as_str();
     unix::listen(directory, port, global.unix_socket_mode.0, group).map_err(|source| {
         StartError::ListenUnix {

@@ -43,6 +43,16 @@ pub enum TlsConfigError {
     },
 }
 
+impl TlsConfigError {
+    /// The setting that names the file.
+    pub(super) fn key(&self) -> &'static str {
+        match self {
+            Self::File { key, .. } => key,
+            Self::Pair { .. } => "client_tls_cert_file",
+        }
+    }
+}
+
 /// What the settings `client_tls_*` ask for; `None` if TLS is disabled.
 ///
 /// # Errors

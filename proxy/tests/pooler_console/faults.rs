@@ -1,6 +1,6 @@
 //! A PostgreSQL that dies, falls silent or refuses.
 
-use proxy_core::wire;
+use proxy_core::wire::{self, Severity, SqlState};
 
 use crate::{
     client::Client,
@@ -79,5 +79,28 @@ fn a_client_waits_for_checks_no_longer_than_for_servers() {
     let mut client = pooler.client();
     postgres.play("alive?", Play::Only(Vec::new()));
     client.begin("SELECT 1");
-    assert_eq!(client.read().code(), "53300");
+    let refusal = client.read();
+    assert_eq!(refusal.code(), "53300");
+    let error = refusal.error();
+    assert!(error.contains("within 2 s (query_wait_timeout)"), "{error}");
+}
+
+#[test]
+fn a_parameter_that_postgresql_refuses_is_told_in_its_words() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&Config::over(&postgres));
+    let code = SqlState::INVALID_PARAMETER_VALUE;
+    let refusal = wire::error_response(Severity::Error, code, "too short a name", "");
+    let answer = [refusal, wire::ready_for_query(b'I').to_vec()].concat();
+    postgres.play("SET application_name='till';", Play::Only(answer));
+    let parameters = [
+        ("user", "ann"),
+        ("database", "shop"),
+        ("application_name", "till"),
+    ];
+    let mut client = Client::login(pooler.address, &parameters).unwrap();
+    let refusal = client.query("SELECT 1");
+    assert_eq!(refusal.code(), "22023");
+    let error = refusal.error();
+    assert!(error.contains("ERROR 22023: too short a name"), "{error}");
 }

@@ -104,6 +104,45 @@ fn an_unknown_user_or_group_is_named() {
     assert!(error.contains("no-such-group is no group"), "{error}");
 }
 
+/// As start-up would, each with the line that says it.
+#[test]
+fn a_check_names_a_user_group_or_certificate_that_is_not_there() {
+    let pooler = Pooler::start(&Config::new());
+    let config = Config::new()
+        .set("unix_socket_dir", "{dir}")
+        .set("unix_socket_group", "no-such-group")
+        .set("user", "no-such-user")
+        .set("client_tls_sslmode", "prefer")
+        .set("client_tls_cert_file", "/no/such/file")
+        .set("client_tls_key_file", "/no/such/file");
+    pooler.rewrite(&config);
+    let told = |arguments: &[&str]| {
+        let mut command = command();
+        let output = command.args(arguments).arg(&pooler.file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let errors = told(&["--check"]);
+    let ini = std::fs::read_to_string(&pooler.file).unwrap();
+    for (key, message) in [
+        ("unix_socket_group", "no-such-group is no group"),
+        ("user", "no user no-such-user in /etc/passwd"),
+        ("client_tls_cert_file", "/no/such/file: "),
+    ] {
+        let set = |line: &str| line.starts_with(&format!("{key} ="));
+        let line = 1 + ini.lines().position(set).unwrap();
+        let place = format!("{}:{line}: ", pooler.file.display());
+        let told = errors.lines().find(|error| error.starts_with(&place));
+        assert!(
+            told.is_some_and(|error| error.contains(message)),
+            "{errors}"
+        );
+    }
+    assert_eq!(told(&[]), errors, "start-up says the same");
+    let other = told(&["--check", "-u", "neither"]);
+    assert!(!other.contains("no-such-user"), "{other}");
+}
+
 /// Balancers learn of a drain by their checks, and send clients here until then.
 #[test]
 fn a_draining_pooler_accepts_for_two_checks_and_a_second() {

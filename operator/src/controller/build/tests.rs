@@ -79,9 +79,20 @@ fn revision_follows_content_and_key_but_not_place() {
     let mut changed = tier.clone();
     changed.pooler.files[0].content = SecretValue::new(b"\"a\" \"b\"".to_vec());
     assert_ne!(before, revision(&changed, b"key"));
-    let mut changed = tier.clone();
-    changed.balancer.check.fall += 1;
-    assert_ne!(before, revision(&changed, b"key"));
+    for change in [
+        |tier: &mut Tier| tier.balancer.check.fall += 1,
+        |tier: &mut Tier| tier.balancer.max_connections += 1,
+        |tier: &mut Tier| tier.pooler.databases[0].settings[0].value.push('x'),
+        |tier: &mut Tier| tier.pooler.settings[0].value.push('x'),
+    ] {
+        let mut changed = tier.clone();
+        change(&mut changed);
+        assert_ne!(before, revision(&changed, b"key"));
+    }
+    let mut moved = tier.clone();
+    moved.service_port += 1;
+    moved.pooler.replicas += 1;
+    assert_eq!(before, revision(&moved, b"key"));
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //! and `#` inside it are its own; an included file begins in the section of the
 //! line that includes it, and leaves behind the section it ends in.
 
-use std::{io, path::Path, rc::Rc};
+use std::{io, path::Path, sync::Arc};
 
 use super::{Problem, excerpt};
 
@@ -26,7 +26,7 @@ const FILES_MAX: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file as it was named.
-    pub file: Rc<str>,
+    pub file: Arc<str>,
     /// Line, counted from 1.
     pub line: u32,
 }
@@ -101,7 +101,7 @@ impl Reader<'_> {
                 return;
             }
         };
-        let file: Rc<str> = path.display().to_string().into();
+        let file: Arc<str> = path.display().to_string().into();
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         for (index, line) in text.lines().enumerate() {
             let place = Place {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 pub use load::load;
 
-use super::{Database, Global, Peer, PoolMode, Problem, User, Userlist};
+use super::{Database, Global, Peer, PoolMode, Problem, User, Userlist, ini::Place};
 
 /// The console's name: no database may have it.
 pub const CONSOLE: &str = "pgbouncer";
@@ -32,6 +32,10 @@ pub struct PoolerConfig {
     pub userlist: Userlist,
     /// What is accepted and yet worth a look, by file and line.
     pub warnings: Vec<Problem>,
+    /// Where the keys of section `[pgbouncer]` are set.
+    places: BTreeMap<&'static str, Place>,
+    /// Where the file begins: the place of keys that are not set.
+    start: Place,
 }
 
 /// How a database was found.
@@ -77,6 +81,12 @@ pub struct PoolSettings {
 }
 
 impl PoolerConfig {
+    /// What was found wrong with `key` of section `[pgbouncer]` only after the
+    /// files were read, at the line that sets it.
+    pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+        self.places.get(key).unwrap_or(&self.start).problem(message)
+    }
+
     /// The entry that serves clients of database `name`, by name or by `*`.
     #[must_use]
     pub fn database(&self, name: &str) -> Option<(&Database, Via)> {

@@ -14,7 +14,7 @@ pub use choice::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsPr
 pub use global::{Global, SETTINGS};
 pub use markdown::markdown;
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
-pub use value::{FileMode, Milliseconds, Sensitive};
+pub use value::{FileMode, ListenAddress, Milliseconds, Sensitive};
 
 use super::nearest;
 use value::{Kind, Value};
@@ -295,7 +295,7 @@ mod tests {
             ("unix_socket_mode", "0700"),
             ("server_lifetime", "1234567.25"),
             ("tcp_user_timeout", "100"),
-            ("listen_addr", "a, b"),
+            ("listen_addr", "*, ::1"),
             ("log_format", "JSON"),
         ] {
             global.set(key, value).unwrap();

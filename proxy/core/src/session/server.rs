@@ -361,9 +361,10 @@ impl<'a> Reader<'a> {
 
     fn error(&mut self, head: Header) {
         self.server.copying_in = false;
-        self.server.ending |= ErrorFields::read(self.body(head)).ends_connection();
+        let fields = ErrorFields::read(self.body(head));
+        self.server.ending |= fields.ends_connection();
         if self.is_ours() {
-            self.server.ours_failed = true;
+            self.server.ours_failure = Some(fields.summary());
             return self.swallow(head);
         }
         if !self.server.due.front_is_batch() {

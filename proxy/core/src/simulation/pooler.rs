@@ -208,8 +208,8 @@ impl World {
             return self.server_lost(server_key);
         }
         if server.setup.is_some() {
-            if let Some(succeeded) = server.session.ours_succeeded() {
-                self.set_up_done(server_key, succeeded);
+            if let Some(result) = server.session.ours_result() {
+                self.set_up_done(server_key, result.is_ok());
             }
             return;
         }

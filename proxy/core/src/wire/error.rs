@@ -114,6 +114,9 @@ fn report(kind: u8, severity: Severity, code: SqlState, text: &str, hint: &str) 
     })
 }
 
+/// Characters of a server's text that a summary keeps.
+const SUMMARY_TEXT_MAX: usize = 500;
+
 /// The fields of an ErrorResponse that decisions depend on, as sent by a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErrorFields<'a> {
@@ -150,6 +153,18 @@ impl<'a> ErrorFields<'a> {
         fields
     }
 
+    /// `ERROR 22012: division by zero`; a long text is cut.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let text = String::from_utf8_lossy(self.text);
+        let text: String = text.chars().take(SUMMARY_TEXT_MAX).collect();
+        format!(
+            "{} {}: {text}",
+            String::from_utf8_lossy(self.severity),
+            String::from_utf8_lossy(self.code)
+        )
+    }
+
     /// Whether the server ends the connection after this message.
     #[must_use]
     pub fn ends_connection(&self) -> bool {
@@ -173,6 +188,14 @@ mod tests {
         assert_eq!(fields.code, b"53300");
         assert_eq!(fields.text, b"no more than 3 clients");
         assert!(fields.ends_connection());
+    }
+
+    #[test]
+    fn a_summary_is_short() {
+        let text = "é".repeat(1000);
+        let bytes = error_response(Severity::Error, SqlState::SYNTAX_ERROR, &text, "");
+        let summary = ErrorFields::read(&bytes[5..]).summary();
+        assert_eq!(summary, format!("ERROR 42601: {}", "é".repeat(500)));
     }
 
     #[test]

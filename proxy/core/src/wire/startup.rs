@@ -77,6 +77,9 @@ impl StartupParameters {
 /// Why a first packet cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartupError {
+    /// TLS without the request for it: `sslnegotiation=direct` of libpq 17.
+    #[error("first packet is a TLS ClientHello, expected an SSLRequest before it")]
+    DirectTls,
     /// The length field is impossible.
     #[error("first packet has length {0}, expected 8 to {STARTUP_LENGTH_MAX}")]
     Length(i64),
@@ -103,6 +106,21 @@ pub enum StartupError {
     Malformed(&'static str),
 }
 
+impl StartupError {
+    /// What the client's side can do about it, in a sentence.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::DirectTls => {
+                "TLS without negotiation is not supported: connect with sslnegotiation=postgres."
+            }
+            Self::Length(_) | Self::Protocol { .. } | Self::Size { .. } | Self::Malformed(_) => {
+                "This port speaks PostgreSQL's protocol, version 3."
+            }
+        }
+    }
+}
+
 /// Reads the packet at the start of `bytes`: the packet and its size, or `None`
 /// while it is incomplete. At most [`STARTUP_LENGTH_MAX`] bytes are ever needed.
 ///
@@ -112,6 +130,10 @@ pub fn first_packet(bytes: &[u8]) -> Result<Option<(FirstPacket, usize)>, Startu
     let Some(length) = bytes.first_chunk::<4>() else {
         return Ok(None);
     };
+    // A handshake record of TLS: as a length far beyond the longest.
+    if length.starts_with(&[0x16, 0x03]) {
+        return Err(StartupError::DirectTls);
+    }
     let length = u32::from_be_bytes(*length);
     if !(8..=STARTUP_LENGTH_MAX as u32).contains(&length) {
         return Err(StartupError::Length(i64::from(length.cast_signed())));
@@ -192,6 +214,14 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(first_packet(&bytes[..cut]), Ok(None), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn tls_that_was_not_asked_for_is_refused_by_name() {
+        let hello = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00];
+        let error = first_packet(&hello).unwrap_err();
+        assert_eq!(error, StartupError::DirectTls);
+        assert!(error.hint().contains("sslnegotiation=postgres"));
     }
 
     #[test]

@@ -23,12 +23,7 @@ impl EventLoop {
             Ok(None) => return self.clients[key].io.keep(input, 0),
             Err(error) => {
                 let text = error.to_string();
-                return self.refuse_client(
-                    key,
-                    SqlState::PROTOCOL_VIOLATION,
-                    &text,
-                    "This port speaks PostgreSQL's protocol, version 3.",
-                );
+                return self.refuse_client(key, SqlState::PROTOCOL_VIOLATION, &text, error.hint());
             }
         };
         let rest = &input[used..];

@@ -4,7 +4,10 @@ use super::{
     PoolerConfig,
     load::{Findings, Places, Section},
 };
-use crate::config::{AuthType, Global, Secret, SslMode, excerpt, settings::Support};
+use crate::config::{
+    AuthType, Database, Global, Peer, Secret, SslMode, User, excerpt,
+    settings::{Setting, Support},
+};
 
 pub(super) fn check(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
     effects(config, places, findings);
@@ -16,14 +19,44 @@ pub(super) fn check(config: &PoolerConfig, places: &Places, findings: &mut Findi
 
 /// Warns of keys that are set and change nothing.
 fn effects(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
-    for setting in Global::default().changes(&config.global) {
-        if let Support::NoEffect(reason) = setting.support {
-            findings.warn(
-                places.key(setting.name),
-                format!("{} has no effect: {reason}", setting.name),
-            );
-        }
+    for (key, text) in without_effect(Global::default().changes(&config.global)) {
+        findings.warn(places.key(key), text);
     }
+    let mut entry = |section, name: &str, changes| {
+        for (_, text) in without_effect(changes) {
+            let place = places.entry(section, name);
+            findings.warn(place, format!("{}: {text}", excerpt(name)));
+        }
+    };
+    for (name, database) in &config.databases {
+        entry(
+            Section::Databases,
+            name,
+            Database::default().changes(database),
+        );
+    }
+    for (name, user) in &config.users {
+        entry(Section::Users, name, User::default().changes(user));
+    }
+    for (id, peer) in &config.peers {
+        entry(
+            Section::Peers,
+            &id.to_string(),
+            Peer::default().changes(peer),
+        );
+    }
+}
+
+/// Those of the keys that change nothing, and why.
+fn without_effect(keys: Vec<&'static Setting>) -> impl Iterator<Item = (&'static str, String)> {
+    keys.into_iter()
+        .filter_map(|setting| match setting.support {
+            Support::NoEffect(reason) => Some((
+                setting.name,
+                format!("{} has no effect: {reason}", setting.name),
+            )),
+            _ => None,
+        })
 }
 
 fn listening(config: &PoolerConfig, places: &Places, findings: &mut Findings) {

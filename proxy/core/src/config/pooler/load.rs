@@ -26,6 +26,10 @@ pub fn load(
     path: &Path,
     read: &mut dyn FnMut(&Path) -> io::Result<String>,
 ) -> Result<PoolerConfig, Vec<Problem>> {
+    let start = Place {
+        file: path.display().to_string().into(),
+        line: 1,
+    };
     let mut loader = Loader {
         config: PoolerConfig {
             global: Global {
@@ -37,14 +41,13 @@ pub fn load(
             peers: BTreeMap::new(),
             userlist: Userlist::default(),
             warnings: Vec::new(),
+            places: BTreeMap::new(),
+            start: start.clone(),
         },
         findings: Findings::default(),
         section: Section::None,
         places: Places {
-            start: Place {
-                file: path.display().to_string().into(),
-                line: 1,
-            },
+            start,
             keys: BTreeMap::new(),
             entries: BTreeMap::new(),
             wrong: BTreeSet::new(),
@@ -71,6 +74,7 @@ pub fn load(
     if problems.is_empty() {
         Ok(PoolerConfig {
             warnings: in_order(warnings),
+            places: loader.places.keys,
             ..loader.config
         })
     } else {
@@ -322,11 +326,21 @@ impl Loader {
             );
             return;
         };
-        if peer.host.is_none() {
-            self.findings
-                .problem(&place, format!("peer {id} has no host"));
+        match &peer.host {
+            None => self
+                .findings
+                .problem(&place, format!("peer {id} has no host")),
+            // Nothing else begins like this: it would be asked of name servers.
+            Some(host) if host.starts_with(['/', '@']) => self.findings.problem(
+                &place,
+                format!(
+                    "{id}: host = {} is the directory of a Unix socket, which is not supported yet; name the peer's host or address",
+                    excerpt(host)
+                ),
+            ),
+            Some(_) => {}
         }
-        self.note_entry(name, place);
+        self.note_entry(&id.to_string(), place);
         self.config.peers.insert(id, peer);
     }
 

@@ -1,9 +1,9 @@
-use std::{collections::HashMap, io, path::Path, time::Duration};
+use std::{collections::HashMap, io, net::Ipv4Addr, path::Path, time::Duration};
 
 use proptest::prelude::*;
 
 use super::{PoolerConfig, Via, load};
-use crate::config::{AuthType, PoolMode, Problem, Secret, SslMode};
+use crate::config::{AuthType, ListenAddress, PoolMode, Problem, Secret, SslMode};
 
 const USERS: &str = "\"ann\" \"pencil\"\n";
 
@@ -80,7 +80,10 @@ tcp_user_timeout = 12500
     assert_eq!(shown(&config.warnings), [""; 0]);
     let global = &config.global;
     assert_eq!(global.conffile.as_deref(), Some("pgbouncer.ini"));
-    assert_eq!(global.listen_addr, ["127.0.0.1", "::1"]);
+    assert_eq!(
+        global.listen_addr,
+        ["127.0.0.1", "::1"].map(|ip| ListenAddress::One(ip.parse().unwrap()))
+    );
     assert_eq!(global.admin_users, ["postgres", "admin"]);
     assert_eq!(global.auth_type, AuthType::ScramSha256);
     assert_eq!(global.pool_mode, PoolMode::Transaction);
@@ -206,6 +209,38 @@ nonsense
 }
 
 #[test]
+fn names_to_listen_on_are_refused() {
+    assert_eq!(
+        refuse(&with("listen_addr = *, db.example\nhttp_addr = db.example")),
+        [
+            "pgbouncer.ini:5: listen_addr = *, db.example is invalid (names are not looked up), expected IP addresses separated by commas, * for all",
+            "pgbouncer.ini:6: http_addr = db.example is invalid (names are not looked up), expected an IP address, or * for all",
+        ]
+    );
+    let config = accept(&with("listen_addr = localhost, *"));
+    assert_eq!(
+        config.global.listen_addr,
+        [
+            ListenAddress::One(Ipv4Addr::LOCALHOST.into()),
+            ListenAddress::All
+        ]
+    );
+}
+
+/// Of what is found out later, such as a group that the system does not know.
+#[test]
+fn a_problem_found_later_is_told_with_its_line() {
+    let config = load_files(&[
+        ("pgbouncer.ini", &with("%include more.ini")),
+        ("more.ini", "\nuser = eve"),
+    ])
+    .unwrap();
+    let told = |key| config.problem(key, "x").to_string();
+    assert_eq!(told("user"), "more.ini:2: x");
+    assert_eq!(told("unix_socket_group"), "pgbouncer.ini:1: x");
+}
+
+#[test]
 fn problems_name_the_file_they_are_in() {
     let problems = load_files(&[
         (
@@ -324,6 +359,43 @@ client_tls_protocols = tlsv1.0,tlsv1.2
     assert_eq!(config.databases["a"].max_db_connections, None);
     let sslmode = config.global.client_tls_sslmode;
     assert_eq!(sslmode, SslMode::Allow);
+}
+
+#[test]
+fn keys_of_entries_that_change_nothing_are_told() {
+    let config = accept(
+        "\
+[databases]
+shop = host=h auth_dbname=users
+a = host=h auth_query='select 1' load_balance_hosts=disable
+[peers]
+02 = host=h pool_size=5
+[pgbouncer]
+peer_id = 1
+auth_file = userlist.txt
+",
+    );
+    assert_eq!(
+        shown(&config.warnings),
+        [
+            "pgbouncer.ini:2: shop: auth_dbname has no effect: users come from auth_file alone; auth_user is not supported yet",
+            "pgbouncer.ini:3: a: auth_query has no effect: users come from auth_file alone; auth_user is not supported yet",
+            "pgbouncer.ini:3: a: load_balance_hosts has no effect: lists of hosts are not supported yet",
+            "pgbouncer.ini:5: 2: pool_size has no effect: each event loop has up to 1,000 cancel requests under way, whomever they are for",
+        ]
+    );
+}
+
+#[test]
+fn a_peer_behind_a_unix_socket_is_refused() {
+    let peers = "[peers]\n1 = host=/tmp\n2 = host=@pooler\n3 = host=h";
+    assert_eq!(
+        refuse(&with(peers)),
+        [
+            "pgbouncer.ini:6: 1: host = /tmp is the directory of a Unix socket, which is not supported yet; name the peer's host or address",
+            "pgbouncer.ini:7: 2: host = @pooler is the directory of a Unix socket, which is not supported yet; name the peer's host or address",
+        ]
+    );
 }
 
 #[test]

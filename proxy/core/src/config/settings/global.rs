@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AuthType, ConfigRow, FileMode, LogFormat, Milliseconds, PoolMode, Sensitive, Setting, SslMode,
-    Support,
+    AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds, PoolMode, Sensitive,
+    Setting, SslMode, Support,
     Support::{Honoured, NoEffect, NotSupported, Only},
     TlsProtocols, Value, nearest, settings,
 };
@@ -146,7 +146,7 @@ settings! {
     drain_timeout: Duration = "60", [0, 86_400], reload, Honoured;
 
     /// *Ours.* The address of the HTTP port.
-    http_addr: String = "127.0.0.1", [], restart, Honoured;
+    http_addr: ListenAddress = "127.0.0.1", [], restart, Honoured;
 
     /// *Ours.* The port for `/livez`, `/readyz`, `/metrics` and `/status`; 0 means none.
     http_port: u16 = "0", [0, 65_535], restart, Honoured;
@@ -163,7 +163,7 @@ settings! {
 
     /// Addresses to listen on, separated by commas; `*` means all. Names other than `localhost` are not looked
     /// up. Without any, only the Unix socket is open.
-    listen_addr: Vec<String> = "", [], restart, Honoured;
+    listen_addr: Vec<ListenAddress> = "", [], restart, Honoured;
 
     /// Connections that the kernel keeps until they are accepted.
     listen_backlog: u32 = "128", [0, 2_147_483_647], restart, INTERNAL;

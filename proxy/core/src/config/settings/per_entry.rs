@@ -142,8 +142,8 @@ settings! {
     /// A host name or address; Unix sockets are not supported yet. Every entry needs it.
     host: Option<String> = unset, [], reload, Honoured;
 
-    /// Has no effect: each event loop has up to 1,000 cancel requests under way, whomever they are for.
-    pool_size: Option<u32> = unset, [1, 1_000_000], reload, Honoured;
+    /// How many cancel requests to this peer are under way at once.
+    pool_size: Option<u32> = unset, [1, 1_000_000], reload, NoEffect("each event loop has up to 1,000 cancel requests under way, whomever they are for");
 
     /// The peer's port.
     port: u16 = "6432", [1, 65_535], reload, Honoured;

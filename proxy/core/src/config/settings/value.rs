@@ -1,6 +1,10 @@
 //! The types a setting can have: text to value and back.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use crate::config::Secret;
 
@@ -95,6 +99,62 @@ impl Value for Vec<String> {
 
     fn format(&self) -> String {
         self.join(", ")
+    }
+}
+
+/// Where to listen. Names are not looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `*`: everywhere.
+    All,
+    /// One address; `localhost` is 127.0.0.1.
+    One(IpAddr),
+}
+
+impl Value for ListenAddress {
+    const KIND: Kind = Kind::of("an IP address, or * for all");
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        match text {
+            "*" => Ok(Self::All),
+            "localhost" => Ok(Self::One(Ipv4Addr::LOCALHOST.into())),
+            _ => text
+                .parse()
+                .map(Self::One)
+                .map_err(|_| Some("names are not looked up".to_owned())),
+        }
+    }
+
+    fn unset() -> Self {
+        Self::One(Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn format(&self) -> String {
+        match self {
+            Self::All => "*".to_owned(),
+            Self::One(ip) => ip.to_string(),
+        }
+    }
+}
+
+impl Value for Vec<ListenAddress> {
+    const KIND: Kind = Kind::of("IP addresses separated by commas, * for all");
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let items = Vec::<String>::parse(text)?;
+        items
+            .iter()
+            .map(|item| ListenAddress::parse(item))
+            .collect()
+    }
+
+    fn unset() -> Self {
+        Self::new()
+    }
+
+    fn format(&self) -> String {
+        let items: Vec<String> = self.iter().map(Value::format).collect();
+        items.join(", ")
     }
 }
 

@@ -40,18 +40,19 @@ fn a_message_that_the_server_has_not_ended_takes_no_error_of_ours() {
 fn a_query_of_ours_is_seen_by_nobody() {
     let mut lent = Lent::new();
     assert_eq!(kinds(&lent.server.ours("set a=b")), "Q");
-    assert_eq!(lent.server.ours_succeeded(), None);
+    assert_eq!(lent.server.ours_result(), None);
     lent.server(joined(&[
         &sample::row_description(),
         &sample::data_row("x"),
         &sample::complete("SET"),
         &sample::ready(b'I'),
     ]));
-    assert_eq!(lent.server.ours_succeeded(), Some(true));
+    assert_eq!(lent.server.ours_result(), Some(Ok(())));
     assert!(lent.server.is_clean());
     let _ = lent.server.ours("set a=b");
     lent.server([sample::error("22023", "no"), sample::ready(b'I')].concat());
-    assert_eq!(lent.server.ours_succeeded(), Some(false));
+    let told = Err("ERROR 22023: no".to_owned());
+    assert_eq!(lent.server.ours_result(), Some(told));
     assert!(lent.answers.is_empty());
 }
 
@@ -69,7 +70,7 @@ fn half_a_notice_of_an_idle_server_is_in_nobodys_way() {
         &sample::complete("SET"),
         &sample::ready(b'I'),
     ]));
-    assert_eq!(lent.server.ours_succeeded(), Some(true));
+    assert_eq!(lent.server.ours_result(), Some(Ok(())));
     assert!(lent.answers.is_empty() && nobody.is_empty());
 }
 
