@@ -400,21 +400,25 @@ pub fn revision(tier: &Tier, key: &[u8]) -> String {
         pooler,
         balancer,
         service_port: _,
+        service_type: _,
     } = tier;
     let Pooler {
         replicas: _,
         databases,
         users,
         settings,
+        restart_only: _,
         client_tls: _,
         files,
         drain_timeout: _,
+        resources: _,
     } = pooler;
     let Balancer {
         replicas: _,
         algorithm,
         max_connections,
         check,
+        resources: _,
     } = balancer;
     for entry in databases.iter().chain(users) {
         let Entry {
