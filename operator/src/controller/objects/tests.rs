@@ -1,10 +1,10 @@
 //! The objects of the quickstart, and what must hold of those of any tier.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proxy_core::config::{
-    PoolerConfig,
+    ListenAddress, PoolerConfig,
     balancer::{self as balancer_config, Target},
     load,
 };
@@ -502,8 +502,9 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
             differing,
             ["config_revision", "http_addr", "listen_addr", "peer_id"]
         );
-        assert_eq!(pod.global.listen_addr, ["0.0.0.0"]);
-        assert_eq!(pod.global.http_addr, "0.0.0.0");
+        let everywhere = ListenAddress::One(Ipv4Addr::UNSPECIFIED.into());
+        assert_eq!(pod.global.listen_addr, [everywhere]);
+        assert_eq!(pod.global.http_addr, everywhere);
         assert_eq!(pod.databases, local.databases);
         assert_eq!(pod.users, local.users);
         assert_eq!(pod.userlist, local.userlist);
