@@ -700,6 +700,32 @@ mod prepared {
         Ok(())
     }
 
+    /// Where a server still holds the text as it was understood before a column
+    /// changed its type, a value of the new type must not be read as one of the old.
+    #[test]
+    fn a_statement_without_a_name_is_of_the_types_that_were_described() -> Result<()> {
+        let (postgres, pooler) = servers(1)?;
+        postgres.sql(
+            "shop",
+            "CREATE TABLE changes (v int8); ALTER TABLE changes OWNER TO app",
+        )?;
+        let insert = "INSERT INTO changes VALUES ($1)";
+        let mut other = pooler.client()?;
+        other.batch(&[
+            parse("s", insert),
+            bind("", "s", &[Some("1")]),
+            execute("", 0),
+        ])?;
+        other.query("ALTER TABLE changes ALTER v TYPE float8")?;
+        let mut client = pooler.client()?;
+        let described = client.batch(&[parse("", insert), describe_statement("")])?;
+        assert_eq!(described.kinds(), "1tnZ");
+        let outcome = client.batch(&[bind("", "", &[Some("1.5")]), execute("", 0)])?;
+        assert_eq!(outcome.kinds(), "2CZ");
+        assert_eq!(client.value("SELECT max(v) FROM changes")?, "1.5");
+        Ok(())
+    }
+
     /// The unnamed statement lives until the next Parse of it or simple query,
     /// here within one transaction.
     #[test]
