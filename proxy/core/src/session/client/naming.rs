@@ -42,7 +42,7 @@ enum Named<'a> {
     Cut,
     /// A portal, or names are not followed.
     Other,
-    /// A statement; without a name it does not follow the client.
+    /// A statement, the unnamed one under an empty name.
     Statement(&'a [u8]),
 }
 
@@ -322,9 +322,8 @@ impl<'a> Reader<'a> {
 
     /// Drops a message instead of passing it on, the part still to come included.
     fn drop_message(&mut self, head: Header) {
-        let end = (self.done.consumed + head.total).min(self.input.len());
-        self.consume(head, end);
-        self.client.rest_dropped = true;
+        let (at, available) = (self.done.consumed, self.input.len());
+        self.done.consumed = self.client.drop_message(head, at, available);
     }
 
     /// Makes sure that the server has `statement` by the time it reads what
