@@ -68,10 +68,9 @@ async fn keep_checking(
     let mut due = begin + interval + phase(&target.name, interval);
     loop {
         tokio::select! {
-            () = sleep_until(due) => {}
-            () = target.check_wanted.notified() => {
-                sleep_until(due.min(last + interval / EARLY_PER_INTERVAL)).await;
-            }
+            // First: a target that times out is always due again, and a reload
+            // that removes it must not wait for its luck.
+            biased;
             changed = configured.changed() => {
                 let listed = shared.targets().iter().any(|one| one.id == target.id);
                 if changed.is_err() || !listed {
@@ -80,6 +79,10 @@ async fn keep_checking(
                 interval = shared.config().check.interval;
                 due = due.min(Instant::now() + interval);
                 continue;
+            }
+            () = sleep_until(due) => {}
+            () = target.check_wanted.notified() => {
+                sleep_until(due.min(last + interval / EARLY_PER_INTERVAL)).await;
             }
         }
         last = Instant::now();
