@@ -7,6 +7,7 @@
 mod balancer;
 mod config;
 mod disruption;
+mod internal;
 mod metadata;
 mod pooler;
 mod service;
@@ -26,7 +27,11 @@ use serde::Serialize;
 use super::build::Tier;
 use crate::api::Component;
 use metadata::Family;
-pub use metadata::Owner;
+pub use internal::{INTERNAL_KEY, internal_name, internal_secret};
+pub use metadata::{MANAGED_BY, Owner, pod_selector};
+
+/// Where a balancer serves `/status` in its Pod.
+pub const BALANCER_HTTP: u16 = balancer::PORTS.http;
 
 /// What the objects of a tier need to know besides the tier.
 #[derive(Clone, Copy, Debug)]
