@@ -26,8 +26,8 @@ use serde::Serialize;
 
 use super::build::Tier;
 use crate::api::Component;
-use metadata::Family;
 pub use internal::{INTERNAL_KEY, internal_name, internal_secret};
+use metadata::Family;
 pub use metadata::{MANAGED_BY, Owner, pod_selector};
 
 /// Where a balancer serves `/status` in its Pod.

@@ -22,7 +22,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by=poolkeeper-operator";
 #[must_use]
 pub fn pod_selector(cluster: &str, component: Component) -> String {
     let labels = identity(cluster, component.word());
-    labels.map(|(key, value)| format!("{key}={value}")).join(",")
+    labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .join(",")
 }
 
 /// Whose the objects of a tier are.
@@ -109,10 +111,7 @@ impl Family<'_> {
     }
 
     fn labels_of(&self, component: &str) -> BTreeMap<String, String> {
-        let more = [
-            label("managed-by", MANAGER),
-            label("part-of", PRODUCT),
-        ];
+        let more = [label("managed-by", MANAGER), label("part-of", PRODUCT)];
         self.identity(component).into_iter().chain(more).collect()
     }
 
