@@ -298,13 +298,15 @@ impl Shared {
                 .iter()
                 .map(String::as_str),
         );
+        let pools = Pools::new(mailboxes.len());
+        pools.begin(&config);
         Self {
             boot_id: boot::id(),
             started_at: Timestamp::now(),
             start: Instant::now(),
             interner: Interner::new(tracked),
             registry: Registry::default(),
-            pools: Pools::new(mailboxes.len()),
+            pools,
             live: RwLock::new(Arc::new(Live { config, tls })),
             mailboxes,
             secrets: Secrets::default(),
