@@ -189,14 +189,7 @@ fn faults_in_secrets_have_the_line_of_the_value() {
     let manifest = read(&[source("a.yaml", &format!("{CLUSTER}---\n{USERS}"))])
         .map_err(|_| ())
         .unwrap();
-    let fault = |key: &str, line| Fault {
-        place: Place::Secret {
-            name: "users".to_owned(),
-            key: key.to_owned(),
-            line,
-        },
-        message: "wrong".to_owned(),
-    };
+    let fault = |key: &str, line| Fault::secret("users", key, line, "wrong");
     for (key, line, expected) in [
         ("userlist.txt", 1, 17),
         ("userlist.txt", 2, 18),
@@ -220,4 +213,16 @@ fn misspelt_kind_is_not_just_another() {
         problems(&[source("a.yaml", &text)]),
         ["a.yaml:2: kind: \"Pool\" is unknown, did you mean \"PgPoolCluster\"?"]
     );
+}
+
+#[test]
+fn the_postgres_of_the_examples_goes_with_the_quickstart() {
+    let postgres = include_str!("../../../examples/postgres.yaml");
+    let quickstart = include_str!("../../../examples/quickstart.yaml");
+    let manifest = read(&[source("p", postgres), source("q", quickstart)])
+        .unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(manifest.notes.len(), 2, "{:?}", manifest.notes);
+    let upstream = manifest.cluster.spec.upstream.address.unwrap();
+    assert!(postgres.contains("name: postgres\n  namespace: default"));
+    assert_eq!(upstream.host, "postgres.default.svc");
 }

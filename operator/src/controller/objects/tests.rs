@@ -121,9 +121,16 @@ fn file<'a>(objects: &'a Objects, name: &str) -> &'a [u8] {
 /// The pooler's configuration as a Pod reads it: the Secret as a folder.
 fn pooler_in_pod(objects: &Objects) -> PoolerConfig {
     let folder = Path::new(workload::CONFIG_FOLDER);
+    let settings = Path::new(workload::SETTINGS_FOLDER);
     let mut read = |path: &Path| {
-        let name = path.strip_prefix(folder).map_err(io::Error::other)?;
-        Ok(String::from_utf8(file(objects, name.to_str().unwrap()).to_vec()).unwrap())
+        let content = match path.strip_prefix(settings) {
+            Ok(name) => &objects.pooler_settings.data.as_ref().unwrap()[name.to_str().unwrap()].0,
+            Err(_) => {
+                let name = path.strip_prefix(folder).map_err(io::Error::other)?;
+                file(objects, name.to_str().unwrap())
+            }
+        };
+        Ok(String::from_utf8(content.to_vec()).unwrap())
     };
     load(&folder.join(pooler::POOLER_INI), &mut read).unwrap()
 }
@@ -144,21 +151,40 @@ fn changed(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
-fn quickstart_renders_as_committed() {
-    let objects = made(QUICKSTART);
-    golden::check("tests/golden/quickstart/objects.yaml", &objects.yaml());
-    // In the Secret nobody can read it.
-    let ini = String::from_utf8(file(&objects, pooler::POOLER_INI).to_vec()).unwrap();
-    golden::check("tests/golden/quickstart/pod-pooler.ini", &ini);
+fn every_example_renders_as_committed() {
+    let mut examples = 0;
+    for (name, text) in golden::examples() {
+        examples += 1;
+        let objects = made(&text);
+        let check = |file: &str, text: &str| {
+            golden::check(&format!("tests/golden/{name}/{file}"), text);
+        };
+        check("objects.yaml", &objects.yaml());
+        // In the Secrets nobody can read them.
+        let ini = String::from_utf8(file(&objects, pooler::POOLER_INI).to_vec()).unwrap();
+        check("pod-pooler.ini", &ini);
+        let settings = &objects.pooler_settings.data.as_ref().unwrap()[pooler::SETTINGS_INI].0;
+        check(
+            "pod-settings.ini",
+            &String::from_utf8(settings.clone()).unwrap(),
+        );
+    }
+    assert!(examples >= 6);
 }
 
 #[test]
 fn objects_have_the_names_that_users_are_promised() {
-    let titles: Vec<String> = documents(&made(QUICKSTART)).iter().map(title).collect();
+    let objects = made(QUICKSTART);
+    let hashed = objects.pooler_settings.metadata.name.clone().unwrap();
+    let titles: Vec<String> = documents(&objects)
+        .iter()
+        .map(|document| title(document).replace(&hashed, "shop-pooler-SETTINGS"))
+        .collect();
     assert_eq!(
         titles,
         [
             "ServiceAccount shop",
+            "Secret shop-pooler-SETTINGS",
             "Secret shop-pooler-config",
             "ConfigMap shop-balancer-config",
             "Service shop-pooler",
@@ -217,7 +243,7 @@ fn what_is_referred_to_is_applied_first() {
         });
         let account = ("ServiceAccount", &pod["serviceAccountName"]);
         for (kind, name) in volumes.chain([account]) {
-            if let Some(name) = name.as_str() {
+            if let Some(name) = name.as_str().filter(|name| *name != "shop-internal") {
                 references += 1;
                 let wanted = format!("{kind} {name}");
                 assert!(applied.contains(&wanted), "{wanted} comes too late");
@@ -225,7 +251,8 @@ fn what_is_referred_to_is_applied_first() {
         }
         applied.insert(title(&document));
     }
-    assert_eq!(references, 4);
+    // Accounts, settings, configuration. The key is the controller's to make.
+    assert_eq!(references, 5);
 }
 
 /// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>,
@@ -297,9 +324,13 @@ fn configuration_is_mounted_as_a_folder_that_holds_the_file() {
     for (pod, files) in pods(&objects).iter().zip(files) {
         let container = &pod["containers"][0];
         let mounts = list(&container["volumeMounts"]);
-        assert_eq!(mounts.len(), 1);
-        assert!(mounts[0]["subPath"].is_null() && mounts[0]["subPathExpr"].is_null());
-        assert!(pod["volumes"][0]["secret"]["items"].is_null());
+        for mount in mounts {
+            assert!(mount["subPath"].is_null() && mount["subPathExpr"].is_null());
+            assert_eq!(mount["readOnly"], true);
+        }
+        for volume in list(&pod["volumes"]) {
+            assert!(volume["secret"]["items"].is_null());
+        }
         let folder = mounts[0]["mountPath"].as_str().unwrap();
         let file = container["args"][0].as_str().unwrap();
         let name = file.strip_prefix(&format!("{folder}/")).unwrap();
@@ -395,11 +426,13 @@ fn what_a_reload_applies_changes_only_what_is_read() {
         ("admin_users: admin", "admin_users: app"),
         ("change-me-too", "another"),
         ("host: postgres.default.svc", "host: elsewhere"),
-        // A restart would apply it, but it is the default.
-        ("admin_users: admin", "admin_users: admin\n      threads: 1"),
+        ("mode: transaction", "mode: transaction\n    state: Paused"),
     ] {
         assert_eq!(changed(from, to), pooler, "{to}");
     }
+    // A restart would apply it, but it is the default.
+    let default = "admin_users: admin\n      threads: 1";
+    assert_eq!(changed("admin_users: admin", default), Vec::<String>::new());
     for (from, to) in [
         ("algorithm: leastconn", "algorithm: roundrobin"),
         ("maxConnections: 12000", "maxConnections: 99"),
@@ -418,11 +451,12 @@ fn what_a_reload_applies_changes_only_what_is_read() {
 fn what_only_a_restart_applies_rolls_the_poolers() {
     for setting in ["threads: 2", "log_format: json", "unix_socket_dir: /run"] {
         let to = format!("admin_users: admin\n      {setting}");
-        assert_eq!(
-            changed("admin_users: admin", &to),
-            ["Secret shop-pooler-config", "Deployment shop-pooler"],
-            "{setting}"
-        );
+        let changed = changed("admin_users: admin", &to);
+        // Another Secret, and what names it.
+        assert_eq!(changed.len(), 2, "{changed:?}");
+        assert!(changed[0].starts_with("Secret shop-pooler-"), "{setting}");
+        assert_ne!(changed[0], "Secret shop-pooler-config");
+        assert_eq!(changed[1], "Deployment shop-pooler", "{setting}");
     }
     let with = |threads: u32| {
         let to = format!("admin_users: admin\n      threads: {threads}");
@@ -482,7 +516,8 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
     for manifest in [QUICKSTART.to_owned(), elaborate()] {
         let (cluster, tier) = read(&manifest);
         let pod = pooler_in_pod(&of(&tier, &Owner::of(&cluster)));
-        let realisation = Realisation::example(&tier);
+        let mut realisation = Realisation::example(&tier);
+        realisation.files = workload::CONFIG_FOLDER.into();
         let ini = build::pooler_ini(&tier, &realisation.pooler(0)).text;
         let mut read = |path: &Path| {
             let beside = tier.pooler.files.iter();
