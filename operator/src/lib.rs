@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`api`] is what users write, [`manifest`] reads it from
 //! files, [`controller`] turns it into a description of a tier, [`local`]
-//! realises that as processes. [`watch`] asks the endpoints, [`endpoints`]
+//! realises that as processes, [`kubernetes`] as objects of a cluster. [`watch`] asks the endpoints, [`endpoints`]
 //! judges what they say, [`notify`] decides what people are told, [`slack`]
 //! tells them.
 
@@ -10,6 +10,7 @@ pub mod api;
 pub mod controller;
 pub mod endpoints;
 pub mod http;
+pub mod kubernetes;
 pub mod local;
 pub mod manifest;
 pub mod metrics;

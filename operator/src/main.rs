@@ -1,6 +1,11 @@
 //! `operator`: flags, and which part of the library they call.
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use operator::{
@@ -9,6 +14,7 @@ use operator::{
         build,
         objects::{Images, Owner, Placement, objects},
     },
+    kubernetes,
     local::{self, Checked, LocalError, Resolve, output::Format},
     webhook::WebhookPolicy,
 };
@@ -27,8 +33,8 @@ struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reconcile the PgPoolClusters of a Kubernetes cluster (not built yet).
-    Run,
+    /// Carry out the PgPoolClusters of a Kubernetes cluster, until SIGINT or SIGTERM.
+    Run(Box<Run>),
     /// Run a tier as processes on this machine, until SIGINT or SIGTERM.
     Local(Box<Local>),
     /// Validate manifests, name every problem as FILE:LINE: message, change nothing.
@@ -94,6 +100,48 @@ fn target(text: &str) -> Result<Target, String> {
 }
 
 #[derive(Debug, Args)]
+struct Run {
+    /// Namespaces to look after, separated by commas; all if there is none.
+    #[arg(long, env = "NAMESPACES", value_name = "NAMESPACE,…", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// The image that poolers run, unless their cluster says otherwise; it starts the pooler.
+    #[arg(long, env = "POOLER_IMAGE", value_name = "IMAGE")]
+    pooler_image: String,
+    /// The image that balancers run, unless their cluster says otherwise; it starts the balancer.
+    #[arg(long, env = "BALANCER_IMAGE", value_name = "IMAGE")]
+    balancer_image: String,
+    /// Hosts that webhooks may have.
+    #[arg(long, value_name = "HOST,…", value_delimiter = ',', default_values = WebhookPolicy::HOSTS_DEFAULT)]
+    webhook_hosts: Vec<String>,
+    /// Where /livez, /readyz, /metrics and /status are served.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
+    http: SocketAddr,
+    /// Namespace of the Lease that the acting replica holds [default: our own]
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Name of that Lease.
+    #[arg(long, value_name = "NAME", default_value = "poolkeeper-operator")]
+    lease_name: String,
+    /// How many seconds a replica that says nothing more goes on being the acting one, 3 to 600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=600))]
+    lease_duration: u16,
+    /// Our name, unlike any other replica's [default: the host's, made unique]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    identity: Option<String>,
+    /// How logs are written; RUST_LOG says which.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// A line for people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
 struct Local {
     #[command(flatten)]
     manifests: Manifests,
@@ -121,11 +169,10 @@ struct Local {
 fn main() -> ExitCode {
     // kube and reqwest bring two providers; without a choice the first client panics.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
-    match Flags::parse().command {
+    let command = Flags::parse().command;
+    begin_to_log(&command);
+    match command {
+        Command::Run(flags) => run(*flags),
         Command::Local(flags) => run_local(*flags),
         Command::Check(flags) => check(&flags.manifests),
         Command::Render(flags) => render(flags),
@@ -133,9 +180,6 @@ fn main() -> ExitCode {
             print!("{}", api::crd_yaml());
             ExitCode::SUCCESS
         }
-        Command::Run => not_built(
-            "reconciling a Kubernetes cluster; `operator local` runs a tier on this machine",
-        ),
         Command::Status { .. } => not_built(
             "the status of a PgPoolCluster in Kubernetes; of a local one ask http://127.0.0.1:8080/status",
         ),
@@ -143,6 +187,68 @@ fn main() -> ExitCode {
         Command::Convert => not_built(
             "converting pgbouncer.ini and haproxy.cfg; pooler reads a pgbouncer.ini as it is",
         ),
+    }
+}
+
+/// To standard error. A program that people look at says only what is wrong, one
+/// that runs unattended also what it does.
+fn begin_to_log(command: &Command) {
+    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+    let (level, json) = match command {
+        Command::Run(flags) => (LevelFilter::INFO, flags.log_format == LogFormat::Json),
+        _ => (LevelFilter::ERROR, false),
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+}
+
+fn run(flags: Run) -> ExitCode {
+    let options = kubernetes::Options {
+        namespaces: flags.namespaces,
+        images: Images {
+            pooler: flags.pooler_image,
+            balancer: flags.balancer_image,
+        },
+        webhook_hosts: flags.webhook_hosts,
+        http: flags.http,
+        lease_namespace: flags.lease_namespace,
+        lease_name: flags.lease_name,
+        lease_duration: Duration::from_secs(flags.lease_duration.into()),
+        identity: flags.identity,
+    };
+    on_runtime(kubernetes::run(options))
+}
+
+/// Runs a future to its end. What it leaves under way nobody waits for.
+fn on_runtime<E: std::fmt::Display>(work: impl Future<Output = Result<(), E>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("operator: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(work);
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("operator: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -224,28 +330,11 @@ fn run_local(flags: Local) -> ExitCode {
         resolve: flags.resolve,
         output: flags.output,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("operator: cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(local::run(&options));
-    // What is still under way is remembered; nobody waits for it.
-    runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if let LocalError::Manifest(problems) = &error {
+    on_runtime(async {
+        local::run(&options).await.inspect_err(|error| {
+            if let LocalError::Manifest(problems) = error {
                 print(problems);
             }
-            eprintln!("operator: {error}");
-            ExitCode::FAILURE
-        }
-    }
+        })
+    })
 }

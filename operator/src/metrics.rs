@@ -25,10 +25,21 @@ series! {
         "Messages by what became of them: delivered, failed, unclear, throttled or refused.";
     PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["cluster", "channel"],
         "Messages that wait to be delivered.";
+    LEADING = "poolkeeper_operator_leading", Gauge, None, [],
+        "1 in the replica of `operator run` that acts.";
+    RECONCILES = "poolkeeper_operator_reconciles_total", Counter, None, ["result"],
+        "Looks at a PgPoolCluster in Kubernetes: ok, or the kind of what went wrong.";
+    RECONCILE_SECONDS = "poolkeeper_operator_reconcile_seconds_total", Counter, Seconds, [],
+        "Time that these looks took.";
+    API_WRITES = "poolkeeper_operator_api_writes_total", Counter, None, [],
+        "Writes to the API server: children and statuses, not the lease.";
 }
 
 /// What became of a message, as the label says it.
 pub const RESULTS: [&str; 5] = ["delivered", "failed", "unclear", "throttled", "refused"];
+
+/// The label of a look that went well.
+pub const RESULT_OK: &str = "ok";
 
 /// Counters of one cluster; those of fixed label sets begin at zero.
 #[derive(Clone, Debug)]

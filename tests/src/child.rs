@@ -92,6 +92,14 @@ impl Child {
             .unwrap_or_default()
     }
 
+    /// The last lines that it has written, twenty at most.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// Sends a signal; nothing happens if it has ended.
     pub fn signal(&mut self, signal: Signal) {
         // Not reaped yet, so the id cannot have passed to another process.
@@ -143,12 +151,10 @@ impl Child {
         let Some(status) = self.exited() else {
             return Ok(());
         };
-        let log = self.log();
-        let tail: Vec<&str> = log.lines().rev().take(20).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        let tail = self.log_tail();
         match status.signal() {
-            Some(signal) => bail!("{what} died of signal {signal}:\n{}", tail.join("\n")),
-            None => bail!("{what} ended with {status}:\n{}", tail.join("\n")),
+            Some(signal) => bail!("{what} died of signal {signal}:\n{tail}"),
+            None => bail!("{what} ended with {status}:\n{tail}"),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! Reading order: [`Scratch`] and [`Child`] own what must be cleaned up, and
 //! [`Daemon`] is what our servers have in common;
 //! [`Postgres`], [`Pooler`], [`Balancer`], [`Operator`] and [`Inbox`] are the
-//! parts of a tier; [`Raw`], [`Pgbench`] and [`psql`] drive them.
+//! parts of a tier, [`kubernetes`] is what it may run on; [`Raw`], [`Pgbench`] and [`psql`] drive them.
 
 pub mod balancer;
 pub mod binaries;
@@ -17,6 +17,7 @@ mod child;
 mod daemon;
 pub mod http;
 mod inbox;
+pub mod kubernetes;
 pub mod load;
 mod operator;
 pub mod pgbench;
@@ -33,6 +34,7 @@ pub use certificate::Certificate;
 pub use child::{As, Child, CpuTime, Memory, Signal, command, cpu_time, descriptors, memory};
 pub use daemon::Daemon;
 pub use inbox::{Answer, Inbox, Message};
+pub use kubernetes::{ControlPlane, ControlPlaneBuilder};
 pub use load::Load;
 pub use operator::{Operator, OperatorBuilder, Part};
 pub use pgbench::{Pgbench, Report};

@@ -14,6 +14,7 @@ pub(crate) enum For {
     Test,
     Demo,
     Bench,
+    Cluster,
 }
 
 /// A Debian package.
@@ -41,14 +42,20 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "util-linux",
         present: &["/usr/bin/setpriv"],
-        needed_for: &[For::Test, For::Demo, For::Bench],
+        needed_for: &[For::Test, For::Demo, For::Bench, For::Cluster],
         why: "setpriv: children end with us, PostgreSQL does not run as root",
     },
     Package {
         name: "openssl",
         present: &["/usr/bin/openssl"],
-        needed_for: &[For::Test, For::Bench],
-        why: "certificates for TLS",
+        needed_for: &[For::Test, For::Bench, For::Cluster],
+        why: "certificates for TLS, keys",
+    },
+    Package {
+        name: "etcd-server",
+        present: &["/usr/bin/etcd"],
+        needed_for: &[For::Test, For::Cluster],
+        why: "the store of the Kubernetes API",
     },
     Package {
         name: "pgbouncer",

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use ::tests::kubernetes::Program;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
@@ -54,7 +55,8 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             packages::install(For::Test)?;
             Ok(Tally::ONE)
         });
-        if built && installed {
+        let programs = installed && stages.run("Kubernetes programs", kubernetes_programs);
+        if built && programs {
             stages.run("scenarios", || scenarios(&targets, &flags.only));
         } else {
             stages.run("scenarios", || {
@@ -88,6 +90,14 @@ fn beside_the_code(targets: &Targets) -> Result<Tally> {
         cargo(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"])
             .args(targets.beside_the_code()),
     )
+}
+
+/// Builds those that are missing, which takes minutes once for each version.
+fn kubernetes_programs() -> Result<Tally> {
+    for program in Program::ALL {
+        println!("  {}", program.find()?.display());
+    }
+    Ok(Tally::ONE)
 }
 
 /// One file after the other, and within each one test after the other where it

@@ -9,6 +9,7 @@
 mod balancer;
 mod config;
 mod disruption;
+mod internal;
 mod metadata;
 mod network;
 mod pod_template;
@@ -30,11 +31,15 @@ use serde::Serialize;
 
 use super::build::Tier;
 use crate::api::Component;
+pub use internal::{INTERNAL_KEY, internal_name, internal_secret};
 use metadata::Family;
-pub use metadata::Owner;
+pub use metadata::{MANAGED_BY, Owner, pod_selector};
 pub(super) use pod_template::merge;
+pub use pooler::is_settings_name;
 pub(super) use workload::{FOLDER, VARIABLES, VOLUMES};
-pub use workload::{INTERNAL_KEY, internal_name};
+
+/// Where a balancer serves `/status` in its Pod.
+pub const BALANCER_HTTP: u16 = balancer::PORTS.http;
 
 /// What the objects of a tier need to know besides the tier.
 #[derive(Clone, Copy, Debug)]

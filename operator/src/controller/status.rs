@@ -1,4 +1,16 @@
 //! From what was observed to the `status` that users read. Pure.
+//!
+//! What each condition says in each flow is the table in
+//! [docs/status.md](../../../docs/status.md).
+
+mod conditions;
+mod progress;
+
+#[cfg(test)]
+mod tests;
+
+pub use conditions::ConditionType;
+pub use progress::{Pause, Progress, Rollout, Rollouts};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -7,18 +19,32 @@ use crate::api::{
     Component, ComponentStatus, EndpointState, EndpointStatus, NotificationStatus,
     PgPoolClusterStatus,
 };
+use conditions::Verdict;
+
+/// How many conditions' messages may be long, in characters: the API's limit.
+const MESSAGE_LENGTH_MAX: usize = 4_000;
 
 /// What was observed of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
-    /// The generation of the spec that runs.
+    /// The generation of the spec that this is about.
     pub generation: Option<i64>,
-    /// The configuration that should be in force.
-    pub revision: &'a str,
+    /// How far the spec has been carried out.
+    pub progress: &'a Progress,
+    /// The configuration that should be in force; none was ever applied without.
+    pub revision: Option<&'a str>,
+    /// The Deployments; local processes have none.
+    pub rollouts: Option<&'a Rollouts>,
+    /// Whether the pools are to be paused, and which poolers say that they are.
+    pub pause: Pause,
+    /// What a newer version would change, if there is one.
+    pub update: Option<&'a str>,
     /// Every endpoint.
     pub endpoints: &'a [EndpointStatus],
     /// Everyone who is told.
     pub notifications: &'a [NotificationStatus],
+    /// What the operator cannot see or do yet, for NotificationsDelivered.
+    pub tells: bool,
 }
 
 /// The status of a cluster. `before` gives conditions that did not change the
@@ -29,20 +55,15 @@ pub fn status(
     before: &PgPoolClusterStatus,
     now: Timestamp,
 ) -> PgPoolClusterStatus {
-    let poolers = count(observed, Component::Pooler);
-    let balancer = count(observed, Component::Balancer);
-    let conditions = [
-        ready(&poolers, &balancer),
-        config_valid(),
-        available("PoolersAvailable", "poolers", &poolers),
-        available("BalancersAvailable", "balancers", &balancer),
-        notifications_delivered(observed.notifications),
-    ];
+    let poolers = count(observed, Component::Pooler, before);
+    let balancer = count(observed, Component::Balancer, before);
+    let conditions = conditions::all(observed, &poolers, &balancer)
+        .into_iter()
+        .map(|verdict| condition(verdict, observed.generation, &before.conditions, now))
+        .collect();
     PgPoolClusterStatus {
         observed_generation: observed.generation,
-        conditions: conditions
-            .map(|verdict| condition(verdict, observed.generation, &before.conditions, now))
-            .to_vec(),
+        conditions,
         poolers,
         balancer,
         endpoints: observed.endpoints.to_vec(),
@@ -50,7 +71,11 @@ pub fn status(
     }
 }
 
-fn count(observed: &Observed<'_>, component: Component) -> ComponentStatus {
+fn count(
+    observed: &Observed<'_>,
+    component: Component,
+    before: &PgPoolClusterStatus,
+) -> ComponentStatus {
     let all = || {
         let endpoints = observed.endpoints.iter();
         endpoints.filter(move |endpoint| endpoint.component == component)
@@ -60,91 +85,24 @@ fn count(observed: &Observed<'_>, component: Component) -> ComponentStatus {
         .filter(|endpoint| endpoint.state == EndpointState::Up)
         .count();
     let updated = all()
-        .filter(|endpoint| endpoint.config_revision.as_deref() == Some(observed.revision))
+        .filter(|endpoint| {
+            observed.revision.is_some() && endpoint.config_revision.as_deref() == observed.revision
+        })
         .count();
+    let rollout = observed.rollouts.map(|rollouts| rollouts.of(component));
+    let replicas = rollout.map_or(number(all().count()), |rollout| rollout.replicas);
+    let wished = rollout.map_or(replicas, |rollout| rollout.wished);
+    let selector = match (rollout, component) {
+        (Some(rollout), _) => rollout.selector.clone(),
+        (None, Component::Pooler) => before.poolers.selector.clone(),
+        (None, Component::Balancer) => before.balancer.selector.clone(),
+    };
     ComponentStatus {
-        replicas: number(all().count()),
+        replicas,
         updated: number(updated),
         ready: number(ready),
-        summary: format!("{ready}/{}", all().count()),
-        selector: String::new(),
-    }
-}
-
-/// A condition before it gets its time.
-struct Verdict {
-    name: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: String,
-}
-
-/// Applications can be served: a balancer takes them and a pooler serves them.
-/// Slack has no say in it.
-fn ready(poolers: &ComponentStatus, balancers: &ComponentStatus) -> Verdict {
-    let (holds, reason, message) = match (poolers.ready, balancers.ready) {
-        (0, _) => (
-            false,
-            "NoPoolerUp",
-            "no pooler is up: look at their reasons below",
-        ),
-        (_, 0) => (
-            false,
-            "NoBalancerUp",
-            "no balancer is up: look at their reasons below",
-        ),
-        _ => (true, "Serving", "applications are served"),
-    };
-    Verdict {
-        name: "Ready",
-        holds,
-        reason,
-        message: message.to_owned(),
-    }
-}
-
-/// What is invalid is never run, so there is nothing else to say of what runs.
-fn config_valid() -> Verdict {
-    Verdict {
-        name: "ConfigValid",
-        holds: true,
-        reason: "Valid",
-        message: "the manifest is valid".to_owned(),
-    }
-}
-
-fn available(name: &'static str, kind: &str, count: &ComponentStatus) -> Verdict {
-    let holds = count.ready == count.replicas;
-    Verdict {
-        name,
-        holds,
-        reason: if holds { "AllUp" } else { "NotAllUp" },
-        message: format!("{} of {} {kind} are up", count.ready, count.replicas),
-    }
-}
-
-fn notifications_delivered(notifications: &[NotificationStatus]) -> Verdict {
-    let problem = notifications
-        .iter()
-        .find_map(|channel| Some((&channel.name, channel.problem.as_ref()?)));
-    let (holds, reason, message) = match problem {
-        _ if notifications.is_empty() => (
-            true,
-            "NobodyToTell",
-            "spec.notifications is empty".to_owned(),
-        ),
-        None => (
-            true,
-            "Delivered",
-            "everything was told or is about to be".to_owned(),
-        ),
-        Some((name, problem)) => (false, "NotDelivered", format!("{name}: {problem}")),
-    };
-    Verdict {
-        name: "NotificationsDelivered",
-        holds,
-        reason,
-        message,
+        summary: format!("{ready}/{wished}"),
+        selector,
     }
 }
 
@@ -154,85 +112,20 @@ fn condition(
     before: &[Condition],
     now: Timestamp,
 ) -> Condition {
-    let status = if verdict.holds { "True" } else { "False" };
+    let type_ = verdict.type_.word();
+    let status = verdict.status.word();
     let since = before
         .iter()
-        .find(|condition| condition.type_ == verdict.name && condition.status == status)
+        .find(|condition| condition.type_ == type_ && condition.status == status)
         .map_or(Time(now), |condition| {
             condition.last_transition_time.clone()
         });
     Condition {
-        type_: verdict.name.to_owned(),
+        type_: type_.to_owned(),
         status: status.to_owned(),
         reason: verdict.reason.to_owned(),
-        message: verdict.message,
+        message: verdict.message.chars().take(MESSAGE_LENGTH_MAX).collect(),
         observed_generation: generation,
         last_transition_time: since,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointStatus {
-        EndpointStatus {
-            name: name.to_owned(),
-            component,
-            state,
-            since: Timestamp::UNIX_EPOCH,
-            reason: String::new(),
-            config_revision: Some("r1".to_owned()),
-        }
-    }
-
-    fn of(
-        endpoints: &[EndpointStatus],
-        before: &PgPoolClusterStatus,
-        seconds: i64,
-    ) -> PgPoolClusterStatus {
-        let observed = Observed {
-            generation: None,
-            revision: "r1",
-            endpoints,
-            notifications: &[],
-        };
-        status(&observed, before, Timestamp::from_second(seconds).unwrap())
-    }
-
-    fn ready(status: &PgPoolClusterStatus) -> (&str, &str, i64) {
-        let ready = status
-            .conditions
-            .iter()
-            .find(|one| one.type_ == "Ready")
-            .unwrap();
-        (
-            &ready.status,
-            &ready.reason,
-            ready.last_transition_time.0.as_second(),
-        )
-    }
-
-    #[test]
-    fn ready_means_that_applications_can_be_served() {
-        let mut endpoints = [
-            endpoint("pooler-0", Component::Pooler, EndpointState::Up),
-            endpoint("pooler-1", Component::Pooler, EndpointState::Down),
-            endpoint("balancer-0", Component::Balancer, EndpointState::Up),
-        ];
-        let first = of(&endpoints, &PgPoolClusterStatus::default(), 10);
-        assert_eq!(ready(&first), ("True", "Serving", 10));
-        assert_eq!(first.poolers.summary, "1/2");
-        assert_eq!(first.poolers.updated, 2);
-        endpoints[1].state = EndpointState::Up;
-        let second = of(&endpoints, &first, 20);
-        assert_eq!(
-            ready(&second),
-            ("True", "Serving", 10),
-            "unchanged since 10"
-        );
-        endpoints[2].state = EndpointState::Down;
-        let third = of(&endpoints, &second, 30);
-        assert_eq!(ready(&third), ("False", "NoBalancerUp", 30));
     }
 }

@@ -18,7 +18,7 @@ use super::{
     Placement,
     balancer::{self, BALANCER_YAML},
     metadata::Family,
-    pooler::{self, POOLER_INI, SETTINGS_INI},
+    pooler::{self, HASH_LENGTH, POOLER_INI, SETTINGS_INI},
     workload::{CONFIG_FOLDER, SETTINGS_FOLDER},
 };
 use crate::{
@@ -47,7 +47,7 @@ fn pooler_place(revision: Option<&str>) -> PoolerPlace<'_> {
 pub(super) fn pooler_settings(family: &Family<'_>, tier: &Tier) -> Secret {
     let ini = pooler_part(tier, &pooler_place(None), Part::RestartOnly).text;
     let digest = Sha256::digest(ini.as_bytes());
-    let hash: String = digest[..5]
+    let hash: String = digest[..HASH_LENGTH / 2]
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();

@@ -12,6 +12,21 @@ use crate::api::{API_VERSION, Component, KIND, PgPoolCluster};
 /// The product: `app.kubernetes.io/name` of every object.
 const PRODUCT: &str = "poolkeeper";
 
+/// Who makes them: `app.kubernetes.io/managed-by`.
+const MANAGER: &str = "poolkeeper-operator";
+/// What all objects of all tiers are selected by.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by=poolkeeper-operator";
+
+/// What the Pods of a component of a cluster are selected by, as autoscalers
+/// want it.
+#[must_use]
+pub fn pod_selector(cluster: &str, component: Component) -> String {
+    let labels = identity(cluster, component.word());
+    labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .join(",")
+}
+
 /// Whose the objects of a tier are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Owner {
@@ -71,7 +86,7 @@ impl Family<'_> {
         self.labels_of(component.word())
     }
 
-    fn metadata_of(&self, name: String, component: &str) -> ObjectMeta {
+    pub(super) fn metadata_of(&self, name: String, component: &str) -> ObjectMeta {
         ObjectMeta {
             name: Some(name),
             namespace: self.owner.namespace.clone(),
@@ -96,20 +111,21 @@ impl Family<'_> {
     }
 
     fn labels_of(&self, component: &str) -> BTreeMap<String, String> {
-        let more = [
-            label("managed-by", "poolkeeper-operator"),
-            label("part-of", PRODUCT),
-        ];
+        let more = [label("managed-by", MANAGER), label("part-of", PRODUCT)];
         self.identity(component).into_iter().chain(more).collect()
     }
 
     fn identity(&self, component: &str) -> [(String, String); 3] {
-        [
-            label("name", PRODUCT),
-            label("instance", self.name),
-            label("component", component),
-        ]
+        identity(self.name, component)
     }
+}
+
+fn identity(cluster: &str, component: &str) -> [(String, String); 3] {
+    [
+        label("name", PRODUCT),
+        label("instance", cluster),
+        label("component", component),
+    ]
 }
 
 fn label(key: &str, value: &str) -> (String, String) {

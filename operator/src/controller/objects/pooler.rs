@@ -26,6 +26,21 @@ pub(super) const PORTS: Ports = Ports {
 /// From the end of the drain to the end of the process.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Characters of the hash in the name of a Secret with settings.
+pub(super) const HASH_LENGTH: usize = 10;
+
+/// Whether a Secret of a cluster has the name of one with settings that only a
+/// restart applies, of now or of before. It goes when no ReplicaSet uses it.
+#[must_use]
+pub fn is_settings_name(cluster: &str, name: &str) -> bool {
+    let hash = name
+        .strip_prefix(cluster)
+        .and_then(|rest| rest.strip_prefix("-pooler-"));
+    hash.is_some_and(|hash| {
+        hash.len() == HASH_LENGTH && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
 pub(super) fn workload<'a>(
     family: &Family<'_>,
     tier: &'a Tier,

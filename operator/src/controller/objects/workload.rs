@@ -18,7 +18,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{merge, metadata::Family};
+use super::{internal_name, merge, metadata::Family};
 use crate::{
     api::{Component, ParameterValue, PodTemplate, Resources},
     controller::build::{RESTART, Tier},
@@ -53,15 +53,6 @@ const ADVERTISED: &str = "POOLER_ADVERTISE_ADDR";
 /// The operator's environment variables.
 pub(in crate::controller) const VARIABLES: [&str; 3] = ["POD_NAME", "POD_IP", ADVERTISED];
 
-/// Key of the Secret [`internal_name`] that holds random bytes.
-pub const INTERNAL_KEY: &str = "key";
-
-/// Name of the Secret, made once and then kept, whose key authenticates
-/// balancers, poolers and the operator to each other.
-#[must_use]
-pub fn internal_name(cluster: &str) -> String {
-    format!("{cluster}-internal")
-}
 /// The user and group that processes run as: nobody in particular, and not root
 /// whatever the image says.
 const USER: i64 = 65_532;

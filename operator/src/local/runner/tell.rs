@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{READY_PATIENCE, Runner, happenings::Happening};
 use crate::{
     api::Component,
-    controller::status::{self, Observed},
+    controller::status::{self, Observed, Pause, Progress},
     http::Snapshot,
     local::output::{self, Event, Running, Table},
     metrics,
@@ -83,9 +83,14 @@ impl Runner {
         let notifications = self.state.notifier.statuses();
         let observed = Observed {
             generation: None,
-            revision: &self.plan.revision,
+            progress: &Progress::Applied,
+            revision: Some(&self.plan.revision),
+            rollouts: None,
+            pause: Pause::default(),
+            update: None,
             endpoints: &endpoints,
             notifications: &notifications,
+            tells: true,
         };
         self.status = status::status(&observed, &self.status, now);
         let cluster = &self.plan.tier.name;

@@ -1,0 +1,317 @@
+//! Each condition, by a function of its own: ordered checks, each with a reason
+//! and a message that says what to do.
+
+use super::{Observed, Progress};
+use crate::{
+    api::{Component, ComponentStatus, EndpointState},
+    controller::Fault,
+};
+
+/// How many faults a message names.
+const FAULTS_MAX: usize = 8;
+
+macro_rules! condition_types {
+    ($($name:ident),+ $(,)?) => {
+        /// What a condition is about.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the names are the API's")]
+        pub enum ConditionType { $($name),+ }
+
+        impl ConditionType {
+            /// The name in the API.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+        }
+    };
+}
+
+condition_types!(
+    Ready,
+    Reconciling,
+    Stalled,
+    ConfigValid,
+    PoolersAvailable,
+    BalancersAvailable,
+    NotificationsDelivered,
+    Paused,
+    UpdateAvailable,
+);
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    True,
+    False,
+    Unknown,
+}
+
+impl Status {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Status {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// A condition before it gets its time.
+pub(super) struct Verdict {
+    pub(super) type_: ConditionType,
+    pub(super) status: Status,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+type Counts<'a> = (&'a ComponentStatus, &'a ComponentStatus);
+
+pub(super) fn all(
+    observed: &Observed<'_>,
+    poolers: &ComponentStatus,
+    balancers: &ComponentStatus,
+) -> Vec<Verdict> {
+    let counts = (poolers, balancers);
+    let verdict = |type_, (status, reason, message): Answer| Verdict {
+        type_,
+        status,
+        reason,
+        message,
+    };
+    vec![
+        verdict(ConditionType::Ready, ready(observed, counts)),
+        verdict(ConditionType::Reconciling, reconciling(observed, counts)),
+        verdict(ConditionType::Stalled, stalled(observed)),
+        verdict(ConditionType::ConfigValid, config_valid(observed)),
+        verdict(
+            ConditionType::PoolersAvailable,
+            available(observed, Component::Pooler, poolers),
+        ),
+        verdict(
+            ConditionType::BalancersAvailable,
+            available(observed, Component::Balancer, balancers),
+        ),
+        verdict(
+            ConditionType::NotificationsDelivered,
+            notifications_delivered(observed),
+        ),
+        verdict(ConditionType::Paused, paused(observed, poolers)),
+        verdict(ConditionType::UpdateAvailable, update_available(observed)),
+    ]
+}
+
+type Answer = (Status, &'static str, String);
+
+fn answer(status: impl Into<Status>, reason: &'static str, message: impl Into<String>) -> Answer {
+    (status.into(), reason, message.into())
+}
+
+/// Applications can be served: a balancer takes them and a pooler serves them.
+/// Slack has no say in it, nor has what could not be changed.
+fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
+    let unknown = |component| {
+        observed.endpoints.iter().any(|endpoint| {
+            endpoint.component == component && endpoint.state == EndpointState::Unknown
+        })
+    };
+    if poolers.ready > 0 && balancers.ready > 0 {
+        return answer(true, "Serving", "applications are served");
+    }
+    if observed.endpoints.is_empty() {
+        return match observed.progress {
+            Progress::Invalid(_) | Progress::Unreadable(_) => answer(
+                false,
+                "ConfigInvalid",
+                "nothing runs: the spec has never been valid, see ConfigValid",
+            ),
+            _ => answer(false, "Starting", "no Pod is there yet"),
+        };
+    }
+    let (component, kind, down, count) = match poolers.ready {
+        0 => (Component::Pooler, "pooler", "NoPoolerUp", poolers),
+        _ => (Component::Balancer, "balancer", "NoBalancerUp", balancers),
+    };
+    if unknown(component) || count.replicas == 0 {
+        return answer(false, "Starting", format!("no {kind} is up yet"));
+    }
+    answer(
+        false,
+        down,
+        format!("no {kind} is up: status.endpoints says why"),
+    )
+}
+
+fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
+    match observed.progress {
+        Progress::Suspended => {
+            return answer(
+                false,
+                "Suspended",
+                "spec.suspend is true: nothing is changed",
+            );
+        }
+        Progress::Deleting => return answer(true, "Deleting", "it is being deleted"),
+        Progress::Invalid(_) | Progress::Unreadable(_) | Progress::NameConflict(_)
+        | Progress::Refused(_) => {
+            return answer(false, "Stalled", "it waits for what Stalled says");
+        }
+        Progress::Interrupted(why) => return answer(true, "Retrying", why),
+        Progress::Applied => {}
+    }
+    for component in Component::ALL {
+        let Some(rollout) = observed.rollouts.map(|rollouts| rollouts.of(component)) else {
+            continue;
+        };
+        if rollout.stuck.is_some() {
+            return answer(false, "Stalled", "it waits for what Stalled says");
+        }
+        if !rollout.is_complete() {
+            let message = format!(
+                "{}s: {} of {} are new, {} there, {} available",
+                component.word(),
+                rollout.updated,
+                rollout.wished,
+                rollout.replicas,
+                rollout.available
+            );
+            return answer(true, "RollingOut", message);
+        }
+    }
+    let serve = |endpoint: &&crate::api::EndpointStatus| {
+        matches!(endpoint.state, EndpointState::Up | EndpointState::Draining)
+    };
+    let outdated = observed
+        .endpoints
+        .iter()
+        .filter(serve)
+        .filter(|endpoint| endpoint.config_revision.as_deref() != observed.revision)
+        .count();
+    if observed.revision.is_some() && outdated > 0 {
+        let message = format!("{outdated} endpoints have not taken up the configuration yet");
+        return answer(true, "Reloading", message);
+    }
+    answer(false, "Done", "everything is as the spec says")
+}
+
+fn stalled(observed: &Observed<'_>) -> Answer {
+    match observed.progress {
+        Progress::Invalid(_) | Progress::Unreadable(_) => answer(
+            true,
+            "ConfigInvalid",
+            "the spec is not carried out: ConfigValid says what to mend",
+        ),
+        Progress::NameConflict(what) => answer(true, "NameConflict", what),
+        Progress::Refused(what) => answer(
+            true,
+            "Refused",
+            format!("{what}; grant the operator the right, or mend what it is told to write"),
+        ),
+        _ => {
+            let stuck = Component::ALL.iter().find_map(|component| {
+                let rollout = observed.rollouts?.of(*component);
+                Some((component, rollout.stuck.as_ref()?))
+            });
+            match stuck {
+                Some((component, why)) => answer(
+                    true,
+                    "RolloutStuck",
+                    format!(
+                        "the new {}s do not become available, the old ones go on: {why}",
+                        component.word()
+                    ),
+                ),
+                None => answer(false, "NotStalled", "nothing is in the way"),
+            }
+        }
+    }
+}
+
+fn config_valid(observed: &Observed<'_>) -> Answer {
+    match observed.progress {
+        Progress::Invalid(faults) => {
+            answer(false, "Invalid", sentences(faults))
+        }
+        Progress::Unreadable(why) => answer(false, "Unreadable", why),
+        _ if observed.generation.is_none() && observed.revision.is_none() => {
+            answer(Status::Unknown, "NotLookedAt", "not looked at yet")
+        }
+        _ => answer(true, "Valid", "the manifest is valid"),
+    }
+}
+
+fn sentences(faults: &[Fault]) -> String {
+    let mut text: Vec<String> = faults
+        .iter()
+        .take(FAULTS_MAX)
+        .map(ToString::to_string)
+        .collect();
+    if faults.len() > FAULTS_MAX {
+        text.push(format!("and {} more", faults.len() - FAULTS_MAX));
+    }
+    text.join("; ")
+}
+
+fn available(observed: &Observed<'_>, component: Component, count: &ComponentStatus) -> Answer {
+    let kind = component.word();
+    let rollouts = observed.rollouts;
+    let wished = rollouts.map_or(count.replicas, |rollouts| rollouts.of(component).wished);
+    let message = format!("{} of {wished} {kind}s are up", count.ready);
+    match count.ready {
+        ready if wished > 0 && ready >= wished => answer(true, "AllUp", message),
+        0 => answer(false, "NoneUp", message),
+        _ => answer(false, "NotAllUp", message),
+    }
+}
+
+fn notifications_delivered(observed: &Observed<'_>) -> Answer {
+    if observed.notifications.is_empty() && observed.tells {
+        return answer(true, "NobodyToTell", "spec.notifications is empty");
+    }
+    if !observed.tells {
+        return answer(
+            Status::Unknown,
+            "NotSupportedYet",
+            "the operator does not post from Kubernetes yet; `operator local` does",
+        );
+    }
+    let problem = observed
+        .notifications
+        .iter()
+        .find_map(|channel| Some((&channel.name, channel.problem.as_ref()?)));
+    match problem {
+        None => answer(true, "Delivered", "everything was told or is about to be"),
+        Some((name, problem)) => answer(false, "NotDelivered", format!("{name}: {problem}")),
+    }
+}
+
+/// Observed, not wished: True once every pooler that is there says so.
+fn paused(observed: &Observed<'_>, poolers: &ComponentStatus) -> Answer {
+    let (paused, all) = (observed.pause.observed, poolers.replicas);
+    let message = format!("{paused} of {all} poolers say that they are paused");
+    match (observed.pause.wished, paused) {
+        (true, paused) if all > 0 && paused >= all => answer(true, "Paused", message),
+        (true, _) => answer(false, "Pausing", message),
+        (false, 0) => answer(false, "Running", "no pooler is paused"),
+        (false, _) => answer(false, "Resuming", message),
+    }
+}
+
+fn update_available(observed: &Observed<'_>) -> Answer {
+    match observed.update {
+        Some(what) => answer(
+            true,
+            "NewImages",
+            format!(
+                "{what}; set spec.updatePolicy: Automatic, or annotate with poolkeeper.dev/update, to take it"
+            ),
+        ),
+        None => answer(false, "UpToDate", "what runs is what the operator would start"),
+    }
+}

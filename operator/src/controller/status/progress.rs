@@ -1,0 +1,85 @@
+//! How far a cluster's spec has been carried out.
+
+use crate::{api::Component, controller::Fault};
+
+/// What became of the last look at a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Everything was applied as the spec wants it.
+    Applied,
+    /// `spec.suspend` is set: everything stays as it is.
+    Suspended,
+    /// It is being deleted.
+    Deleting,
+    /// The spec, or what it refers to, cannot be carried out; what runs goes on
+    /// with the last one that could.
+    Invalid(Vec<Fault>),
+    /// The object cannot even be read.
+    Unreadable(String),
+    /// An object of a name that is needed belongs to somebody else.
+    NameConflict(String),
+    /// The operator lacks a right, or the API server does not take what it sends.
+    Refused(String),
+    /// The API server could not be reached, or somebody else wrote in between:
+    /// tried again soon.
+    Interrupted(String),
+}
+
+/// Whether pools are to be paused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// `pool.state: Paused`.
+    pub wished: bool,
+    /// Poolers that say that they are paused.
+    pub observed: i32,
+}
+
+/// Both Deployments, as observed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rollouts {
+    /// Of the poolers.
+    pub poolers: Rollout,
+    /// Of the balancers.
+    pub balancers: Rollout,
+}
+
+impl Rollouts {
+    /// That of a component.
+    #[must_use]
+    pub const fn of(&self, component: Component) -> &Rollout {
+        match component {
+            Component::Pooler => &self.poolers,
+            Component::Balancer => &self.balancers,
+        }
+    }
+}
+
+/// A Deployment, as observed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// Pods that it should have; 0 if it is not there.
+    pub wished: i32,
+    /// Pods that it has.
+    pub replicas: i32,
+    /// Of these, as its present template says.
+    pub updated: i32,
+    /// Ready for long enough.
+    pub available: i32,
+    /// Its controller has not looked at its present spec yet.
+    pub outdated: bool,
+    /// Why it does not get on, if its deadline has passed.
+    pub stuck: Option<String>,
+    /// Label selector of its Pods.
+    pub selector: String,
+}
+
+impl Rollout {
+    /// Whether all its Pods are as it says, and no others are left.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        !self.outdated
+            && self.updated == self.wished
+            && self.replicas == self.wished
+            && self.available == self.wished
+    }
+}

@@ -1,0 +1,216 @@
+use jiff::Timestamp;
+
+use super::*;
+
+fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointStatus {
+    EndpointStatus {
+        name: name.to_owned(),
+        component,
+        state,
+        since: Timestamp::UNIX_EPOCH,
+        reason: String::new(),
+        config_revision: Some("r1".to_owned()),
+    }
+}
+
+/// One balancer and two poolers that are up, and nothing else to say.
+fn serving() -> Vec<EndpointStatus> {
+    vec![
+        endpoint("a", Component::Pooler, EndpointState::Up),
+        endpoint("b", Component::Pooler, EndpointState::Up),
+        endpoint("c", Component::Balancer, EndpointState::Up),
+    ]
+}
+
+fn complete() -> Rollouts {
+    let of = |pods| Rollout {
+        wished: pods,
+        replicas: pods,
+        updated: pods,
+        available: pods,
+        ..Rollout::default()
+    };
+    Rollouts {
+        poolers: of(2),
+        balancers: of(1),
+    }
+}
+
+/// The status at a second of 1970, of what was observed.
+struct At<'a> {
+    progress: Progress,
+    rollouts: Rollouts,
+    endpoints: Vec<EndpointStatus>,
+    pause: Pause,
+    before: &'a PgPoolClusterStatus,
+    second: i64,
+}
+
+impl Default for At<'_> {
+    fn default() -> Self {
+        static NOTHING: std::sync::LazyLock<PgPoolClusterStatus> =
+            std::sync::LazyLock::new(PgPoolClusterStatus::default);
+        Self {
+            progress: Progress::Applied,
+            rollouts: complete(),
+            endpoints: serving(),
+            pause: Pause::default(),
+            before: &NOTHING,
+            second: 10,
+        }
+    }
+}
+
+impl At<'_> {
+    fn status(&self) -> PgPoolClusterStatus {
+        let observed = Observed {
+            generation: Some(1),
+            progress: &self.progress,
+            revision: Some("r1"),
+            rollouts: Some(&self.rollouts),
+            pause: self.pause,
+            update: None,
+            endpoints: &self.endpoints,
+            notifications: &[],
+            tells: true,
+        };
+        status(&observed, self.before, Timestamp::from_second(self.second).unwrap())
+    }
+
+    /// Status and reason of each condition that is asked for.
+    fn shows<const N: usize>(&self, wanted: [(ConditionType, &str); N]) {
+        let status = self.status();
+        for (type_, shown) in wanted {
+            let found = status
+                .conditions
+                .iter()
+                .find(|one| one.type_ == type_.word())
+                .unwrap();
+            assert_eq!(
+                format!("{} {}", found.status, found.reason),
+                shown,
+                "{}: {}",
+                found.type_,
+                found.message
+            );
+        }
+    }
+}
+
+use ConditionType::{
+    BalancersAvailable, ConfigValid, Paused, PoolersAvailable, Ready, Reconciling, Stalled,
+};
+
+#[test]
+fn a_tier_that_is_as_wanted_is_ready_and_done() {
+    At::default().shows([
+        (Ready, "True Serving"),
+        (Reconciling, "False Done"),
+        (Stalled, "False NotStalled"),
+        (ConfigValid, "True Valid"),
+        (PoolersAvailable, "True AllUp"),
+        (BalancersAvailable, "True AllUp"),
+        (Paused, "False Running"),
+    ]);
+}
+
+#[test]
+fn ready_means_that_applications_can_be_served() {
+    let mut at = At::default();
+    at.endpoints[1].state = EndpointState::Down;
+    let first = at.status();
+    assert_eq!(first.poolers.summary, "1/2");
+    at.shows([(Ready, "True Serving"), (PoolersAvailable, "False NotAllUp")]);
+    at.endpoints[2].state = EndpointState::Down;
+    at.shows([(Ready, "False NoBalancerUp"), (BalancersAvailable, "False NoneUp")]);
+    at.endpoints[0].state = EndpointState::Down;
+    at.shows([(Ready, "False NoPoolerUp")]);
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_it_changes() {
+    let time = |status: &PgPoolClusterStatus| status.conditions[0].last_transition_time.0.as_second();
+    let first = At::default().status();
+    assert_eq!(time(&first), 10);
+    let mut later = At {
+        before: &first,
+        second: 20,
+        ..At::default()
+    };
+    assert_eq!(time(&later.status()), 10, "unchanged since 10");
+    later.endpoints[2].state = EndpointState::Down;
+    assert_eq!(time(&later.status()), 20);
+}
+
+#[test]
+fn before_the_first_pod_it_is_starting_or_invalid() {
+    let mut at = At {
+        endpoints: Vec::new(),
+        rollouts: Rollouts::default(),
+        ..At::default()
+    };
+    at.shows([(Ready, "False Starting")]);
+    at.progress = Progress::Unreadable("spec.pool: no".to_owned());
+    at.shows([
+        (Ready, "False ConfigInvalid"),
+        (ConfigValid, "False Unreadable"),
+        (Stalled, "True ConfigInvalid"),
+        (Reconciling, "False Stalled"),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_carried_out_leaves_ready_alone() {
+    let cases = [
+        (Progress::NameConflict("x".to_owned()), "True NameConflict", "False Stalled"),
+        (Progress::Refused("x".to_owned()), "True Refused", "False Stalled"),
+        (Progress::Interrupted("x".to_owned()), "False NotStalled", "True Retrying"),
+        (Progress::Suspended, "False NotStalled", "False Suspended"),
+        (Progress::Deleting, "False NotStalled", "True Deleting"),
+    ];
+    for (progress, stalled, reconciling) in cases {
+        let at = At {
+            progress,
+            ..At::default()
+        };
+        at.shows([
+            (Ready, "True Serving"),
+            (Stalled, stalled),
+            (Reconciling, reconciling),
+        ]);
+    }
+}
+
+#[test]
+fn a_rollout_goes_on_until_every_pod_is_new() {
+    let mut at = At::default();
+    at.rollouts.poolers.updated = 1;
+    at.shows([(Reconciling, "True RollingOut"), (Ready, "True Serving")]);
+    at.rollouts.poolers.stuck = Some("deadline".to_owned());
+    at.shows([(Reconciling, "False Stalled"), (Stalled, "True RolloutStuck")]);
+}
+
+#[test]
+fn a_reload_is_done_when_every_endpoint_says_so() {
+    let mut at = At::default();
+    at.endpoints[0].config_revision = Some("r0".to_owned());
+    at.shows([(Reconciling, "True Reloading")]);
+    assert_eq!(at.status().poolers.updated, 1);
+    // One that is down cannot say so; what it is told when it is back it will take.
+    at.endpoints[0].state = EndpointState::Down;
+    at.shows([(Reconciling, "False Done")]);
+}
+
+#[test]
+fn paused_is_what_poolers_say() {
+    let mut at = At::default();
+    let shown = |at: &mut At<'_>, wished, observed, shown: &str| {
+        at.pause = Pause { wished, observed };
+        at.shows([(Paused, shown)]);
+    };
+    shown(&mut at, true, 0, "False Pausing");
+    shown(&mut at, true, 1, "False Pausing");
+    shown(&mut at, true, 2, "True Paused");
+    shown(&mut at, false, 2, "False Resuming");
+    shown(&mut at, false, 0, "False Running");
+}

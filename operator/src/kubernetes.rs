@@ -1,0 +1,249 @@
+//! `operator run`: the PgPoolClusters of a Kubernetes cluster, carried out.
+//!
+//! ```text
+//!  election ── leads ──> controller (one for each scope): watches ──> reconcile
+//!     │                      dereference → validate → build → apply → status
+//!     └── fence: until when anything may be written
+//! ```
+//!
+//! Several replicas may run; the one that holds the [lease](election) acts. One
+//! that loses it drops everything it was doing and waits for its turn again.
+
+mod apply;
+mod children;
+mod client;
+mod controller;
+mod election;
+mod error;
+mod fence;
+mod metrics;
+mod monitor;
+mod observe;
+mod pods;
+mod reconcile;
+mod secrets;
+mod stores;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use kube::{Client, core::DeserializeGuard};
+use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use web::probes::Heartbeat;
+
+pub use election::LeaseOptions;
+
+use crate::{
+    api::PgPoolCluster,
+    controller::objects::Images,
+    http::{self, Snapshot},
+    webhook::WebhookPolicy,
+};
+use election::Election;
+use fence::Fence;
+use metrics::Metrics;
+use stores::Scope;
+
+/// A PgPoolCluster, or why it is none: one that cannot be read stalls no other.
+type Cluster = DeserializeGuard<PgPoolCluster>;
+
+/// How often `/metrics` and `/status` are made anew, and what is gone forgotten.
+const PUBLISH: Duration = Duration::from_secs(1);
+/// How long looks under way may take once the operator was told to end.
+const END_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespaces to look after; all if empty.
+    pub namespaces: Vec<String>,
+    /// What Pods run, unless their cluster says otherwise.
+    pub images: Images,
+    /// Hosts that webhooks may have.
+    pub webhook_hosts: Vec<String>,
+    /// Where `/livez`, `/readyz`, `/metrics` and `/status` are served.
+    pub http: SocketAddr,
+    /// Namespace of the Lease; without one that of the Pod, or of the KUBECONFIG.
+    pub lease_namespace: Option<String>,
+    /// Name of the Lease.
+    pub lease_name: String,
+    /// How long a leader that says nothing more goes on being the leader.
+    pub lease_duration: Duration,
+    /// Who we are; without one the host's name, made unique.
+    pub identity: Option<String>,
+}
+
+/// Why the operator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no API server that it could talk to.
+    #[error("cannot find the API server: {0}; set KUBECONFIG, or run in a Pod with a service account")]
+    Connect(#[source] Box<kube::Error>),
+    /// Its port is taken.
+    #[error("cannot serve HTTP on {address}: {source}")]
+    Http {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Something of this host is not as it must be.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// What does not change while the operator runs.
+#[derive(Debug)]
+struct Settings {
+    namespaces: Vec<String>,
+    images: Images,
+    webhooks: WebhookPolicy,
+    identity: String,
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// If it cannot begin; afterwards it goes on trying.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let host = |error: std::io::Error| RunError::Host(error.to_string());
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(host)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(host)?;
+    let (client, namespace) = client::connect()
+        .await
+        .map_err(|error| RunError::Connect(Box::new(error)))?;
+    let settings = Arc::new(Settings {
+        namespaces: options.namespaces,
+        images: options.images,
+        webhooks: WebhookPolicy {
+            hosts: options.webhook_hosts,
+            loopback_http: false,
+        },
+        identity: options.identity.unwrap_or_else(own_name),
+    });
+    let metrics = Arc::new(Metrics::default());
+    let publish = serve(options.http, &settings, metrics.clone())?;
+    let fence = Fence::default();
+    let lease = LeaseOptions {
+        namespace: options.lease_namespace.unwrap_or(namespace),
+        name: options.lease_name,
+        identity: settings.identity.clone(),
+        duration: options.lease_duration,
+    };
+    let election = Election::new(client.clone(), lease, fence.clone());
+    let (stop, stopping) = watch::channel(false);
+    let work = lead(&client, &settings, &metrics, &fence, election, &stopping);
+    tokio::pin!(work);
+    tokio::select! {
+        () = &mut work => return Ok(()),
+        _ = interrupt.recv() => tracing::info!("SIGINT: ending"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+    }
+    stop.send_replace(true);
+    if tokio::time::timeout(END_TIME_MAX, &mut work).await.is_err() {
+        tracing::warn!("looks under way are given up");
+    }
+    publish.abort();
+    Ok(())
+}
+
+/// Acts whenever it is our turn, until told to stop. Gives the lease up then.
+async fn lead(
+    client: &Client,
+    settings: &Arc<Settings>,
+    metrics: &Arc<Metrics>,
+    fence: &Fence,
+    mut election: Election,
+    stopping: &watch::Receiver<bool>,
+) {
+    let mut stop = stopping.clone();
+    loop {
+        tokio::select! {
+            () = election.win() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        metrics.lead(true);
+        let scopes: Vec<Scope> = match settings.namespaces.is_empty() {
+            true => vec![Scope(None)],
+            false => settings.namespaces.iter().cloned().map(|one| Scope(Some(one))).collect(),
+        };
+        let controllers = scopes.into_iter().map(|scope| {
+            controller::run(client, scope, settings, metrics, fence, stopping.clone())
+        });
+        tokio::select! {
+            // Whatever it was doing ends here.
+            () = election.keep() => {}
+            _ = futures::future::join_all(controllers) => {
+                election.give_up().await;
+                return;
+            }
+        }
+        metrics.lead(false);
+        tracing::warn!("not leading any more");
+    }
+}
+
+/// Serves HTTP, and keeps what is served current.
+fn serve(
+    address: SocketAddr,
+    settings: &Arc<Settings>,
+    metrics: Arc<Metrics>,
+) -> Result<tokio::task::AbortHandle, RunError> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let listener = listen().map_err(|source| RunError::Http { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(%address, "serving HTTP");
+    let heartbeat = Arc::new(Heartbeat::new(std::time::Instant::now()));
+    let (snapshot, seen) = watch::channel(Snapshot::default());
+    let router = http::router(heartbeat.clone(), seen);
+    tokio::spawn(web::server::serve(listener, router, std::future::pending()));
+    let settings = settings.clone();
+    let publish = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(PUBLISH);
+        loop {
+            tick.tick().await;
+            heartbeat.beat(std::time::Instant::now());
+            snapshot.send_replace(Snapshot {
+                not_ready: None,
+                metrics: metrics.page(),
+                status: json!({
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "identity": settings.identity,
+                    "leading": metrics.leads(),
+                    "namespaces": settings.namespaces,
+                }),
+            });
+        }
+    });
+    Ok(publish.abort_handle())
+}
+
+/// A name that no other process has.
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let mut unique = [0; 4];
+    // Without randomness the process's number tells replicas on a host apart.
+    if getrandom::fill(&mut unique).is_err() {
+        unique = std::process::id().to_be_bytes();
+    }
+    format!("{host}-{:08x}", u32::from_be_bytes(unique))
+}
+
+/// 0 to 1; the middle if there is no randomness.
+fn random() -> f64 {
+    let mut byte = [127];
+    let _ = getrandom::fill(&mut byte);
+    f64::from(byte[0]) / 255.0
+}

@@ -1,0 +1,125 @@
+//! The objects of a tier, each as one that is sent to the API server.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{Api, Client, Resource, core::ApiResource, core::DynamicObject};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use crate::controller::objects::Objects;
+
+/// What kinds of objects a tier is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum ChildKind {
+    ServiceAccount,
+    Secret,
+    ConfigMap,
+    Service,
+    PodDisruptionBudget,
+    NetworkPolicy,
+    Deployment,
+}
+
+impl ChildKind {
+    /// As people know it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+            Self::Service => "Service",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Deployment => "Deployment",
+        }
+    }
+
+    fn resource(self) -> ApiResource {
+        match self {
+            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+            Self::Secret => ApiResource::erase::<Secret>(&()),
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+        }
+    }
+
+    /// The objects of this kind in a namespace.
+    pub(super) fn api(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), namespace, &self.resource())
+    }
+}
+
+/// An object to be. No `Debug`: it may hold a Secret.
+#[derive(Clone)]
+pub(super) struct Child {
+    pub(super) kind: ChildKind,
+    pub(super) name: String,
+    /// As the API server takes it.
+    pub(super) object: Json,
+}
+
+impl Child {
+    fn new<K: Resource<DynamicType = ()> + Serialize>(kind: ChildKind, object: &K) -> Self {
+        let mut value = serde_json::to_value(object).expect("a Kubernetes object serialises");
+        value["apiVersion"] = json!(K::api_version(&()));
+        value["kind"] = json!(K::kind(&()));
+        Self {
+            kind,
+            name: object.meta().name.clone().unwrap_or_default(),
+            object: value,
+        }
+    }
+
+    /// Kind and name, for people.
+    pub(super) fn title(&self) -> String {
+        format!("{} {}", self.kind.word(), self.name)
+    }
+}
+
+/// The objects of a tier in the order in which they are applied.
+pub(super) fn children(objects: &Objects) -> Vec<Child> {
+    // Every field by name: one that is forgotten does not compile.
+    let Objects {
+        service_account,
+        pooler_settings,
+        pooler_config,
+        balancer_config,
+        pooler_service,
+        balancer_service,
+        service,
+        pooler_network,
+        balancer_network,
+        pooler_disruption,
+        balancer_disruption,
+        poolers,
+        balancers,
+    } = objects;
+    let mut children = vec![
+        Child::new(ChildKind::ServiceAccount, service_account),
+        Child::new(ChildKind::Secret, pooler_settings),
+        Child::new(ChildKind::Secret, pooler_config),
+    ];
+    let config = balancer_config.as_ref();
+    children.extend(config.map(|config| Child::new(ChildKind::ConfigMap, config)));
+    children.extend([
+        Child::new(ChildKind::Service, pooler_service),
+        Child::new(ChildKind::Service, balancer_service),
+        Child::new(ChildKind::Service, service),
+    ]);
+    let networks = [pooler_network, balancer_network].into_iter().flatten();
+    children.extend(networks.map(|network| Child::new(ChildKind::NetworkPolicy, network)));
+    children.extend([
+        Child::new(ChildKind::PodDisruptionBudget, pooler_disruption),
+        Child::new(ChildKind::PodDisruptionBudget, balancer_disruption),
+        Child::new(ChildKind::Deployment, poolers),
+        Child::new(ChildKind::Deployment, balancers),
+    ]);
+    children
+}

@@ -1,0 +1,236 @@
+//! Asks the balancers of every cluster how their tier does: one long poll each.
+//!
+//! What is told of a pooler comes from them too, so that a tier with many
+//! poolers costs no more than one with few. A tier is looked at again when an
+//! answer says something new.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::channel::mpsc;
+use kube::runtime::reflector::ObjectRef;
+use proxy_core::status::BalancerStatus;
+use tokio::task::AbortHandle;
+
+use super::{
+    Cluster,
+    observe::{Answer, Answers},
+    pods::{Phase, PodView},
+};
+use crate::{api::Component, controller::objects::BALANCER_HTTP, watch::Watcher};
+
+/// How long a balancer keeps a poll while nothing changes.
+const POLL: Duration = Duration::from_secs(30);
+/// The same while a change of the configuration is expected to be seen.
+const POLL_EXPECTING: Duration = Duration::from_secs(1);
+/// Least time between two questions to a balancer.
+const PACE: Duration = Duration::from_millis(200);
+/// Pause after a balancer did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// Failures in a row until a balancer counts as silent.
+const SILENT_AFTER: u32 = 3;
+/// Looks that may wait to be taken.
+const LOOKS_MAX: usize = 1_024;
+
+/// Follows the balancers of every cluster.
+pub(super) struct Monitor {
+    watcher: Watcher,
+    looks: mpsc::Sender<ObjectRef<Cluster>>,
+    tiers: Mutex<HashMap<ObjectRef<Cluster>, Tier>>,
+}
+
+#[derive(Default)]
+struct Tier {
+    followed: HashMap<String, Followed>,
+}
+
+/// A balancer's Pod that is being asked.
+struct Followed {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Shared {
+    answer: Mutex<Option<Answer>>,
+    /// Revision that the endpoints should come to have.
+    wanted: Mutex<Option<String>>,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Monitor {
+    /// Begins with no balancer. What is returned beside it names the clusters
+    /// that should be looked at.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up on this host.
+    pub(super) fn new() -> Result<(Self, mpsc::Receiver<ObjectRef<Cluster>>), reqwest::Error> {
+        let (looks, to_look) = mpsc::channel(LOOKS_MAX);
+        let monitor = Self {
+            watcher: Watcher::new(POLL, Duration::from_secs(5), POLL)?,
+            looks,
+            tiers: Mutex::default(),
+        };
+        Ok((monitor, to_look))
+    }
+
+    /// Follows just the balancers among these Pods, and says what they answered
+    /// last. `wanted` is the revision that they should come to have.
+    pub(super) fn follow(
+        &self,
+        cluster: &ObjectRef<Cluster>,
+        pods: &[PodView],
+        wanted: Option<&str>,
+    ) -> Answers {
+        let mut tiers = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
+        let tier = tiers.entry(cluster.clone()).or_default();
+        let addresses: BTreeMap<&str, SocketAddr> = pods
+            .iter()
+            .filter(|pod| pod.component == Component::Balancer)
+            .filter(|pod| !matches!(pod.phase, Phase::Failed(_)))
+            .filter_map(|pod| {
+                let address = SocketAddr::new(pod.address?, BALANCER_HTTP);
+                Some((pod.uid.as_str(), address))
+            })
+            .collect();
+        tier.followed
+            .retain(|uid, followed| addresses.get(uid.as_str()) == Some(&followed.address));
+        for (uid, address) in addresses {
+            let followed = tier
+                .followed
+                .entry(uid.to_owned())
+                .or_insert_with(|| self.begin(cluster, address));
+            let mut known = followed.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = wanted.map(str::to_owned);
+        }
+        let answers = tier.followed.iter().filter_map(|(uid, followed)| {
+            let answer = followed.shared.answer.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((uid.clone(), answer.clone()?))
+        });
+        answers.collect()
+    }
+
+    /// Forgets clusters that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&ObjectRef<Cluster>) -> bool) {
+        let mut tiers = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
+        tiers.retain(|cluster, _| is_there(cluster));
+    }
+
+    fn begin(&self, cluster: &ObjectRef<Cluster>, address: SocketAddr) -> Followed {
+        let shared = Arc::new(Shared::default());
+        let follow = follow(
+            self.watcher.clone(),
+            address,
+            shared.clone(),
+            self.looks.clone(),
+            cluster.clone(),
+        );
+        Followed {
+            address,
+            shared,
+            task: tokio::spawn(follow).abort_handle(),
+        }
+    }
+}
+
+/// Asks one balancer for ever.
+async fn follow(
+    watcher: Watcher,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    mut looks: mpsc::Sender<ObjectRef<Cluster>>,
+    cluster: ObjectRef<Cluster>,
+) {
+    let mut cursor: Option<(String, u64)> = None;
+    let mut failures = 0;
+    loop {
+        let wait = cursor.as_ref().map(|_| shared.wait());
+        let answer = watcher.balancer(address, cursor.as_ref(), wait).await;
+        let pause = match answer {
+            Ok(mut status) => {
+                failures = 0;
+                cursor = Some((status.boot_id.clone(), status.newest));
+                // What happened in between is for messages; here levels count.
+                status.transitions.clear();
+                if shared.take(Answer::Said(Box::new(status))) {
+                    look(&mut looks, &cluster).await;
+                }
+                PACE
+            }
+            Err(why) => {
+                failures += 1;
+                cursor = None;
+                if failures >= SILENT_AFTER && shared.take(Answer::Silent(why)) {
+                    look(&mut looks, &cluster).await;
+                }
+                RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn look(looks: &mut mpsc::Sender<ObjectRef<Cluster>>, cluster: &ObjectRef<Cluster>) {
+    use futures::SinkExt as _;
+    // Without a controller there is nobody to look.
+    let _ = looks.send(cluster.clone()).await;
+}
+
+impl Shared {
+    /// How long the next poll may last.
+    fn wait(&self) -> Duration {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*wanted, &*answer) {
+            (Some(wanted), Some(Answer::Said(status))) if !has(status, wanted) => POLL_EXPECTING,
+            _ => POLL,
+        }
+    }
+
+    /// Keeps an answer. True if it says something that the one before did not.
+    fn take(&self, answer: Answer) -> bool {
+        let mut before = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = before.as_ref().is_none_or(|before| gist(before) != gist(&answer));
+        *before = Some(answer);
+        news
+    }
+}
+
+/// Whether everyone that a balancer knows has a revision.
+fn has(status: &BalancerStatus, wanted: &str) -> bool {
+    let own = status.config_revision.as_deref();
+    let targets = status.targets.iter().filter_map(|target| target.report.as_ref());
+    let mut all = targets.map(|report| report.config_revision.as_deref());
+    own == Some(wanted) && all.all(|revision| revision == Some(wanted))
+}
+
+/// What of an answer matters to status: counts of connections change all the time.
+fn gist(answer: &Answer) -> String {
+    match answer {
+        Answer::Silent(_) => "silent".to_owned(),
+        Answer::Said(status) => {
+            let mut gist = format!("{:?} {:?}", status.state, status.config_revision);
+            for target in &status.targets {
+                let report = target.report.as_ref();
+                gist.push_str(&format!(
+                    "|{} {:?} {:?} {:?}",
+                    target.address,
+                    target.state,
+                    report.map(|report| report.state),
+                    report.map(|report| &report.config_revision),
+                ));
+            }
+            gist
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Reading the Secrets that clusters refer to, and making the one they share.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, Client, api::PostParams, runtime::reflector::ObjectRef};
+
+use super::{
+    Cluster,
+    apply::{ApplyError, FIELD_MANAGER},
+    client,
+    error::{CallResult, Kind},
+    fence::Fence,
+    stores::controller,
+};
+use crate::{
+    api::PgPoolCluster,
+    controller::{
+        dereference::{self, Dereferenced, SecretData, SecretValue},
+        objects::{INTERNAL_KEY, Owner, internal_secret},
+    },
+};
+
+/// Length of the key that the parts of a tier share, in bytes.
+const KEY_LENGTH: usize = 32;
+
+/// Which clusters refer to a Secret: whom to look at when it changes.
+#[derive(Debug, Default)]
+pub(super) struct References {
+    by_secret: Mutex<HashMap<(String, String), HashSet<ObjectRef<Cluster>>>>,
+}
+
+impl References {
+    /// Notes what a cluster refers to now.
+    fn note(&self, cluster: &ObjectRef<Cluster>, namespace: &str, names: &[String]) {
+        let mut by_secret = self.by_secret.lock().unwrap_or_else(PoisonError::into_inner);
+        by_secret.retain(|(place, name), clusters| {
+            if place == namespace && !names.contains(name) {
+                clusters.remove(cluster);
+            }
+            !clusters.is_empty()
+        });
+        for name in names {
+            let key = (namespace.to_owned(), name.clone());
+            by_secret.entry(key).or_default().insert(cluster.clone());
+        }
+    }
+
+    /// Clusters that refer to a Secret.
+    pub(super) fn of(&self, namespace: &str, name: &str) -> Vec<ObjectRef<Cluster>> {
+        let by_secret = self.by_secret.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), name.to_owned());
+        by_secret.get(&key).into_iter().flatten().cloned().collect()
+    }
+}
+
+/// Reads every Secret that a cluster refers to.
+///
+/// # Errors
+/// If one can neither be read nor be known to be missing.
+pub(super) async fn dereference(
+    client: &Client,
+    namespace: &str,
+    cluster: &PgPoolCluster,
+    reference: &ObjectRef<Cluster>,
+    references: &References,
+) -> CallResult<Dereferenced> {
+    let names: Vec<String> = dereference::references(cluster).secrets.into_iter().collect();
+    // Before they are read, so that no change is missed.
+    references.note(reference, namespace, &names);
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let mut read = BTreeMap::new();
+    for name in names {
+        let what = format!("get Secret {name}");
+        let secret = client::read(&what, api.get_opt(&name)).await?;
+        read.insert(name, secret.map(data));
+    }
+    Ok(Dereferenced::new(cluster, |name| read.get(name).cloned().flatten()))
+}
+
+fn data(secret: Secret) -> SecretData {
+    let data = secret.data.unwrap_or_default().into_iter();
+    data.map(|(key, ByteString(value))| (key, SecretValue::new(value)))
+        .collect()
+}
+
+/// The key that the parts of a tier share, made when there is none yet.
+///
+/// # Errors
+/// If there is a Secret of that name that is not the cluster's, or the server
+/// does not do as asked.
+pub(super) async fn internal_key(
+    client: &Client,
+    fence: &Fence,
+    cluster: &PgPoolCluster,
+    namespace: &str,
+) -> Result<SecretValue, ApplyError> {
+    let owner = Owner::of(cluster);
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let mut wanted = internal_secret(name, &owner);
+    let child = wanted.metadata.name.clone().unwrap_or_default();
+    let title = format!("Secret {child}");
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    for _ in 0..2 {
+        let what = format!("get {title}");
+        if let Some(found) = client::read(&what, api.get_opt(&child)).await? {
+            let ours = controller(&found.metadata)
+                .is_some_and(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref());
+            if !ours {
+                return Err(ApplyError::NameConflict { child: title });
+            }
+            if let Some(key) = data(found.clone()).remove(INTERNAL_KEY) {
+                return Ok(key);
+            }
+            // Somebody emptied it: the resourceVersion keeps two from filling it.
+            wanted.metadata.resource_version = found.metadata.resource_version;
+        }
+        let mut key = vec![0; KEY_LENGTH];
+        getrandom::fill(&mut key).map_err(|_| ApplyError::NoRandomness)?;
+        wanted.data = Some([(INTERNAL_KEY.to_owned(), ByteString(key.clone()))].into());
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let what = format!("write {title}");
+        let written = if wanted.metadata.resource_version.is_some() {
+            client::write(fence, &what, api.replace(&child, &params, &wanted)).await
+        } else {
+            client::write(fence, &what, api.create(&params, &wanted)).await
+        };
+        match written {
+            Ok(_) => return Ok(SecretValue::new(key)),
+            // Another was faster, or an earlier answer was lost: read it.
+            Err(error) if error.kind() == Kind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApplyError::NameConflict { child: title })
+}

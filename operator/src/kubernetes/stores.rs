@@ -1,0 +1,262 @@
+//! What is known of the objects of one scope, kept current by watches.
+//!
+//! Of children only the metadata is watched, of Deployments and Pods also what
+//! status is made from. Of Secrets that people wrote, too, only that they
+//! changed: what is in them is read when it is needed, one by one, so that a
+//! huge or broken one stalls nobody else.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, PodSpec, Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, watcher},
+    },
+};
+
+use super::{children::ChildKind, client::WATCH_TIME_MAX};
+use crate::controller::objects::MANAGED_BY;
+
+/// What is watched: one namespace, or all.
+#[derive(Clone, Debug)]
+pub(super) struct Scope(pub(super) Option<String>);
+
+impl Scope {
+    pub(super) fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        match &self.0 {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+}
+
+type Metadata<K> = Store<PartialObjectMeta<K>>;
+/// Objects that appeared, changed or went.
+pub(super) type Touched<K> = BoxStream<'static, watcher::Result<K>>;
+
+/// What is known.
+#[derive(Clone)]
+pub(super) struct Stores {
+    service_accounts: Metadata<ServiceAccount>,
+    secrets: Metadata<Secret>,
+    config_maps: Metadata<ConfigMap>,
+    services: Metadata<Service>,
+    budgets: Metadata<PodDisruptionBudget>,
+    policies: Metadata<NetworkPolicy>,
+    deployments: Store<Deployment>,
+    pods: Store<Pod>,
+}
+
+/// What keeps it current; each must be polled.
+pub(super) struct Watches {
+    pub(super) service_accounts: Touched<PartialObjectMeta<ServiceAccount>>,
+    /// Ours and everyone's.
+    pub(super) secrets: Touched<PartialObjectMeta<Secret>>,
+    pub(super) config_maps: Touched<PartialObjectMeta<ConfigMap>>,
+    pub(super) services: Touched<PartialObjectMeta<Service>>,
+    pub(super) budgets: Touched<PartialObjectMeta<PodDisruptionBudget>>,
+    pub(super) policies: Touched<PartialObjectMeta<NetworkPolicy>>,
+    pub(super) deployments: Touched<Deployment>,
+    pub(super) pods: Touched<Pod>,
+}
+
+/// How every watch is asked for.
+pub(super) fn watch_config() -> watcher::Config {
+    let seconds = u32::try_from(WATCH_TIME_MAX.as_secs()).expect("minutes fit");
+    watcher::Config::default().timeout(seconds)
+}
+
+impl Stores {
+    /// Begins to watch a scope.
+    pub(super) fn watch(client: &Client, scope: &Scope) -> (Self, Watches) {
+        let ours = || watch_config().labels(MANAGED_BY);
+        let (service_accounts, a) = metadata(scope.api(client), ours());
+        let (secrets, b) = metadata(scope.api(client), watch_config());
+        let (config_maps, c) = metadata(scope.api(client), ours());
+        let (services, d) = metadata(scope.api(client), ours());
+        let (budgets, e) = metadata(scope.api(client), ours());
+        let (policies, f) = metadata(scope.api(client), ours());
+        let (deployments, g) = kept(watcher(scope.api(client), ours()), forget_fields);
+        let (pods, h) = kept(watcher(scope.api(client), ours()), forget_spec);
+        let stores = Self {
+            service_accounts,
+            secrets,
+            config_maps,
+            services,
+            budgets,
+            policies,
+            deployments,
+            pods,
+        };
+        let watches = Watches {
+            service_accounts: a,
+            secrets: b,
+            config_maps: c,
+            services: d,
+            budgets: e,
+            policies: f,
+            deployments: g,
+            pods: h,
+        };
+        (stores, watches)
+    }
+
+    /// Waits until everything has been listed once.
+    pub(super) async fn ready(&self) {
+        let Self {
+            service_accounts,
+            secrets,
+            config_maps,
+            services,
+            budgets,
+            policies,
+            deployments,
+            pods,
+        } = self;
+        // A writer that is gone takes its reader with it: nobody waits then.
+        let _ = tokio::join!(
+            service_accounts.wait_until_ready(),
+            secrets.wait_until_ready(),
+            config_maps.wait_until_ready(),
+            services.wait_until_ready(),
+            budgets.wait_until_ready(),
+            policies.wait_until_ready(),
+            deployments.wait_until_ready(),
+            pods.wait_until_ready(),
+        );
+    }
+
+    /// Metadata of a child, if there is one of that name, ours or not.
+    pub(super) fn child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<ObjectMeta> {
+        fn of<K: Resource<DynamicType = ()> + Clone + 'static>(
+            store: &Store<K>,
+            namespace: &str,
+            name: &str,
+        ) -> Option<ObjectMeta> {
+            let found = store.get(&ObjectRef::new(name).within(namespace))?;
+            Some(found.meta().clone())
+        }
+        match kind {
+            ChildKind::ServiceAccount => of(&self.service_accounts, namespace, name),
+            ChildKind::Secret => of(&self.secrets, namespace, name),
+            ChildKind::ConfigMap => of(&self.config_maps, namespace, name),
+            ChildKind::Service => of(&self.services, namespace, name),
+            ChildKind::PodDisruptionBudget => of(&self.budgets, namespace, name),
+            ChildKind::NetworkPolicy => of(&self.policies, namespace, name),
+            ChildKind::Deployment => of(&self.deployments, namespace, name),
+        }
+    }
+
+    /// Everything that an owner controls.
+    pub(super) fn owned(&self, namespace: &str, uid: &str) -> Vec<(ChildKind, ObjectMeta)> {
+        fn of<K: Resource<DynamicType = ()> + Clone + 'static>(
+            store: &Store<K>,
+            kind: ChildKind,
+            (namespace, uid): (&str, &str),
+            found: &mut Vec<(ChildKind, ObjectMeta)>,
+        ) {
+            let ours = store.state_filter(|object| {
+                object.meta().namespace.as_deref() == Some(namespace)
+                    && controller(object.meta()).is_some_and(|owner| owner.uid == uid)
+            });
+            found.extend(ours.iter().map(|object| (kind, object.meta().clone())));
+        }
+        let mut found = Vec::new();
+        let owner = (namespace, uid);
+        of(&self.service_accounts, ChildKind::ServiceAccount, owner, &mut found);
+        of(&self.secrets, ChildKind::Secret, owner, &mut found);
+        of(&self.config_maps, ChildKind::ConfigMap, owner, &mut found);
+        of(&self.services, ChildKind::Service, owner, &mut found);
+        of(&self.budgets, ChildKind::PodDisruptionBudget, owner, &mut found);
+        of(&self.policies, ChildKind::NetworkPolicy, owner, &mut found);
+        of(&self.deployments, ChildKind::Deployment, owner, &mut found);
+        found
+    }
+
+    /// A Deployment.
+    pub(super) fn deployment(&self, namespace: &str, name: &str) -> Option<Arc<Deployment>> {
+        self.deployments.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The Pods of a cluster.
+    pub(super) fn pods(&self, namespace: &str, cluster: &str) -> Vec<Arc<Pod>> {
+        self.pods.state_filter(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace) && instance(pod) == Some(cluster)
+        })
+    }
+}
+
+/// The cluster that an object of a tier belongs to, by its label.
+pub(super) fn instance<K: Resource>(object: &K) -> Option<&str> {
+    let labels = object.meta().labels.as_ref()?;
+    labels.get("app.kubernetes.io/instance").map(String::as_str)
+}
+
+/// The owner that controls an object.
+pub(super) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    let owners = metadata.owner_references.as_ref()?;
+    owners.iter().find(|owner| owner.controller == Some(true))
+}
+
+fn metadata<K>(
+    api: Api<PartialObjectMeta<K>>,
+    config: watcher::Config,
+) -> (Metadata<K>, Touched<PartialObjectMeta<K>>)
+where
+    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    K: Send + Sync + 'static,
+{
+    kept(watcher(api, config), |object| {
+        object.metadata.managed_fields = None;
+        // People, and kubectl, keep whole manifests here.
+        object.annotations_mut().retain(|key, _| key.starts_with("poolkeeper.dev/"));
+    })
+}
+
+fn kept<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    forget: impl FnMut(&mut K) + Send + 'static,
+) -> (Store<K>, Touched<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let touched = events
+        .modify(forget)
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .boxed();
+    (reader, touched)
+}
+
+fn forget_fields(deployment: &mut Deployment) {
+    deployment.metadata.managed_fields = None;
+}
+
+fn forget_spec(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.metadata.annotations = None;
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: spec.node_name,
+        ..PodSpec::default()
+    });
+}
