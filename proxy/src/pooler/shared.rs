@@ -415,6 +415,7 @@ impl Shared {
         TargetReport {
             state: self.state(),
             boot_id: self.boot_id.clone(),
+            name: boot::host_name(),
             config_revision: self.live().config.global.config_revision.clone(),
             clients: self.clients.load(Ordering::Relaxed),
             waiting: self.pools.waiting(),
