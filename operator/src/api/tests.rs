@@ -178,3 +178,28 @@ fn rules_refuse_what_excludes_itself() {
         );
     }
 }
+
+#[test]
+fn a_load_balancer_class_stays_as_long_as_the_type_does() {
+    let cluster = |service: Value| {
+        let mut spec = minimal();
+        spec["service"] = service;
+        let object = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "shop"}, "spec": spec});
+        serde_json::from_value::<PgPoolCluster>(object).unwrap()
+    };
+    let one = cluster(json!({"type": "LoadBalancer", "loadBalancerClass": "a"}));
+    let other = cluster(json!({"type": "LoadBalancer", "loadBalancerClass": "b"}));
+    let none = cluster(json!({"type": "LoadBalancer"}));
+    let inside = cluster(json!({"type": "ClusterIP"}));
+    for (before, after, allowed) in [
+        (&one, &one, true),
+        (&one, &other, false),
+        (&one, &none, false),
+        (&none, &one, false),
+        (&one, &inside, true),
+        (&inside, &other, true),
+    ] {
+        let result = after.validate_cel_update(before);
+        assert_eq!(result.is_ok(), allowed, "{result:?}");
+    }
+}

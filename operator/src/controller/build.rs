@@ -16,7 +16,7 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use proxy_core::config::balancer::{Algorithm, Check, Target};
+use proxy_core::config::balancer::{Algorithm, Check, Discovery, Target};
 use sha2::Sha256;
 
 use super::{
@@ -429,6 +429,7 @@ impl Realisation {
                     address: pooler.data,
                 })
                 .collect(),
+            discovery: None,
             revision: Some(&self.revision),
         }
     }
@@ -465,8 +466,10 @@ pub struct BalancerPlace<'a> {
     pub shared_service: bool,
     /// Where it serves its dashboard.
     pub dashboard: SocketAddr,
-    /// The poolers.
+    /// The poolers, where they are known.
     pub targets: Vec<Target>,
+    /// Where they are found by name otherwise.
+    pub discovery: Option<Discovery>,
     /// Names the configuration, see [`revision`].
     pub revision: Option<&'a str>,
 }

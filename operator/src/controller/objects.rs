@@ -26,7 +26,6 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
-use proxy_core::config::balancer::Target;
 use serde::Serialize;
 
 use super::build::Tier;
@@ -48,10 +47,6 @@ pub struct Placement<'a> {
     pub owner: &'a Owner,
     /// What the containers run where the cluster does not say it.
     pub images: &'a Images,
-    /// The poolers that balancers are told of, by the names and addresses of
-    /// their Pods as they were observed. It stands in until balancers find
-    /// poolers by the name of their Service.
-    pub poolers: &'a [Target],
     /// Names the configuration, see [`revision`](super::build::revision).
     pub revision: Option<&'a str>,
 }
@@ -77,9 +72,8 @@ pub struct Objects {
     pub pooler_settings: Secret,
     /// `NAME-pooler-config`: the ini, which includes them, and the files beside it.
     pub pooler_config: Secret,
-    /// `NAME-balancer-config`: the YAML. None while no pooler is known: a
-    /// balancer without targets would not start, without its file it waits.
-    pub balancer_config: Option<ConfigMap>,
+    /// `NAME-balancer-config`: the YAML.
+    pub balancer_config: ConfigMap,
     /// `NAME-pooler`: names the Pods of poolers, those not ready too.
     pub pooler_service: Service,
     /// `NAME-balancer`: dashboard, metrics and status.
@@ -118,8 +112,7 @@ pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
     Objects {
         service_account: metadata::service_account(&family),
         pooler_config: config::pooler(&family, tier, placement.revision),
-        balancer_config: (!placement.poolers.is_empty())
-            .then(|| config::balancer(&family, tier, placement)),
+        balancer_config: config::balancer(&family, tier, placement),
         pooler_service: service::poolers(&family),
         balancer_service: service::balancers(&family),
         service: service::applications(&family, tier),
@@ -157,7 +150,7 @@ impl Objects {
             Some(document(service_account)),
             Some(document(pooler_settings)),
             Some(document(pooler_config)),
-            balancer_config.as_ref().map(document),
+            Some(document(balancer_config)),
             Some(document(pooler_service)),
             Some(document(balancer_service)),
             Some(document(service)),

@@ -105,14 +105,11 @@ pub(super) fn children(objects: &Objects) -> Vec<Child> {
         Child::new(ChildKind::ServiceAccount, service_account),
         Child::new(ChildKind::Secret, pooler_settings),
         Child::new(ChildKind::Secret, pooler_config),
-    ];
-    let config = balancer_config.as_ref();
-    children.extend(config.map(|config| Child::new(ChildKind::ConfigMap, config)));
-    children.extend([
+        Child::new(ChildKind::ConfigMap, balancer_config),
         Child::new(ChildKind::Service, pooler_service),
         Child::new(ChildKind::Service, balancer_service),
         Child::new(ChildKind::Service, service),
-    ]);
+    ];
     let networks = [pooler_network, balancer_network].into_iter().flatten();
     children.extend(networks.map(|network| Child::new(ChildKind::NetworkPolicy, network)));
     children.extend([

@@ -222,7 +222,6 @@ impl Look<'_> {
         let placement = Placement {
             owner: &owner,
             images: &settings.images,
-            poolers: &[],
             revision: Some(&revision),
         };
         let objects = objects(&tier, &placement);

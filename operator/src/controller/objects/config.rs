@@ -12,6 +12,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
 };
 
+use proxy_core::config::balancer::Discovery;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -87,7 +88,13 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
         service: everywhere(balancer::PORTS.postgres),
         shared_service: false,
         dashboard: everywhere(balancer::PORTS.http),
-        targets: placement.poolers.to_vec(),
+        targets: Vec::new(),
+        // Addresses of Pods come and go; the Service of the poolers lists them.
+        discovery: Some(Discovery {
+            dns: family.host(&family.component_name(Component::Pooler)),
+            port: pooler::PORTS.postgres,
+            resolver: None,
+        }),
         revision: placement.revision,
     };
     let yaml = balancer_yaml(tier, &place);
