@@ -18,7 +18,7 @@ use operator::{
     local::{self, Checked, LocalError, Resolve, output::Format},
     webhook::WebhookPolicy,
 };
-use proxy_core::config::{Problem, balancer::Target};
+use proxy_core::config::Problem;
 
 /// Runs connection tiers of PostgreSQL as PgPoolCluster objects describe them.
 #[derive(Debug, Parser)]
@@ -81,22 +81,6 @@ struct Render {
     /// The image of the balancers; it starts the balancer.
     #[arg(long, value_name = "IMAGE")]
     balancer_image: String,
-    /// A pooler that the balancers are told of; may be given several times.
-    /// Balancers do not find poolers by name yet.
-    #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = target)]
-    target: Vec<Target>,
-}
-
-fn target(text: &str) -> Result<Target, String> {
-    text.split_once('=')
-        .filter(|(name, _)| !name.is_empty())
-        .and_then(|(name, address)| {
-            Some(Target {
-                name: name.to_owned(),
-                address: address.parse().ok()?,
-            })
-        })
-        .ok_or_else(|| format!("{text:?} is not NAME=ADDRESS:PORT"))
 }
 
 #[derive(Debug, Args)]
@@ -310,18 +294,10 @@ fn render(flags: Render) -> ExitCode {
     let placement = Placement {
         owner: &Owner::of(&checked.manifest.cluster),
         images: &images,
-        poolers: &flags.target,
         // It takes a key that only a controller has.
         revision: None,
     };
     let objects = objects(&build::tier(&checked.cluster), &placement);
-    if objects.balancer_config.is_none() {
-        eprintln!(
-            "operator: the ConfigMap {}-balancer-config is left out: balancers do not find poolers by name yet, \
-             tell them with --target NAME=ADDRESS:PORT",
-            checked.cluster.name
-        );
-    }
     print!("{}", objects.yaml());
     ExitCode::SUCCESS
 }

@@ -38,7 +38,7 @@ use crate::{
     api::{Component, PgPoolCluster, PgPoolClusterStatus, PoolState},
     controller::{
         build,
-        objects::{Owner, Placement, internal_name, objects, pod_selector},
+        objects::{Owner, Placement, internal_name, is_settings_name, objects, pod_selector},
         status::{self, Observed, Pause, Progress, Rollout, Rollouts},
         validate,
     },
@@ -224,7 +224,6 @@ impl Look<'_> {
         let placement = Placement {
             owner: &owner,
             images: &settings.images,
-            poolers: &[],
             revision: Some(&revision),
         };
         let objects = objects(&tier, &placement);
@@ -239,7 +238,9 @@ impl Look<'_> {
             left: &mut memory.left,
             writes: 0,
         };
-        let applied = applier.apply(&objects, |_, name| name == internal).await;
+        // Settings of before may still be mounted.
+        let keep = |_, name: &str| name == internal || is_settings_name(self.name, name);
+        let applied = applier.apply(&objects, keep).await;
         metrics.wrote(applier.writes);
         applied?;
         memory.revision = Some(revision);

@@ -74,7 +74,7 @@ pub(super) async fn dereference(
     reference: &ObjectRef<Cluster>,
     references: &References,
 ) -> CallResult<Dereferenced> {
-    let names: Vec<String> = dereference::references(cluster).into_iter().collect();
+    let names: Vec<String> = dereference::references(cluster).secrets.into_iter().collect();
     // Before they are read, so that no change is missed.
     references.note(reference, namespace, &names);
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);

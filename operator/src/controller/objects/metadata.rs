@@ -76,6 +76,15 @@ impl Family<'_> {
         format!("{}-config", self.component_name(component))
     }
 
+    /// The DNS name of a Service; of one in a file that leaves the namespace to
+    /// whoever applies it, as it is known inside that.
+    pub(super) fn host(&self, service: &str) -> String {
+        match &self.owner.namespace {
+            Some(namespace) => format!("{service}.{namespace}.svc"),
+            None => service.to_owned(),
+        }
+    }
+
     /// Metadata of an object of a component.
     pub(super) fn metadata(&self, name: String, component: Component) -> ObjectMeta {
         self.metadata_of(name, component.word())
