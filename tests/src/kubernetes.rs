@@ -1,12 +1,21 @@
 //! The real Kubernetes that tests, and people, run against.
 //!
 //! [`ControlPlane`] is the API alone, in seconds and for anybody: custom
-//! resources, CEL rules, apply, status, events, watches. [`Program`] says where
+//! resources, CEL rules, apply, status, events, watches. [`Node`] adds a machine
+//! that runs pods, for root. [`Program`] says where
 //! the programs are, and builds those that are missing.
 
 mod control_plane;
+mod image;
+mod isolation;
 mod kubeconfig;
+mod network;
+mod node;
 mod programs;
+mod settings;
 
 pub use control_plane::{ControlPlane, ControlPlaneBuilder, kubectl};
+pub use image::Image;
+pub use isolation::load;
+pub use node::Node;
 pub use programs::{Program, cache};

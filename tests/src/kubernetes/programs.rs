@@ -46,6 +46,15 @@ const COREDNS: Module = Module {
     version_variables: &[],
 };
 
+/// Ours: what is in the image that the harness makes.
+const POD: Module = Module {
+    name: "pod",
+    path: "pod",
+    go_mod: include_str!("../../kubernetes/pod/go.mod"),
+    version_variables: &[],
+};
+const POD_SOURCE: &str = include_str!("../../kubernetes/pod/main.go");
+
 /// A program that the harness runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -67,11 +76,13 @@ pub enum Program {
     Kubectl,
     /// Installs charts.
     Helm,
+    /// Waits, serves and asks, in pods.
+    Pod,
 }
 
 impl Program {
     /// All, those first that others wait for.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Etcd,
         Self::Kubectl,
         Self::ApiServer,
@@ -80,6 +91,7 @@ impl Program {
         Self::Kubelet,
         Self::Proxy,
         Self::CoreDns,
+        Self::Pod,
         Self::Helm,
     ];
 
@@ -96,6 +108,7 @@ impl Program {
             Self::CoreDns => "coredns",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Pod => "pod",
         }
     }
 
@@ -161,6 +174,7 @@ impl Program {
         match self {
             Self::CoreDns => &COREDNS,
             Self::Helm => &HELM,
+            Self::Pod => &POD,
             _ => &KUBERNETES,
         }
     }
@@ -168,7 +182,7 @@ impl Program {
     /// The package that is built.
     fn package(self) -> String {
         match self {
-            Self::CoreDns => COREDNS.path.to_owned(),
+            Self::CoreDns | Self::Pod => self.module().path.to_owned(),
             _ => format!("{}/cmd/{}", self.module().path, self.name()),
         }
     }
@@ -249,13 +263,18 @@ impl Module {
             .join(self.name)
     }
 
-    /// `v1.34.4`: what go.mod requires of the module itself.
-    fn version(&self) -> &'static str {
+    /// `v1.34.4`: what go.mod requires of the module itself. Our own has none:
+    /// its contents stand for it.
+    fn version(&self) -> String {
+        if self.path == POD.path {
+            return format!("{:016x}", fingerprint(POD_SOURCE));
+        }
         self.go_mod
             .lines()
             .map(|line| line.split_whitespace().filter(|word| *word != "require"))
             .find_map(|mut words| (words.next() == Some(self.path)).then(|| words.next())?)
             .expect("its go.mod requires it")
+            .to_owned()
     }
 
     /// The Go that go.mod asks for.
@@ -285,6 +304,13 @@ impl Module {
         }
         flags
     }
+}
+
+/// FNV-1a, which stays what it is from one Rust to the next.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// `$XDG_CACHE_HOME/poolkeeper`, or below `~/.cache`: outside the checkout, so
@@ -359,7 +385,7 @@ mod tests {
     #[test]
     fn every_program_that_is_built_is_a_tool_of_its_module() {
         for program in Program::ALL {
-            if program == Program::Etcd {
+            if matches!(program, Program::Etcd | Program::Pod) {
                 continue;
             }
             let package = program.package();
