@@ -16,6 +16,6 @@ mod settings;
 
 pub use control_plane::{ControlPlane, ControlPlaneBuilder, kubectl};
 pub use image::Image;
-pub use isolation::load;
+pub use isolation::{load, sweep};
 pub use node::Node;
 pub use programs::{Program, cache};

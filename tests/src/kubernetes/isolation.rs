@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    Child, binaries,
+    Child, Signal, binaries,
     child::{self, As},
     wait,
 };
@@ -88,10 +88,12 @@ impl Isolation {
 
 impl Drop for Isolation {
     fn drop(&mut self) {
-        self.holder.kill9();
-        // The kernel lets the first process go when all others are gone.
-        let init = self.init;
-        wait::uninterrupted(LIMIT, || child::started_ticks(init).is_none());
+        // The kernel lets the first process go when all others are gone, and
+        // its parent, which reaps it, ends then too.
+        child::kill(self.init, Signal::KILL);
+        if !wait::uninterrupted(LIMIT, || self.holder.exited().is_some()) {
+            self.holder.kill9();
+        }
     }
 }
 
@@ -134,6 +136,15 @@ pub(crate) fn finish(what: &str, command: &mut Command) -> Result<()> {
         String::from_utf8_lossy(&output.stdout).trim()
     );
     Ok(())
+}
+
+/// Removes the empty control groups of nodes whose owner was killed.
+pub fn sweep() {
+    for name in super::network::names() {
+        if !Path::new("/sys/class/net").join(&name).exists() {
+            drop(Cgroup { name });
+        }
+    }
 }
 
 /// A control group in every hierarchy, below which kubelet puts its pods.

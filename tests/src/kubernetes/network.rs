@@ -99,6 +99,11 @@ impl Network {
     }
 }
 
+/// What nodes may be called, in use or not.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    (0..NODES).map(|number| Network { number }.name())
+}
+
 /// Whether `/proc/net/route` has a route, other than the default one, to any
 /// address of the /16 that begins at `wished`.
 fn is_routed(routes: &str, wished: Ipv4Addr) -> bool {

@@ -402,6 +402,6 @@ mod tests {
     fn kubernetes_is_told_its_version_in_full() {
         let flags = KUBERNETES.linker_flags();
         assert!(flags.contains("version.gitMajor=1 "), "{flags}");
-        assert!(flags.contains(KUBERNETES.version()), "{flags}");
+        assert!(flags.contains(&KUBERNETES.version()), "{flags}");
     }
 }
