@@ -5,6 +5,7 @@
 //! that runs pods, for root. [`Program`] says where
 //! the programs are, and builds those that are missing.
 
+mod calls;
 mod control_plane;
 mod image;
 mod isolation;
@@ -14,7 +15,8 @@ mod node;
 mod programs;
 mod settings;
 
-pub use control_plane::{ControlPlane, ControlPlaneBuilder, kubectl};
+pub use calls::{helm, kubectl};
+pub use control_plane::{ControlPlane, ControlPlaneBuilder};
 pub use image::Image;
 pub use isolation::{load, sweep};
 pub use node::Node;

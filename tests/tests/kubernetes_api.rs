@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tests::{ControlPlane, kubernetes};
+use tests::{ControlPlane, Scratch, kubernetes};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -29,6 +29,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("the quickstart applies", apply),
     ("kubectl get has the columns", columns),
     ("kubectl scale sets the poolers", scale),
+    ("helm lints, renders and installs a chart", charts),
     (
         "a bad value is refused with its field and its limits",
         refuse,
@@ -149,6 +150,30 @@ fn refuse(cluster: &ControlPlane) -> Result<()> {
     for words in ["spec.pool.mode", "sometimes", "session"] {
         ensure!(refused.contains(words), "no {words:?} in: {refused}");
     }
+    Ok(())
+}
+
+/// A chart passes through helm as it would anywhere: alone, and into a cluster.
+fn charts(cluster: &ControlPlane) -> Result<()> {
+    let dir = Scratch::new()?;
+    let chart = dir.path().join("chart");
+    fs::create_dir_all(chart.join("templates"))?;
+    fs::write(
+        chart.join("Chart.yaml"),
+        "apiVersion: v2\nname: shop\nversion: 1.0.0\n",
+    )?;
+    fs::write(chart.join("values.yaml"), "word: open\n")?;
+    fs::write(
+        chart.join("templates/sign.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sign}\ndata: {word: {{ .Values.word }}}\n",
+    )?;
+    let chart = chart.to_string_lossy();
+    kubernetes::helm(None, &["lint", "--strict", &chart])?;
+    let rendered = kubernetes::helm(None, &["template", "mine", &chart, "--set=word=shut"])?;
+    ensure!(rendered.contains("word: shut"), "rendered:\n{rendered}");
+    cluster.helm(&["install", "mine", &chart])?;
+    let word = cluster.kubectl(&["get", "configmap", "sign", "-o", "jsonpath={.data.word}"])?;
+    ensure!(word == "open", "the chart installed {word:?}");
     Ok(())
 }
 

@@ -167,6 +167,9 @@ fn up(home: &Home) -> Result<()> {
     });
     if let Err(error) = ready.and_then(|inner| inner) {
         end(keeper.id(), home)?;
+        if wait::is_interrupted() {
+            bail!("interrupted; nothing is left running");
+        }
         let log = fs::read_to_string(home.path("keeper.log")).unwrap_or_default();
         return Err(error.context(log.trim().to_owned()));
     }
@@ -251,8 +254,7 @@ fn down(home: &Home) -> Result<()> {
     }
     // Of keepers that were killed.
     home.clear();
-    kubernetes::sweep();
-    Ok(())
+    kubernetes::sweep()
 }
 
 /// Ends the keeper, with patience first. The lock says that the id is still its own.
@@ -265,12 +267,9 @@ fn end(keeper: u32, home: &Home) -> Result<()> {
             .args(["-s", signal, &keeper.to_string()])
             .stderr(Stdio::null())
             .status()?;
-        let ended = || match home.is_kept() {
-            Ok(false) => Ok(()),
-            _ => Err("it runs".to_owned()),
-        };
-        wait::resume();
-        if wait::until("the keeper to end", Duration::from_secs(limit), ended).is_ok() {
+        if wait::uninterrupted(Duration::from_secs(limit), || {
+            matches!(home.is_kept(), Ok(false))
+        }) {
             return Ok(());
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Read,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     Program,
+    calls::{helm, kubectl},
     kubeconfig::{Cluster, Login},
-    programs,
 };
 use crate::{
     Child, Scratch, Signal,
@@ -177,7 +177,7 @@ impl ControlPlane {
     /// # Errors
     /// As [`Self::kubectl`].
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        run(Program::Helm, &self.kubeconfig(), arguments, None)
+        helm(Some(&self.kubeconfig()), arguments)
     }
 
     /// Stops the API server in its tracks: connections stay open, nothing is
@@ -496,37 +496,6 @@ impl Plan {
             vec![format!("--advertise-address={address}")]
         }
     }
-}
-
-/// Runs `kubectl` with a kubeconfig, and `input` as what it reads.
-///
-/// # Errors
-/// When it fails, with what it complained of; or after two minutes.
-pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) -> Result<String> {
-    run(Program::Kubectl, kubeconfig, arguments, input)
-}
-
-fn run(
-    program: Program,
-    kubeconfig: &Path,
-    arguments: &[&str],
-    input: Option<&str>,
-) -> Result<String> {
-    let what = format!("{} {}", program.name(), arguments.join(" "));
-    let mut command = programs::call(program, kubeconfig)?;
-    command.args(arguments);
-    if input.is_some() {
-        command.stdin(Stdio::piped());
-    }
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("{what} does not start"))?;
-    if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
-        // One that ends before it has read all says why on standard error.
-        let _ = pipe.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output()?;
-    programs::printed(&what, &output)
 }
 
 /// A secret of 128 bits, in hexadecimal digits.

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    Child, Signal, binaries,
+    Child, Scratch, Signal, binaries,
     child::{self, As},
     wait,
 };
@@ -138,13 +138,19 @@ pub(crate) fn finish(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Removes the empty control groups of nodes whose owner was killed.
-pub fn sweep() {
+/// Removes what nodes leave whose owner was killed: folders, and control groups
+/// without a process.
+///
+/// # Errors
+/// When the temporary directory cannot be written.
+pub fn sweep() -> Result<()> {
+    Scratch::new()?;
     for name in super::network::names() {
         if !Path::new("/sys/class/net").join(&name).exists() {
             drop(Cgroup { name });
         }
     }
+    Ok(())
 }
 
 /// A control group in every hierarchy, below which kubelet puts its pods.

@@ -4,8 +4,8 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{self, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -328,45 +328,6 @@ pub fn cache() -> Result<PathBuf> {
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set: no place to keep what is built")?;
     Ok(above.join("poolkeeper"))
-}
-
-/// Longer than any call of ours takes on a busy machine.
-const CALL_LIMIT: Duration = Duration::from_secs(120);
-
-/// A command that runs a program for at most two minutes, with the cluster that
-/// `kubeconfig` describes, and nothing of the caller's own set-up.
-pub(crate) fn call(program: Program, kubeconfig: &Path) -> Result<Command> {
-    let home = kubeconfig.parent().context("a file lies in a folder")?;
-    let mut command = Command::new("timeout");
-    command
-        .args(["--kill-after=1", &CALL_LIMIT.as_secs().to_string()])
-        .arg(program.find()?)
-        .env("KUBECONFIG", kubeconfig)
-        .env("HOME", home)
-        // What the server offers is asked anew each time: a resource that was
-        // made a moment ago would not be in what kubectl remembers.
-        .env("KUBECACHEDIR", "/dev/null/none")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Ok(command)
-}
-
-/// What a finished call printed, or an error with what it complained of.
-pub(crate) fn printed(what: &str, output: &process::Output) -> Result<String> {
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.code() != Some(124),
-        "{what} had not ended after {CALL_LIMIT:?}: {}",
-        complaint.trim()
-    );
-    ensure!(
-        output.status.success(),
-        "{what} ended with {}: {}",
-        output.status,
-        complaint.trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
