@@ -1,8 +1,17 @@
 //! What a real API server makes of our CRD and of every example.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use tests::{ControlPlane, Scratch, kubernetes};
 
 fn root() -> PathBuf {
@@ -177,6 +186,27 @@ fn charts(cluster: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
+/// kube reads our kubeconfigs, trusts our certificate and is let through as whom they say.
+fn the_operators_client_is_the_same_user(kubeconfig: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let file = Kubeconfig::read_from(kubeconfig)?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        let client = Client::try_from(config)?;
+        let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+        pods.list(&ListParams::default()).await?;
+        let secrets: Api<Secret> = Api::namespaced(client, "shop");
+        let refused = secrets.list(&ListParams::default()).await;
+        ensure!(
+            matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403),
+            "listing secrets gave {refused:?}"
+        );
+        Ok(())
+    })
+}
+
 /// What the tests of the operator's behaviour under faults stand on.
 #[test]
 fn the_control_plane_can_fail_and_come_back() -> Result<()> {
@@ -229,6 +259,7 @@ fn a_user_may_do_what_rbac_says(control_plane: &ControlPlane) -> Result<()> {
         };
         ensure!(try_to("list", "pods")?.trim() == "yes", "cannot list pods");
         ensure!(try_to("delete", "pods").is_err(), "may delete pods");
+        the_operators_client_is_the_same_user(&kubeconfig)?;
     }
     Ok(())
 }
