@@ -12,6 +12,7 @@ mod isolation;
 mod kubeconfig;
 mod network;
 mod node;
+mod plan;
 mod programs;
 mod settings;
 

@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Duration,
 };
 
@@ -45,6 +47,7 @@ fn a_node_runs_pods_and_leaves_nothing() -> Result<()> {
     node.kubectl(&["rollout", "status", "deployment/shop", "--timeout=100s"])?;
     a_service_answers_by_name(&node)?;
     this_machine_reaches_a_service(&node)?;
+    pods_reach_this_machine(&node)?;
     logs_and_exec_reach_a_pod(&node)?;
     node.check_runs()?;
 
@@ -87,6 +90,27 @@ fn this_machine_reaches_a_service(node: &Node) -> Result<()> {
         answer.body == "open",
         "{service} answered {:?}",
         answer.body
+    );
+    Ok(())
+}
+
+/// PostgreSQL, where tests need one, runs here.
+fn pods_reach_this_machine(node: &Node) -> Result<()> {
+    let listener = TcpListener::bind((node.machine(), 0))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let server = thread::spawn(move || -> Result<IpAddr> {
+        let (mut client, from) = listener.accept()?;
+        client.read_exact(&mut [0; 4])?;
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere")?;
+        Ok(from.ip())
+    });
+    let answer = node.kubectl(&["exec", "deployment/shop", "--", "/pod", "get", &url])?;
+    ensure!(answer == "here", "{url} answered {answer:?}");
+    let from = server.join().expect("the server does not panic")?;
+    let pods = node.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.podIP}"])?;
+    ensure!(
+        pods.split_whitespace().any(|pod| pod == from.to_string()),
+        "the request came from {from}, which is none of the pods {pods}"
     );
     Ok(())
 }

@@ -136,7 +136,8 @@ impl Node {
         load(self.init(), image)
     }
 
-    /// Fails, with the end of its log, if one of its programs has ended.
+    /// Fails, with the end of its log, if a program of it or of its control plane
+    /// has ended.
     ///
     /// # Errors
     /// Then.
@@ -144,7 +145,7 @@ impl Node {
         for (name, child) in &mut self.programs {
             child.check_runs(name)?;
         }
-        Ok(())
+        self.control_plane.check_runs()
     }
 
     fn start_programs(&mut self) -> Result<()> {

@@ -224,9 +224,10 @@ impl Program {
 
     fn go_build(self, to: &Path) -> Result<()> {
         let module = self.module();
-        let go = binaries::on_path("go").with_context(|| {
+        let go = go().with_context(|| {
             format!(
-                "{} is built from its Go module, and there is no go on the path; install Go {} or newer",
+                "{} is built from its Go module, and go is neither on the path nor in \
+                 /usr/local/go/bin; install Go {} or newer",
                 self.name(),
                 module.go_version()
             )
@@ -254,6 +255,12 @@ impl Program {
         );
         Ok(())
     }
+}
+
+/// On the path, or where go.dev's instructions put it.
+fn go() -> Option<PathBuf> {
+    binaries::on_path("go")
+        .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.exists()))
 }
 
 impl Module {
