@@ -82,12 +82,6 @@ const PACKAGES: &[Package] = &[
         why: "kube-proxy makes Services with it",
     },
     Package {
-        name: "conntrack",
-        present: &["/usr/sbin/conntrack"],
-        needed_for: &[For::Test, For::Cluster],
-        why: "kube-proxy forgets connections to pods that are gone with it",
-    },
-    Package {
         name: "iproute2",
         present: &["/usr/sbin/ip", "/bin/ip"],
         needed_for: &[For::Test, For::Cluster],

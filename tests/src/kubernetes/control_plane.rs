@@ -312,7 +312,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Writes the kubeconfig of one of [`USERS`].
+    /// Writes the kubeconfig of a user whom the plan knows.
     pub(crate) fn kubeconfig_of(&self, user: &str) -> Result<PathBuf> {
         let path = self
             .plan
