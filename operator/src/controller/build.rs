@@ -411,6 +411,8 @@ impl Realisation {
                 own: index,
             }),
             files: &self.files,
+            // They are told when there is something new.
+            reload_on_change: false,
             revision: Some(&self.revision),
         }
     }
@@ -430,6 +432,7 @@ impl Realisation {
                 })
                 .collect(),
             discovery: None,
+            reload_on_change: false,
             revision: Some(&self.revision),
         }
     }
@@ -444,6 +447,8 @@ pub struct PoolerPlace<'a> {
     pub peers: Option<Peers<'a>>,
     /// The folder of its files.
     pub files: &'a Path,
+    /// Whether it looks itself whether they have changed.
+    pub reload_on_change: bool,
     /// Names the configuration, see [`revision`].
     pub revision: Option<&'a str>,
 }
@@ -470,6 +475,8 @@ pub struct BalancerPlace<'a> {
     pub targets: Vec<Target>,
     /// Where they are found by name otherwise.
     pub discovery: Option<Discovery>,
+    /// Whether it looks itself whether its file has changed.
+    pub reload_on_change: bool,
     /// Names the configuration, see [`revision`].
     pub revision: Option<&'a str>,
 }
