@@ -86,7 +86,12 @@ struct Render {
 #[derive(Debug, Args)]
 struct Run {
     /// Namespaces to look after, separated by commas; all if there is none.
-    #[arg(long, env = "NAMESPACES", value_name = "NAMESPACE,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "NAMESPACES",
+        value_name = "NAMESPACE,…",
+        value_delimiter = ','
+    )]
     namespaces: Vec<String>,
     /// The image that poolers run, unless their cluster says otherwise; it starts the pooler.
     #[arg(long, env = "POOLER_IMAGE", value_name = "IMAGE")]
@@ -177,14 +182,16 @@ fn main() -> ExitCode {
 /// To standard error. A program that people look at says only what is wrong, one
 /// that runs unattended also what it does.
 fn begin_to_log(command: &Command) {
-    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-    let (level, json) = match command {
-        Command::Run(flags) => (LevelFilter::INFO, flags.log_format == LogFormat::Json),
-        _ => (LevelFilter::ERROR, false),
+    use tracing_subscriber::EnvFilter;
+    let (default, json) = match command {
+        // What kube says of calls that fail, whoever made the call says better.
+        Command::Run(flags) => ("info,kube_client=off", flags.log_format == LogFormat::Json),
+        _ => ("error", false),
     };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .from_env_lossy();
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) if !filter.is_empty() => EnvFilter::new(filter),
+        _ => EnvFilter::new(default),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -4,9 +4,11 @@
 //! resources, CEL rules, apply, status, events, watches. [`Program`] says where
 //! the programs are, and builds those that are missing.
 
+mod cluster_operator;
 mod control_plane;
 mod kubeconfig;
 mod programs;
 
+pub use cluster_operator::ClusterOperator;
 pub use control_plane::{ControlPlane, ControlPlaneBuilder, kubectl};
 pub use programs::{Program, cache};

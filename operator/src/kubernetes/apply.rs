@@ -97,11 +97,11 @@ impl Applier<'_> {
                 self.remove(kind, &found).await?;
             }
         }
-        self.left
-            .0
-            .retain(|(kind, name), _| {
-                children.iter().any(|child| child.kind == *kind && child.name == *name)
-            });
+        self.left.0.retain(|(kind, name), _| {
+            children
+                .iter()
+                .any(|child| child.kind == *kind && child.name == *name)
+        });
         Ok(())
     }
 
@@ -298,7 +298,11 @@ fn taken(entries: &[ManagedFieldsEntry]) -> Option<(Vec<ManagedFieldsEntry>, boo
     let both = applied.is_some();
     match applied {
         Some(applied) => {
-            let mut fields = applied.fields_v1.take().map(|fields| fields.0).unwrap_or_default();
+            let mut fields = applied
+                .fields_v1
+                .take()
+                .map(|fields| fields.0)
+                .unwrap_or_default();
             if let Some(created) = created.fields_v1 {
                 merge(&mut fields, created.0);
             }

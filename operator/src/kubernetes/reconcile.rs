@@ -100,7 +100,7 @@ pub(super) async fn reconcile(
     let reference = ObjectRef::from_obj(&*cluster);
     let namespace = cluster.namespace().unwrap_or_default();
     let name = cluster.name_any();
-    let span = tracing::info_span!("reconcile", namespace, name);
+    let span = tracing::info_span!("reconcile", namespace, cluster = name);
     let look = async {
         let begin = Instant::now();
         let memory = context.memories.of(&reference);
@@ -112,7 +112,9 @@ pub(super) async fn reconcile(
             name: &name,
         };
         let result = look.look(&cluster, &mut memory).await;
-        context.metrics.reconciled(result.as_ref().err().map(CallError::kind), begin.elapsed());
+        context
+            .metrics
+            .reconciled(result.as_ref().err().map(CallError::kind), begin.elapsed());
         match result {
             Ok(()) => {
                 memory.failures = None;
@@ -286,7 +288,11 @@ impl Look<'_> {
         };
         let status = status::status(&observed, &before, now);
         self.tell(&status, cluster, memory).await;
-        let known = cluster.0.as_ref().ok().and_then(|cluster| cluster.status.as_ref());
+        let known = cluster
+            .0
+            .as_ref()
+            .ok()
+            .and_then(|cluster| cluster.status.as_ref());
         if memory.status.as_ref().or(known) == Some(&status) {
             memory.status = Some(status);
             return Ok(());
@@ -337,7 +343,10 @@ impl Look<'_> {
         reference.kind = Some(crate::api::KIND.to_owned());
         let message = match &now {
             Some(_) => {
-                let valid = status.conditions.iter().find(|one| one.type_ == "ConfigValid");
+                let valid = status
+                    .conditions
+                    .iter()
+                    .find(|one| one.type_ == "ConfigValid");
                 valid
                     .filter(|valid| valid.status == "False")
                     .map_or(&stalled.message, |valid| &valid.message)
@@ -346,7 +355,11 @@ impl Look<'_> {
             None => "what was in the way is gone".to_owned(),
         };
         let event = Event {
-            type_: if now.is_some() { EventType::Warning } else { EventType::Normal },
+            type_: if now.is_some() {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: now.clone().unwrap_or_else(|| "Resumed".to_owned()),
             note: Some(message.chars().take(1_000).collect()),
             action: "Reconcile".to_owned(),
@@ -363,7 +376,11 @@ impl Look<'_> {
 /// A Deployment, as its controller reports it.
 fn observed(deployment: &Deployment) -> Rollout {
     let status = deployment.status.clone().unwrap_or_default();
-    let wished = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wished = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let stuck = status
         .conditions
         .unwrap_or_default()

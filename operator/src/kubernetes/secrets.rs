@@ -36,7 +36,10 @@ pub(super) struct References {
 impl References {
     /// Notes what a cluster refers to now.
     fn note(&self, cluster: &ObjectRef<Cluster>, namespace: &str, names: &[String]) {
-        let mut by_secret = self.by_secret.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_secret = self
+            .by_secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         by_secret.retain(|(place, name), clusters| {
             if place == namespace && !names.contains(name) {
                 clusters.remove(cluster);
@@ -51,7 +54,10 @@ impl References {
 
     /// Clusters that refer to a Secret.
     pub(super) fn of(&self, namespace: &str, name: &str) -> Vec<ObjectRef<Cluster>> {
-        let by_secret = self.by_secret.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_secret = self
+            .by_secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), name.to_owned());
         by_secret.get(&key).into_iter().flatten().cloned().collect()
     }
@@ -78,7 +84,9 @@ pub(super) async fn dereference(
         let secret = client::read(&what, api.get_opt(&name)).await?;
         read.insert(name, secret.map(data));
     }
-    Ok(Dereferenced::new(cluster, |name| read.get(name).cloned().flatten()))
+    Ok(Dereferenced::new(cluster, |name| {
+        read.get(name).cloned().flatten()
+    }))
 }
 
 fn data(secret: Secret) -> SecretData {

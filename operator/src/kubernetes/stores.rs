@@ -181,11 +181,21 @@ impl Stores {
         }
         let mut found = Vec::new();
         let owner = (namespace, uid);
-        of(&self.service_accounts, ChildKind::ServiceAccount, owner, &mut found);
+        of(
+            &self.service_accounts,
+            ChildKind::ServiceAccount,
+            owner,
+            &mut found,
+        );
         of(&self.secrets, ChildKind::Secret, owner, &mut found);
         of(&self.config_maps, ChildKind::ConfigMap, owner, &mut found);
         of(&self.services, ChildKind::Service, owner, &mut found);
-        of(&self.budgets, ChildKind::PodDisruptionBudget, owner, &mut found);
+        of(
+            &self.budgets,
+            ChildKind::PodDisruptionBudget,
+            owner,
+            &mut found,
+        );
         of(&self.policies, ChildKind::NetworkPolicy, owner, &mut found);
         of(&self.deployments, ChildKind::Deployment, owner, &mut found);
         found
@@ -193,7 +203,8 @@ impl Stores {
 
     /// A Deployment.
     pub(super) fn deployment(&self, namespace: &str, name: &str) -> Option<Arc<Deployment>> {
-        self.deployments.get(&ObjectRef::new(name).within(namespace))
+        self.deployments
+            .get(&ObjectRef::new(name).within(namespace))
     }
 
     /// The Pods of a cluster.
@@ -227,7 +238,9 @@ where
     kept(watcher(api, config), |object| {
         object.metadata.managed_fields = None;
         // People, and kubectl, keep whole manifests here.
-        object.annotations_mut().retain(|key, _| key.starts_with("poolkeeper.dev/"));
+        object
+            .annotations_mut()
+            .retain(|key, _| key.starts_with("poolkeeper.dev/"));
     })
 }
 

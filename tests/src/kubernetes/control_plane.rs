@@ -161,7 +161,13 @@ impl ControlPlane {
     /// When they are refused, or not served within a minute.
     pub fn install_crds(&self) -> Result<()> {
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
-        self.kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()])?;
+        self.kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            &crds.to_string_lossy(),
+        ])?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s"];
         self.kubectl(&[&established[..], &["crd", "--all"]].concat())?;
         // Established, they may still be missing in what the server offers.
