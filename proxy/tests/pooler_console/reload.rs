@@ -176,3 +176,26 @@ fn files_that_change_are_left_alone_unless_that_is_asked_for() {
     wait_for("the reload", || (reloaded(&pooler) == 1).then_some(()));
     write_and_wait(&pooler, "userlist.txt", "\"ann\" \"\"\n");
 }
+
+/// A pooler that starts while its tier is paused must not serve, and is no less
+/// ready for it.
+#[test]
+fn pools_can_be_paused_by_the_configuration() {
+    let postgres = Postgres::start();
+    let config = Config::over(&postgres);
+    let paused = config.clone().set("paused", "1");
+    let pooler = Pooler::start(&paused);
+    let state = || pooler.get("/status").body.contains("\"paused\"");
+    assert_eq!(pooler.get("/readyz").status, 200);
+    assert!(state());
+    reload(&pooler, &config);
+    assert!(!state());
+    assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
+    reload(&pooler, &paused);
+    assert!(state());
+    // What the console says holds until the setting changes again.
+    assert_eq!(pooler.console().query("RESUME").code(), "");
+    reload(&pooler, &paused.clone().set("server_round_robin", "1"));
+    assert!(!state());
+    assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
+}
