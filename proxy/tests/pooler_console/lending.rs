@@ -134,7 +134,7 @@ fn a_server_of_any_pool_makes_room_where_all_are_counted() {
         assert_eq!(console.query("RELOAD").code(), "");
         if servers == 2 {
             for client in &mut clients {
-                client.query("SELECT 1");
+                assert_eq!(client.query("SELECT 1").tags(), ["SELECT 0"]);
             }
         }
         wait_for("as many servers as there may be", || {
