@@ -112,8 +112,7 @@ fn crd_is_the_committed_one() {
 #[test]
 fn what_is_not_built_says_so() {
     for command in [
-        &["run"][..],
-        &["status", "shop"],
+        &["status", "shop"][..],
         &["notify-test"],
         &["convert"],
     ] {
