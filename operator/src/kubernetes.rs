@@ -18,9 +18,11 @@ mod error;
 mod fence;
 mod metrics;
 mod monitor;
+mod nudge;
 mod observe;
 mod pods;
 mod reconcile;
+mod rollout;
 mod secrets;
 mod stores;
 

@@ -1,6 +1,7 @@
 //! The commands that people and CI both run: `cargo xtask test` and its siblings.
 
 mod bench;
+mod cluster;
 mod demo;
 mod generate;
 mod links;
@@ -30,6 +31,9 @@ enum Command {
     Demo(demo::Flags),
     /// Compare the pooler with PgBouncer and the balancer with HAProxy, side by side.
     Bench(bench::Flags),
+    /// A Kubernetes cluster of one node on this machine, without Docker.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Write everything that is generated: golden files, reference pages, the CRD.
     Generate,
 }
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Command::Test(flags) => test::run(&flags),
         Command::Demo(flags) => demo::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Generate => generate::run(),
     };
     match result {

@@ -228,7 +228,11 @@ impl Applier<'_> {
         })
     }
 
-    async fn remove(&mut self, kind: ChildKind, found: &ObjectMeta) -> CallResult<()> {
+    /// Removes a child, if it is still the one that was found.
+    ///
+    /// # Errors
+    /// What the server answered, or that it did not.
+    pub(super) async fn remove(&mut self, kind: ChildKind, found: &ObjectMeta) -> CallResult<()> {
         let name = found.name.as_deref().unwrap_or_default();
         let api = kind.api(self.client, self.namespace);
         let params = DeleteParams {

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Secret, Service},
+};
 use kube::{Api, Client, api::PostParams, runtime::reflector::ObjectRef};
 
 use super::{
@@ -74,7 +77,8 @@ pub(super) async fn dereference(
     reference: &ObjectRef<Cluster>,
     references: &References,
 ) -> CallResult<Dereferenced> {
-    let names: Vec<String> = dereference::references(cluster).secrets.into_iter().collect();
+    let dereference::References { secrets, services } = dereference::references(cluster);
+    let names: Vec<String> = secrets.into_iter().collect();
     // Before they are read, so that no change is missed.
     references.note(reference, namespace, &names);
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
@@ -84,9 +88,18 @@ pub(super) async fn dereference(
         let secret = client::read(&what, api.get_opt(&name)).await?;
         read.insert(name, secret.map(data));
     }
-    Ok(Dereferenced::new(cluster, |name| {
-        read.get(name).cloned().flatten()
-    }))
+    let mut read = Dereferenced::new(cluster, |name| read.get(name).cloned().flatten());
+    let api: Api<Service> = Api::namespaced(client.clone(), namespace);
+    for name in services {
+        let what = format!("get Service {name}");
+        if client::read(&what, api.get_metadata_opt(&name))
+            .await?
+            .is_none()
+        {
+            read.missing_services.insert(name);
+        }
+    }
+    Ok(read)
 }
 
 fn data(secret: Secret) -> SecretData {

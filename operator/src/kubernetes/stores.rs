@@ -5,7 +5,7 @@
 //! changed: what is in them is read when it is needed, one by one, so that a
 //! huge or broken one stalls nobody else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use k8s_openapi::{
@@ -24,12 +24,17 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         reflector::{self, ObjectRef, Store},
+        utils::{Backoff, ResetTimerBackoff},
         watcher::{self, watcher},
     },
 };
 
 use super::{children::ChildKind, client::WATCH_TIME_MAX};
 use crate::controller::objects::MANAGED_BY;
+
+/// Pauses before a watch that broke is begun again.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What is watched: one namespace, or all.
 #[derive(Clone, Debug)]
@@ -82,6 +87,31 @@ pub(super) struct Watches {
 pub(super) fn watch_config() -> watcher::Config {
     let seconds = u32::try_from(WATCH_TIME_MAX.as_secs()).expect("minutes fit");
     watcher::Config::default().timeout(seconds)
+}
+
+/// How a watch that broke is begun again: soon, so that an API server that is
+/// back is noticed, and not all at once.
+pub(super) fn backoff() -> impl Backoff {
+    ResetTimerBackoff::new(Pauses(PAUSE_MIN), 2 * PAUSE_MAX)
+}
+
+/// Each is up to twice the one before.
+struct Pauses(Duration);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0.mul_f64(1.0 + super::random());
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+        Some(pause.min(PAUSE_MAX))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = PAUSE_MIN;
+    }
 }
 
 impl Stores {
@@ -254,7 +284,7 @@ where
     let (reader, writer) = reflector::store();
     let touched = events
         .modify(forget)
-        .default_backoff()
+        .backoff(backoff())
         .reflect(writer)
         .touched_objects()
         .boxed();

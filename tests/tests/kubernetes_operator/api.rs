@@ -47,7 +47,11 @@ impl Api {
     }
 
     pub(crate) fn patch_status(&self, path: &str, patch: &Json) -> Result<()> {
-        let request = http::Request::patch(format!("{path}/status"))
+        self.patch(&format!("{path}/status"), patch)
+    }
+
+    pub(crate) fn patch(&self, path: &str, patch: &Json) -> Result<()> {
+        let request = http::Request::patch(path)
             .header("content-type", "application/merge-patch+json")
             .body(patch.to_string().into_bytes())?;
         let _: Json = self.runtime.block_on(self.client.request(request))?;

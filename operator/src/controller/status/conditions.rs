@@ -4,7 +4,7 @@
 use super::{Observed, Progress};
 use crate::{
     api::{Component, ComponentStatus, EndpointState},
-    controller::Fault,
+    controller::{Fault, FaultKind},
 };
 
 /// How many faults a message names.
@@ -246,7 +246,15 @@ fn stalled(observed: &Observed<'_>) -> Answer {
 
 fn config_valid(observed: &Observed<'_>) -> Answer {
     match observed.progress {
-        Progress::Invalid(faults) => answer(false, "Invalid", sentences(faults)),
+        Progress::Invalid(faults) => {
+            let kind = faults.iter().map(|fault| fault.kind).min();
+            let reason = match kind.unwrap_or(FaultKind::Invalid) {
+                FaultKind::Invalid => "Invalid",
+                FaultKind::NotSupportedYet => "NotSupportedYet",
+                FaultKind::MissingReference => "ReferenceNotFound",
+            };
+            answer(false, reason, sentences(faults))
+        }
         Progress::Unreadable(why) => answer(false, "Unreadable", why),
         _ if observed.generation.is_none() && observed.revision.is_none() => {
             answer(Status::Unknown, "NotLookedAt", "not looked at yet")
