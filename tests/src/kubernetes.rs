@@ -8,5 +8,5 @@ mod control_plane;
 mod kubeconfig;
 mod programs;
 
-pub use control_plane::{ControlPlane, ControlPlaneBuilder, kubectl};
+pub use control_plane::{ControlPlane, ControlPlaneBuilder, helm, kubectl};
 pub use programs::{Program, cache};

@@ -506,6 +506,20 @@ pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) -> Re
     run(Program::Kubectl, kubeconfig, arguments, input)
 }
 
+/// Runs `helm` for what needs no cluster, and returns what it printed.
+///
+/// # Errors
+/// As [`kubectl`].
+pub fn helm(arguments: &[&str]) -> Result<String> {
+    let home = Scratch::new()?;
+    run(
+        Program::Helm,
+        &home.path().join("kubeconfig"),
+        arguments,
+        None,
+    )
+}
+
 fn run(
     program: Program,
     kubeconfig: &Path,
