@@ -62,7 +62,10 @@ fn values() -> Result<Vec<(String, String)>> {
     for entry in fs::read_dir(root().join("charts/tests/values"))? {
         let path = entry?.path();
         let name = path.file_stem().context("a file has a name")?;
-        files.push((name.to_string_lossy().into_owned(), path.display().to_string()));
+        files.push((
+            name.to_string_lossy().into_owned(),
+            path.display().to_string(),
+        ));
     }
     ensure!(!files.is_empty(), "there are no values");
     files.sort();
@@ -85,10 +88,18 @@ fn every_file_of_values_renders_as_committed() -> Result<()> {
 #[test]
 fn manifests_for_people_without_helm_are_current() -> Result<()> {
     let rendered = render(&["--no-hooks"])?;
-    let of_helm = ["app.kubernetes.io/managed-by: Helm", "helm.sh/chart:", "# Source: "];
+    let of_helm = [
+        "app.kubernetes.io/managed-by: Helm",
+        "helm.sh/chart:",
+        "# Source: ",
+    ];
     let kept: String = rendered
         .lines()
-        .filter(|line| !of_helm.iter().any(|start| line.trim_start().starts_with(start)))
+        .filter(|line| {
+            !of_helm
+                .iter()
+                .any(|start| line.trim_start().starts_with(start))
+        })
         .map(|line| format!("{line}\n"))
         .collect();
     let head = "# Generated from charts/poolkeeper by `cargo xtask generate`; do not edit.\n\
@@ -105,14 +116,20 @@ fn the_crd_comes_out_of_the_template_as_it_went_in() -> Result<()> {
     let rendered = render(&["--show-only", "templates/crd.yaml"])?;
     let committed = fs::read_to_string(root().join("crds/poolkeeper.dev_pgpoolclusters.yaml"))?;
     let kept = "  annotations:\n    helm.sh/resource-policy: keep\n";
-    ensure!(rendered.contains(kept), "helm would delete it, and every PgPoolCluster");
+    ensure!(
+        rendered.contains(kept),
+        "helm would delete it, and every PgPoolCluster"
+    );
     let (_, body) = rendered
         .split_once("\napiVersion:")
         .context("no object was rendered")?;
     let (_, expected) = committed
         .split_once("\napiVersion:")
         .context("no object is committed")?;
-    ensure!(body.replacen(kept, "", 1).trim_end() == expected.trim_end(), "they differ");
+    ensure!(
+        body.replacen(kept, "", 1).trim_end() == expected.trim_end(),
+        "they differ"
+    );
     Ok(())
 }
 
@@ -125,7 +142,10 @@ fn the_dashboard_comes_out_of_the_template_as_it_went_in() -> Result<()> {
         .context("no dashboard was rendered")?;
     let rendered: serde_json::Value = serde_json::from_str(text)?;
     let file = fs::read_to_string(root().join("charts/poolkeeper/files/dashboard.json"))?;
-    ensure!(rendered == serde_json::from_str::<serde_json::Value>(&file)?, "they differ");
+    ensure!(
+        rendered == serde_json::from_str::<serde_json::Value>(&file)?,
+        "they differ"
+    );
     Ok(())
 }
 
@@ -133,14 +153,29 @@ fn the_dashboard_comes_out_of_the_template_as_it_went_in() -> Result<()> {
 const REFUSED: &[(&str, &[&str])] = &[
     ("replicsa=3", &["replicsa", "not allowed"]),
     ("replicas=many", &["/replicas", "got string, want integer"]),
-    ("lease.durationSeconds=1", &["/lease/durationSeconds", "minimum"]),
+    (
+        "lease.durationSeconds=1",
+        &["/lease/durationSeconds", "minimum"],
+    ),
     ("log.format=xml", &["/log/format", "'text', 'json'"]),
-    ("namespaces={Shop}", &["/namespaces/0", "does not match pattern"]),
+    (
+        "namespaces={Shop}",
+        &["/namespaces/0", "does not match pattern"],
+    ),
     ("namespaces={shop,shop}", &["/namespaces", "equal"]),
-    ("webhookHosts={https://hooks.slack.com}", &["/webhookHosts/0", "pattern"]),
-    ("images.pooler.digest=sha256:12", &["/images/pooler/digest", "pattern"]),
+    (
+        "webhookHosts={https://hooks.slack.com}",
+        &["/webhookHosts/0", "pattern"],
+    ),
+    (
+        "images.pooler.digest=sha256:12",
+        &["/images/pooler/digest", "pattern"],
+    ),
     ("images.pooler.tga=v1", &["/images/pooler", "tga"]),
-    ("terminationGracePeriodSeconds=5", &["/terminationGracePeriodSeconds", "minimum"]),
+    (
+        "terminationGracePeriodSeconds=5",
+        &["/terminationGracePeriodSeconds", "minimum"],
+    ),
     (
         "serviceAccount.create=false",
         &["serviceAccount.name must name an existing one"],
@@ -155,7 +190,10 @@ fn values_that_cannot_be_are_refused_by_name() -> Result<()> {
             .with_context(|| format!("{set} was accepted"))?
             .to_string();
         for word in *words {
-            ensure!(refused.contains(word), "--set {set}: no {word:?} in: {refused}");
+            ensure!(
+                refused.contains(word),
+                "--set {set}: no {word:?} in: {refused}"
+            );
         }
     }
     Ok(())
@@ -166,7 +204,10 @@ fn the_chart_is_of_the_workspaces_version() -> Result<()> {
     let text = fs::read_to_string(root().join("charts/poolkeeper/Chart.yaml"))?;
     for key in ["version", "appVersion"] {
         let line = format!("{key}: {}", env!("CARGO_PKG_VERSION"));
-        ensure!(text.lines().any(|found| found == line), "Chart.yaml has no line {line:?}");
+        ensure!(
+            text.lines().any(|found| found == line),
+            "Chart.yaml has no line {line:?}"
+        );
     }
     Ok(())
 }
@@ -182,7 +223,11 @@ fn every_series_that_is_asked_for_is_served() -> Result<()> {
         let asked = series(&text);
         ensure!(!asked.is_empty(), "{} asks for nothing", path.display());
         let missing: Vec<_> = asked.difference(&served).collect();
-        ensure!(missing.is_empty(), "{}: no such series: {missing:?}", path.display());
+        ensure!(
+            missing.is_empty(),
+            "{}: no such series: {missing:?}",
+            path.display()
+        );
     }
     Ok(())
 }
@@ -190,9 +235,13 @@ fn every_series_that_is_asked_for_is_served() -> Result<()> {
 fn series(text: &str) -> BTreeSet<&str> {
     text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
         .filter(|word| {
-            ["poolkeeper_pooler_", "poolkeeper_balancer_", "poolkeeper_operator_"]
-                .iter()
-                .any(|start| word.starts_with(start))
+            [
+                "poolkeeper_pooler_",
+                "poolkeeper_balancer_",
+                "poolkeeper_operator_",
+            ]
+            .iter()
+            .any(|start| word.starts_with(start))
         })
         .collect()
 }

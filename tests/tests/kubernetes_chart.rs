@@ -50,16 +50,28 @@ struct Scene {
 type Check = fn(&Scene) -> Result<()>;
 
 const CHECKS: &[(&str, Check)] = &[
-    ("the README's commands install it", install_as_the_readme_says),
+    (
+        "the README's commands install it",
+        install_as_the_readme_says,
+    ),
     ("a later CRD comes with an upgrade", upgrade_the_crd),
     ("its Pods pass the restricted standard", pass_restricted),
-    ("its rules are those of docs/rbac.md", compare_with_documentation),
+    (
+        "its rules are those of docs/rbac.md",
+        compare_with_documentation,
+    ),
     ("people's roles take PgPoolClusters in", aggregate),
     ("a cluster-wide operator needs these rights", act_everywhere),
     ("without the right to own, nothing is created", own_nothing),
-    ("a named namespace is all it can act in", act_in_one_namespace),
+    (
+        "a named namespace is all it can act in",
+        act_in_one_namespace,
+    ),
     ("an uninstallation leaves CRD and clusters", uninstall),
-    ("the manifests without helm are accepted", apply_without_helm),
+    (
+        "the manifests without helm are accepted",
+        apply_without_helm,
+    ),
 ];
 
 #[test]
@@ -69,7 +81,10 @@ fn the_chart_installs_and_its_rights_are_what_the_operator_needs() -> Result<()>
     let cluster = ControlPlane::builder()
         .with_controller_manager()
         .flag(&format!("--audit-policy-file={}", policy.display()))
-        .flag(&format!("--audit-log-path={}", dir.path().join("audit.log").display()))
+        .flag(&format!(
+            "--audit-log-path={}",
+            dir.path().join("audit.log").display()
+        ))
         // As OpenShift does: who owns with blockOwnerDeletion must be allowed to.
         .flag("--enable-admission-plugins=OwnerReferencesPermissionEnforcement")
         .start()?;
@@ -96,7 +111,9 @@ impl Scene {
     }
 
     fn json(&self, line: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&self.kubectl(&format!("{line} -o json"))?)?)
+        Ok(serde_json::from_str(
+            &self.kubectl(&format!("{line} -o json"))?,
+        )?)
     }
 
     fn helm(&self, line: &str) -> Result<String> {
@@ -115,7 +132,10 @@ impl Scene {
     fn quickstart(&self, namespace: &str) -> Result<()> {
         let file = root().join("examples/quickstart.yaml");
         self.kubectl(&format!("create namespace {namespace}"))?;
-        self.kubectl(&format!("apply --namespace {namespace} -f {}", file.display()))?;
+        self.kubectl(&format!(
+            "apply --namespace {namespace} -f {}",
+            file.display()
+        ))?;
         Ok(())
     }
 
@@ -125,7 +145,9 @@ impl Scene {
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
         let arguments = container["args"].as_array().context("it has arguments")?;
         // Rights take a moment until they hold; what is refused meanwhile is no fault.
-        self.until("the lease's rights to hold", || self.may(namespace, name, "create", "leases"))?;
+        self.until("the lease's rights to hold", || {
+            self.may(namespace, name, "create", "leases")
+        })?;
         let port = ports::free()?;
         let log = self.dir.path().join(format!("{name}.log"));
         let mut start = command(&binaries::ours("operator")?, As::Ourselves);
@@ -136,9 +158,15 @@ impl Scene {
                     false => argument.to_owned(),
                 }
             }))
+            // An image from scratch has no authorities.
+            .envs([("SSL_CERT_FILE", "/none"), ("SSL_CERT_DIR", "/none")])
             .env("POD_NAME", "operator-0")
             .env("POD_NAMESPACE", namespace)
-            .env("KUBECONFIG", self.cluster.kubeconfig_for_service_account(namespace, name)?);
+            .env(
+                "KUBECONFIG",
+                self.cluster
+                    .kubeconfig_for_service_account(namespace, name)?,
+            );
         let mut running = Running {
             child: Child::start(start, &log)?,
         };
@@ -281,10 +309,12 @@ fn install_as_the_readme_says(scene: &Scene) -> Result<()> {
         // Paths are relative to the checkout.
         let line = line
             .split_whitespace()
-            .map(|word| match word.starts_with("charts/") || word.starts_with("examples/") {
-                true => root().join(word).display().to_string(),
-                false => word.to_owned(),
-            })
+            .map(
+                |word| match word.starts_with("charts/") || word.starts_with("examples/") {
+                    true => root().join(word).display().to_string(),
+                    false => word.to_owned(),
+                },
+            )
             .collect::<Vec<_>>()
             .join(" ");
         if let Some(arguments) = line.strip_prefix("helm ") {
@@ -298,7 +328,10 @@ fn install_as_the_readme_says(scene: &Scene) -> Result<()> {
     }
     ensure!(ran >= 3, "the README has {ran} commands for Kubernetes");
     let replicas = scene.json(&format!("get deployment {OPERATOR} --namespace {SYSTEM}"))?;
-    ensure!(replicas["spec"]["replicas"] == 2, "no operator was installed");
+    ensure!(
+        replicas["spec"]["replicas"] == 2,
+        "no operator was installed"
+    );
     scene.kubectl("get pgpc shop")?;
     Ok(())
 }
@@ -310,16 +343,24 @@ fn upgrade_the_crd(scene: &Scene) -> Result<()> {
     let crd = later.join("templates/crd.yaml");
     let text = fs::read_to_string(&crd)?;
     let field = "              auth:\n";
-    ensure!(text.contains(field), "spec.auth stands elsewhere in the CRD");
+    ensure!(
+        text.contains(field),
+        "spec.auth stands elsewhere in the CRD"
+    );
     let added = "              later:\n                description: Of a later version\n                type: boolean\n";
     fs::write(&crd, text.replacen(field, &format!("{added}{field}"), 1))?;
     let upgrade = |chart: &Path| {
-        scene.helm(&format!("upgrade poolkeeper {} --namespace {SYSTEM}", chart.display()))
+        scene.helm(&format!(
+            "upgrade poolkeeper {} --namespace {SYSTEM}",
+            chart.display()
+        ))
     };
     let served = || scene.kubectl("explain pgpc.spec.later");
     ensure!(served().is_err(), "the field is there already");
     upgrade(&later)?;
-    scene.until("the later field to be served", || Ok(served()?.contains("Of a later version")))?;
+    scene.until("the later field to be served", || {
+        Ok(served()?.contains("Of a later version"))
+    })?;
     upgrade(&chart)?;
     scene.until("the later field to go", || Ok(served().is_err()))
 }
@@ -346,7 +387,14 @@ fn pass_restricted(scene: &Scene) -> Result<()> {
     pod["kind"] = json!("Pod");
     pod["metadata"]["name"] = json!("operator");
     let create = |pod: &Value| {
-        let create = ["create", "--dry-run=server", "--namespace", SYSTEM, "-f", "-"];
+        let create = [
+            "create",
+            "--dry-run=server",
+            "--namespace",
+            SYSTEM,
+            "-f",
+            "-",
+        ];
         kubernetes::kubectl(&scene.cluster.kubeconfig(), &create, Some(&pod.to_string()))
     };
     create(&pod)?;
@@ -362,7 +410,11 @@ fn documented(page: &str, heading: &str) -> Result<BTreeSet<(String, String)>> {
         .with_context(|| format!("docs/rbac.md has no section {heading:?}"))?;
     let section = section.split("\n## ").next().unwrap_or_default();
     let words = |cell: &str| -> Vec<String> {
-        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        cell.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
     };
     let mut rights = BTreeSet::new();
     for row in section.lines().filter(|line| line.starts_with("| `")) {
@@ -383,12 +435,21 @@ fn compare_with_documentation(scene: &Scene) -> Result<()> {
     let page = fs::read_to_string(root().join("docs/rbac.md"))?;
     let cluster = scene.json(&format!("get clusterrole {OPERATOR}"))?;
     let lease = scene.json(&format!("get role {OPERATOR}-lease --namespace {SYSTEM}"))?;
-    for (heading, role) in [("Where PgPoolClusters are", cluster), ("In its own namespace", lease)] {
+    for (heading, role) in [
+        ("Where PgPoolClusters are", cluster),
+        ("In its own namespace", lease),
+    ] {
         let (allowed, documented) = (rights(&role), documented(&page, heading)?);
         let unjustified: Vec<_> = allowed.difference(&documented).collect();
         let missing: Vec<_> = documented.difference(&allowed).collect();
-        ensure!(unjustified.is_empty(), "{heading}: not in docs/rbac.md: {unjustified:?}");
-        ensure!(missing.is_empty(), "{heading}: only in docs/rbac.md: {missing:?}");
+        ensure!(
+            unjustified.is_empty(),
+            "{heading}: not in docs/rbac.md: {unjustified:?}"
+        );
+        ensure!(
+            missing.is_empty(),
+            "{heading}: only in docs/rbac.md: {missing:?}"
+        );
     }
     Ok(())
 }
@@ -397,16 +458,24 @@ fn aggregate(scene: &Scene) -> Result<()> {
     scene.kubectl("create rolebinding readers --clusterrole=view --user=jane")?;
     scene.kubectl("create rolebinding writers --clusterrole=edit --user=john")?;
     let may = |user: &str, verb: &str, what: &str| {
-        scene.kubectl(&format!("auth can-i {verb} {what} --as={user}")).is_ok()
+        scene
+            .kubectl(&format!("auth can-i {verb} {what} --as={user}"))
+            .is_ok()
     };
     scene.until("john may create pgpc", || Ok(may("john", "create", "pgpc")))?;
     scene.until("jane may get pgpc", || Ok(may("jane", "get", "pgpc")))?;
     for verb in ["get", "update", "delete"] {
         ensure!(may("john", verb, "pgpc"), "john may not {verb}");
     }
-    ensure!(may("john", "patch", "pgpc --subresource=scale"), "john may not scale");
+    ensure!(
+        may("john", "patch", "pgpc --subresource=scale"),
+        "john may not scale"
+    );
     ensure!(!may("jane", "create", "pgpc"), "jane may create");
-    ensure!(!may("john", "patch", "pgpc --subresource=status"), "john may write the status");
+    ensure!(
+        !may("john", "patch", "pgpc --subresource=status"),
+        "john may write the status"
+    );
     Ok(())
 }
 
@@ -421,9 +490,9 @@ fn act_everywhere(scene: &Scene) -> Result<()> {
     shown.with_context(|| operator.child.log_tail())?;
     let asked = scene.asked(OPERATOR)?;
     let mut allowed = rights(&scene.json(&format!("get clusterrole {OPERATOR}"))?);
-    allowed.extend(rights(&scene.json(&format!(
-        "get role {OPERATOR}-lease --namespace {SYSTEM}"
-    ))?));
+    allowed.extend(rights(
+        &scene.json(&format!("get role {OPERATOR}-lease --namespace {SYSTEM}"))?,
+    ));
     let idle: Vec<_> = allowed
         .difference(&asked)
         .filter(|(resource, verb)| !NOT_SHOWN.contains(&(resource.as_str(), verb.as_str())))
@@ -453,9 +522,24 @@ fn prune(scene: &Scene) -> Result<()> {
         ("v1", "ServiceAccount", "serviceaccount", json!(null)),
         ("v1", "Secret", "secret", json!(null)),
         ("v1", "ConfigMap", "configmap", json!(null)),
-        ("v1", "Service", "service", json!({"ports": [{"port": 5432}]})),
-        ("policy/v1", "PodDisruptionBudget", "pdb", json!({"selector": selector})),
-        ("networking.k8s.io/v1", "NetworkPolicy", "netpol", json!({"podSelector": {}})),
+        (
+            "v1",
+            "Service",
+            "service",
+            json!({"ports": [{"port": 5432}]}),
+        ),
+        (
+            "policy/v1",
+            "PodDisruptionBudget",
+            "pdb",
+            json!({"selector": selector}),
+        ),
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "netpol",
+            json!({"podSelector": {}}),
+        ),
         (
             "apps/v1",
             "Deployment",
@@ -523,8 +607,14 @@ fn own_nothing(scene: &Scene) -> Result<()> {
     let role = scene.json(&format!("get clusterrole {OPERATOR}"))?;
     let rules = role["rules"].as_array().context("it has rules")?;
     let owning = json!(["pgpoolclusters/finalizers"]);
-    let without: Vec<_> = rules.iter().filter(|rule| rule["resources"] != owning).collect();
-    ensure!(without.len() + 1 == rules.len(), "no rule for finalizers alone");
+    let without: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule["resources"] != owning)
+        .collect();
+    ensure!(
+        without.len() + 1 == rules.len(),
+        "no rule for finalizers alone"
+    );
     let set = |rules: Value| {
         let patch = json!({ "rules": rules }).to_string();
         let name = ["clusterrole", OPERATOR, "--type=merge", "--patch", &patch];
@@ -556,7 +646,8 @@ fn act_in_one_namespace(scene: &Scene) -> Result<()> {
         "install narrow {} --namespace narrow --create-namespace {only}",
         chart.display()
     ))?;
-    let wide = "get clusterrole,clusterrolebinding --selector app.kubernetes.io/instance=narrow -o name";
+    let wide =
+        "get clusterrole,clusterrolebinding --selector app.kubernetes.io/instance=narrow -o name";
     let wide = scene.kubectl(wide)?;
     ensure!(wide.is_empty(), "rights beyond the namespace: {wide}");
     let may = |place: &str| scene.may_in(place, ("narrow", NARROW), "list", "secrets");
@@ -580,14 +671,19 @@ fn act_in_one_namespace(scene: &Scene) -> Result<()> {
 fn uninstall(scene: &Scene) -> Result<()> {
     scene.helm(&format!("uninstall poolkeeper --namespace {SYSTEM}"))?;
     scene.kubectl("get pgpc shop --namespace team-a")?;
-    let left = scene.kubectl(&format!("get deployment,service --namespace {SYSTEM} -o name"))?;
+    let left = scene.kubectl(&format!(
+        "get deployment,service --namespace {SYSTEM} -o name"
+    ))?;
     ensure!(left.is_empty(), "left over: {left}");
     let roles = "get clusterrole --selector app.kubernetes.io/name=poolkeeper -o name";
     let left = scene.kubectl(roles)?;
     ensure!(left.is_empty(), "left over: {left}");
     // The CRD that was kept is taken up again.
     let chart = root().join("charts/poolkeeper");
-    scene.helm(&format!("install poolkeeper {} --namespace {SYSTEM}", chart.display()))?;
+    scene.helm(&format!(
+        "install poolkeeper {} --namespace {SYSTEM}",
+        chart.display()
+    ))?;
     scene.helm(&format!("uninstall poolkeeper --namespace {SYSTEM}"))?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod generate;
+mod images;
 mod links;
 mod packages;
 mod stage;
@@ -30,7 +31,9 @@ enum Command {
     Demo(demo::Flags),
     /// Compare the pooler with PgBouncer and the balancer with HAProxy, side by side.
     Bench(bench::Flags),
-    /// Write everything that is generated: golden files, reference pages, the CRD.
+    /// Build the images: static programs, from scratch, with lists of what is in them.
+    Images(images::Flags),
+    /// Write everything that is generated: golden files, reference pages, the CRD, the chart's copies.
     Generate,
 }
 
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Test(flags) => test::run(&flags),
         Command::Demo(flags) => demo::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Images(flags) => images::run(&flags),
         Command::Generate => generate::run(),
     };
     match result {
