@@ -6,11 +6,13 @@
 
 mod period;
 mod quantity;
+mod reference;
 mod spec;
 mod status;
 
 pub use period::Period;
 pub use quantity::{ParameterValue, Resources};
+pub use reference::markdown;
 pub use spec::*;
 pub use status::*;
 

@@ -17,19 +17,53 @@ use std::fmt;
 /// Something wrong in a cluster or in what it refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// Of which kind: what has to happen until it is gone.
+    pub kind: FaultKind,
     /// Where.
     pub place: Place,
     /// What is wrong and what would be right. Never holds a secret.
     pub message: String,
 }
 
+/// What has to happen until a fault is gone. Of several, the first in this order
+/// is what users are told: nothing else helps as long as it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// It can never be so: the manifest, or a Secret, must be changed.
+    Invalid,
+    /// It is right, and Poolkeeper cannot do it yet.
+    NotSupportedYet,
+    /// A Secret, a key of it or a Service is not there, and may yet come.
+    MissingReference,
+}
+
 impl Fault {
-    /// A fault in a field of the cluster, such as `spec.pool.mode`.
+    /// What is invalid in a field of the cluster, such as `spec.pool.mode`.
     pub fn field(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
+            kind: FaultKind::Invalid,
             place: Place::Field(path.into()),
             message: message.into(),
         }
+    }
+
+    /// What is invalid in a Secret's value, at a line of it.
+    pub fn secret(name: &str, key: &str, line: u32, message: impl Into<String>) -> Self {
+        Self {
+            kind: FaultKind::Invalid,
+            place: Place::Secret {
+                name: name.to_owned(),
+                key: key.to_owned(),
+                line,
+            },
+            message: message.into(),
+        }
+    }
+
+    /// The same fault, of another kind.
+    #[must_use]
+    pub fn of_kind(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
     }
 }
 

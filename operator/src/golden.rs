@@ -28,3 +28,24 @@ pub(crate) fn check(file: &str, actual: &str) {
         actual.lines().nth(line).unwrap_or("(end)"),
     );
 }
+
+/// The manifests of `examples/` that hold a PgPoolCluster: names without the
+/// ending, and texts, in order.
+///
+/// # Panics
+/// If they cannot be read.
+pub(crate) fn examples() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files = fs::read_dir(folder).unwrap();
+    let mut examples: Vec<(String, String)> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "yaml"))
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).unwrap())
+        })
+        .filter(|(_, text)| text.contains("kind: PgPoolCluster"))
+        .collect();
+    examples.sort();
+    examples
+}

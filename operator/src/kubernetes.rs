@@ -18,9 +18,11 @@ mod error;
 mod fence;
 mod metrics;
 mod monitor;
+mod nudge;
 mod observe;
 mod pods;
 mod reconcile;
+mod rollout;
 mod secrets;
 mod stores;
 
@@ -84,7 +86,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// There is no API server that it could talk to.
-    #[error("cannot find the API server: {0}; set KUBECONFIG, or run in a Pod with a service account")]
+    #[error(
+        "cannot find the API server: {0}; set KUBECONFIG, or run in a Pod with a service account"
+    )]
     Connect(#[source] Box<kube::Error>),
     /// Its port is taken.
     #[error("cannot serve HTTP on {address}: {source}")]
@@ -172,7 +176,12 @@ async fn lead(
         metrics.lead(true);
         let scopes: Vec<Scope> = match settings.namespaces.is_empty() {
             true => vec![Scope(None)],
-            false => settings.namespaces.iter().cloned().map(|one| Scope(Some(one))).collect(),
+            false => settings
+                .namespaces
+                .iter()
+                .cloned()
+                .map(|one| Scope(Some(one)))
+                .collect(),
         };
         let controllers = scopes.into_iter().map(|scope| {
             controller::run(client, scope, settings, metrics, fence, stopping.clone())

@@ -18,7 +18,7 @@ use operator::{
     local::{self, Checked, LocalError, Resolve, output::Format},
     webhook::WebhookPolicy,
 };
-use proxy_core::config::{Problem, balancer::Target};
+use proxy_core::config::Problem;
 
 /// Runs connection tiers of PostgreSQL as PgPoolCluster objects describe them.
 #[derive(Debug, Parser)]
@@ -81,28 +81,17 @@ struct Render {
     /// The image of the balancers; it starts the balancer.
     #[arg(long, value_name = "IMAGE")]
     balancer_image: String,
-    /// A pooler that the balancers are told of; may be given several times.
-    /// Balancers do not find poolers by name yet.
-    #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = target)]
-    target: Vec<Target>,
-}
-
-fn target(text: &str) -> Result<Target, String> {
-    text.split_once('=')
-        .filter(|(name, _)| !name.is_empty())
-        .and_then(|(name, address)| {
-            Some(Target {
-                name: name.to_owned(),
-                address: address.parse().ok()?,
-            })
-        })
-        .ok_or_else(|| format!("{text:?} is not NAME=ADDRESS:PORT"))
 }
 
 #[derive(Debug, Args)]
 struct Run {
     /// Namespaces to look after, separated by commas; all if there is none.
-    #[arg(long, env = "NAMESPACES", value_name = "NAMESPACE,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "NAMESPACES",
+        value_name = "NAMESPACE,…",
+        value_delimiter = ','
+    )]
     namespaces: Vec<String>,
     /// The image that poolers run, unless their cluster says otherwise; it starts the pooler.
     #[arg(long, env = "POOLER_IMAGE", value_name = "IMAGE")]
@@ -193,14 +182,16 @@ fn main() -> ExitCode {
 /// To standard error. A program that people look at says only what is wrong, one
 /// that runs unattended also what it does.
 fn begin_to_log(command: &Command) {
-    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-    let (level, json) = match command {
-        Command::Run(flags) => (LevelFilter::INFO, flags.log_format == LogFormat::Json),
-        _ => (LevelFilter::ERROR, false),
+    use tracing_subscriber::EnvFilter;
+    let (default, json) = match command {
+        // What kube says of calls that fail, whoever made the call says better.
+        Command::Run(flags) => ("info,kube_client=off", flags.log_format == LogFormat::Json),
+        _ => ("error", false),
     };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .from_env_lossy();
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) if !filter.is_empty() => EnvFilter::new(filter),
+        _ => EnvFilter::new(default),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -303,18 +294,10 @@ fn render(flags: Render) -> ExitCode {
     let placement = Placement {
         owner: &Owner::of(&checked.manifest.cluster),
         images: &images,
-        poolers: &flags.target,
         // It takes a key that only a controller has.
         revision: None,
     };
     let objects = objects(&build::tier(&checked.cluster), &placement);
-    if objects.balancer_config.is_none() {
-        eprintln!(
-            "operator: the ConfigMap {}-balancer-config is left out: balancers do not find poolers by name yet, \
-             tell them with --target NAME=ADDRESS:PORT",
-            checked.cluster.name
-        );
-    }
     print!("{}", objects.yaml());
     ExitCode::SUCCESS
 }

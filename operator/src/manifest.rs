@@ -19,7 +19,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Secret},
+    api::core::v1::{ConfigMap, PodTemplateSpec, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::core::cel::{ErrorKind, Validator, apply_defaults};
@@ -211,6 +211,27 @@ fn structural_schema<T: JsonSchema>() -> Json {
     serde_json::to_value(schema).expect("a schema serialises")
 }
 
+/// What of a part of a PodTemplateSpec, written at `path`, Kubernetes does not
+/// know: the path and what is wrong there.
+pub(crate) fn misfits_of_pod_template(template: &Json, path: &str) -> Vec<(String, String)> {
+    static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
+        let mut schema = structural_schema::<PodTemplateSpec>();
+        // What is merged over a whole need not be whole itself.
+        if let Some(spec) = schema["properties"]["spec"].as_object_mut() {
+            spec.remove("required");
+        }
+        schema
+    });
+    let misfits = schema::check(&Node::of(template), &SCHEMA, false);
+    misfits
+        .into_iter()
+        .map(|misfit| match misfit.path.as_str() {
+            "" => (path.to_owned(), misfit.text),
+            below => (format!("{path}.{below}"), misfit.text),
+        })
+        .collect()
+}
+
 #[derive(Default)]
 struct Reader {
     /// By kind, namespace and name, with the index of the source.
@@ -267,7 +288,7 @@ impl Reader {
             }
         }
         for misfit in schema::check(&document.root, kind.schema(), kind == Kind::Secret) {
-            let problem = document.problem(misfit.line, misfit.message);
+            let problem = document.problem(misfit.line, misfit.message());
             self.problems.push(problem);
         }
         if document.metadata("name").is_none_or(str::is_empty) && self.problems.len() == before {

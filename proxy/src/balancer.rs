@@ -6,7 +6,8 @@
 //! and `flow` for what a connection is; `refusal` ends a client clearly when
 //! there is no target. `checker` has `probe` look at each target, and `shared`
 //! takes what it saw to [`proxy_core::health`], which judges. `http` serves what
-//! is known: `dashboard`, `csv`, `exposition` (metrics), `status`.
+//! is known: `dashboard`, `csv`, `exposition` (metrics), `status`. `discovery`
+//! finds targets by DNS.
 //!
 //! Threads: the event loops, and one tokio thread for everything that moves no
 //! client's bytes: checks, HTTP, signals.
@@ -15,6 +16,7 @@ pub mod checker;
 pub mod counters;
 pub mod csv;
 pub mod dashboard;
+pub mod discovery;
 mod event_loop;
 pub mod exposition;
 pub mod flow;
@@ -110,7 +112,7 @@ pub async fn run(
             let _ = ended.await;
         }))
     });
-    tokio::spawn(checker::run(shared.clone(), shared.targets()));
+    tokio::spawn(checker::run(shared.clone()));
     tokio::spawn(sample(shared.clone()));
 
     loop {
@@ -193,7 +195,7 @@ fn apply(shared: &Arc<Shared>, read: Result<BalancerConfig, Vec<Problem>>) {
     config.frontends.clone_from(&old.frontends);
     config.http.clone_from(&old.http);
     config.threads = old.threads;
-    let added = shared.take_over(Arc::new(config));
+    let added = shared.take_over(&Arc::new(config));
     tracing::info!(
         targets = shared.targets().len(),
         added = added.len(),
@@ -201,7 +203,7 @@ fn apply(shared: &Arc<Shared>, read: Result<BalancerConfig, Vec<Problem>>) {
         "configuration reloaded"
     );
     for target in added {
-        checker::add(shared, target);
+        checker::add(shared, target, None);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a process is called.
 
+use std::sync::OnceLock;
+
 /// A boot id: a random name for this process, 16 hexadecimal digits, by which
 /// others know it from the one before.
 ///
@@ -10,6 +12,19 @@ pub fn id() -> String {
     let mut random = [0; 8];
     getrandom::fill(&mut random).expect("the system gives random bytes");
     format!("{:016x}", u64::from_be_bytes(random))
+}
+
+/// The name of this host, which in a Pod is the Pod's; `None` if the system does
+/// not say. Read once: it is asked for at each check.
+#[must_use]
+pub fn host_name() -> Option<String> {
+    static NAME: OnceLock<Option<String>> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+        let name = name.trim();
+        (!name.is_empty()).then(|| name.to_owned())
+    })
+    .clone()
 }
 
 #[cfg(test)]

@@ -86,9 +86,10 @@ pub fn init(options: &Options) -> Result<Telemetry, LogFileError> {
         .name("log".into())
         .spawn(move || write(&receiver, sinks, &lost, format))
         .expect("a process that starts can make a thread");
+    // The resolver tells each step of each look-up; what comes of it, we tell.
     let level = match options.verbosity {
-        0 => "info",
-        1 => "debug",
+        0 => "info,hickory_net=error,hickory_resolver=error",
+        1 => "debug,hickory_net=error,hickory_resolver=error",
         _ => "trace",
     };
     let subscriber = tracing_subscriber::registry().with(EnvFilter::new(level));

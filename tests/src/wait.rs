@@ -23,8 +23,14 @@ pub fn resume() {
     INTERRUPTED.store(false, Ordering::Relaxed);
 }
 
+/// Whether waits end at once.
+#[must_use]
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 fn check_interrupted() -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
+    if is_interrupted() {
         bail!("interrupted");
     }
     Ok(())
@@ -73,7 +79,7 @@ pub fn until_true(
 
 /// Asks `holds` until it is true, whatever interrupts: for cleaning up. False
 /// after `limit`.
-pub(crate) fn uninterrupted(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+pub fn uninterrupted(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !holds() {
         if Instant::now() >= deadline {

@@ -25,7 +25,7 @@ fn render(arguments: &[&str]) -> Result<String> {
     let chart = chart();
     let template = ["template", "poolkeeper", &chart];
     let namespace = ["--namespace", "poolkeeper-system"];
-    let rendered = helm(&[&template[..], &namespace, arguments].concat())?;
+    let rendered = helm(None, &[&template[..], &namespace, arguments].concat())?;
     // Helm leaves blanks where an action stood; they mean nothing.
     Ok(rendered
         .lines()
@@ -75,8 +75,11 @@ fn values() -> Result<Vec<(String, String)>> {
 #[test]
 fn every_file_of_values_renders_as_committed() -> Result<()> {
     for (name, file) in values()? {
-        helm(&["lint", "--strict", "--quiet", "--values", &file, &chart()])
-            .with_context(|| format!("values {name}"))?;
+        helm(
+            None,
+            &["lint", "--strict", "--quiet", "--values", &file, &chart()],
+        )
+        .with_context(|| format!("values {name}"))?;
         // The CRD is compared by itself.
         let rendered = render(&["--values", &file, "--set", "crds.install=false"])?;
         compare(&format!("charts/tests/golden/{name}.yaml"), &rendered)?;

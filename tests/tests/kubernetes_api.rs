@@ -1,9 +1,18 @@
 //! What a real API server makes of our CRD and of every example.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
-use tests::{ControlPlane, kubernetes};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tests::{ControlPlane, Scratch, kubernetes};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -29,6 +38,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("the quickstart applies", apply),
     ("kubectl get has the columns", columns),
     ("kubectl scale sets the poolers", scale),
+    ("helm lints, renders and installs a chart", charts),
     (
         "a bad value is refused with its field and its limits",
         refuse,
@@ -152,6 +162,51 @@ fn refuse(cluster: &ControlPlane) -> Result<()> {
     Ok(())
 }
 
+/// A chart passes through helm as it would anywhere: alone, and into a cluster.
+fn charts(cluster: &ControlPlane) -> Result<()> {
+    let dir = Scratch::new()?;
+    let chart = dir.path().join("chart");
+    fs::create_dir_all(chart.join("templates"))?;
+    fs::write(
+        chart.join("Chart.yaml"),
+        "apiVersion: v2\nname: shop\nversion: 1.0.0\n",
+    )?;
+    fs::write(chart.join("values.yaml"), "word: open\n")?;
+    fs::write(
+        chart.join("templates/sign.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sign}\ndata: {word: {{ .Values.word }}}\n",
+    )?;
+    let chart = chart.to_string_lossy();
+    kubernetes::helm(None, &["lint", "--strict", &chart])?;
+    let rendered = kubernetes::helm(None, &["template", "mine", &chart, "--set=word=shut"])?;
+    ensure!(rendered.contains("word: shut"), "rendered:\n{rendered}");
+    cluster.helm(&["install", "mine", &chart])?;
+    let word = cluster.kubectl(&["get", "configmap", "sign", "-o", "jsonpath={.data.word}"])?;
+    ensure!(word == "open", "the chart installed {word:?}");
+    Ok(())
+}
+
+/// kube reads our kubeconfigs, trusts our certificate and is let through as whom they say.
+fn the_operators_client_is_the_same_user(kubeconfig: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let file = Kubeconfig::read_from(kubeconfig)?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        let client = Client::try_from(config)?;
+        let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+        pods.list(&ListParams::default()).await?;
+        let secrets: Api<Secret> = Api::namespaced(client, "shop");
+        let refused = secrets.list(&ListParams::default()).await;
+        ensure!(
+            matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403),
+            "listing secrets gave {refused:?}"
+        );
+        Ok(())
+    })
+}
+
 /// What the tests of the operator's behaviour under faults stand on.
 #[test]
 fn the_control_plane_can_fail_and_come_back() -> Result<()> {
@@ -204,6 +259,7 @@ fn a_user_may_do_what_rbac_says(control_plane: &ControlPlane) -> Result<()> {
         };
         ensure!(try_to("list", "pods")?.trim() == "yes", "cannot list pods");
         ensure!(try_to("delete", "pods").is_err(), "may delete pods");
+        the_operators_client_is_the_same_user(&kubeconfig)?;
     }
     Ok(())
 }

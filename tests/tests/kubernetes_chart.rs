@@ -23,19 +23,9 @@ const OPERATOR: &str = "poolkeeper-operator";
 /// Of the release that looks after one namespace.
 const NARROW: &str = "narrow-poolkeeper-operator";
 
-/// Rights that the operator has a use for, in situations that are not made here.
-const NOT_SHOWN: &[(&str, &str)] = &[
-    // The balancers' configuration, once they find poolers by name.
-    ("configmaps", "get"),
-    ("configmaps", "create"),
-    ("configmaps", "patch"),
-    // spec.networkPolicy.
-    ("networkpolicies.networking.k8s.io", "get"),
-    ("networkpolicies.networking.k8s.io", "create"),
-    ("networkpolicies.networking.k8s.io", "patch"),
-    // Asked for by the API server itself, and shown by taking it away.
-    ("pgpoolclusters.poolkeeper.dev/finalizers", "update"),
-];
+/// Asked for by the API server itself, so that it is in no audit log; shown by
+/// taking it away.
+const OWNING: (&str, &str) = ("pgpoolclusters.poolkeeper.dev/finalizers", "update");
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -485,7 +475,10 @@ fn act_everywhere(scene: &Scene) -> Result<()> {
     let shown = scene
         .wait_for_tier("team-a")
         .and_then(|()| prune(scene))
+        .and_then(|()| forget_settings(scene))
         .and_then(|()| refill(scene))
+        .and_then(|()| enforce(scene))
+        .and_then(|()| nudge(scene))
         .and_then(|()| stall(scene));
     shown.with_context(|| operator.child.log_tail())?;
     let asked = scene.asked(OPERATOR)?;
@@ -495,24 +488,29 @@ fn act_everywhere(scene: &Scene) -> Result<()> {
     ));
     let idle: Vec<_> = allowed
         .difference(&asked)
-        .filter(|(resource, verb)| !NOT_SHOWN.contains(&(resource.as_str(), verb.as_str())))
+        .filter(|(resource, verb)| (resource.as_str(), verb.as_str()) != OWNING)
         .collect();
     ensure!(idle.is_empty(), "nobody used these rights: {idle:?}");
     Ok(())
 }
 
-/// What a cluster controls and no longer wants is deleted, of each kind.
-fn prune(scene: &Scene) -> Result<()> {
+/// Metadata of an object that `shop` controls and has no use for.
+fn left_over(scene: &Scene, name: &str) -> Result<Value> {
     let shop = scene.json("get pgpc shop --namespace team-a")?;
-    let metadata = json!({
-        "name": "left-over",
+    Ok(json!({
+        "name": name,
         "namespace": "team-a",
         "labels": {"app.kubernetes.io/managed-by": "poolkeeper-operator"},
         "ownerReferences": [{
             "apiVersion": "poolkeeper.dev/v1alpha1", "kind": "PgPoolCluster", "name": "shop",
             "uid": shop["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true,
         }],
-    });
+    }))
+}
+
+/// What a cluster controls and no longer wants is deleted, of each kind.
+fn prune(scene: &Scene) -> Result<()> {
+    let metadata = left_over(scene, "left-over")?;
     let selector = json!({"matchLabels": {"left": "over"}});
     let template = json!({
         "metadata": {"labels": {"left": "over"}},
@@ -559,6 +557,66 @@ fn prune(scene: &Scene) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Settings of before go once no ReplicaSet mounts them.
+fn forget_settings(scene: &Scene) -> Result<()> {
+    let present = scene.kubectl("get secret --namespace team-a -o name")?;
+    let present = present
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("secret/shop-pooler-")
+                .filter(|rest| *rest != "config")
+        })
+        .context("there is no Secret with settings")?;
+    let former = format!("shop-pooler-{}", "0".repeat(present.len()));
+    ensure!(!former.ends_with(present), "the hash is all zeros");
+    let mut secret = json!({"apiVersion": "v1", "kind": "Secret"});
+    secret["metadata"] = left_over(scene, &former)?;
+    scene.cluster.apply(&secret.to_string())?;
+    let get = format!("get secret {former} --namespace team-a --ignore-not-found -o name");
+    scene.until("the former settings to be deleted", || {
+        Ok(scene.kubectl(&get)?.is_empty())
+    })
+}
+
+fn enforce(scene: &Scene) -> Result<()> {
+    let patch = r#"{"spec":{"networkPolicy":{"enabled":true}}}"#;
+    let name = ["patch", "pgpc", "shop", "--namespace", "team-a"];
+    let patch = ["--type=merge", "--patch", patch];
+    scene.cluster.kubectl(&[&name[..], &patch].concat())?;
+    scene.until("a NetworkPolicy to be created", || {
+        Ok(!scene
+            .kubectl("get networkpolicy --namespace team-a -o name")?
+            .is_empty())
+    })
+}
+
+/// A Pod that is ready is told of the configuration; no kubelet is here to make it so.
+fn nudge(scene: &Scene) -> Result<()> {
+    let poolers = "app.kubernetes.io/instance=shop,app.kubernetes.io/component=pooler";
+    let list = format!("get pod --namespace team-a --selector {poolers} -o name");
+    let mut pod = String::new();
+    scene.until("a Pod to be created", || {
+        let pods = scene.kubectl(&list)?;
+        pods.lines().next().unwrap_or_default().clone_into(&mut pod);
+        Ok(!pod.is_empty())
+    })?;
+    let status =
+        r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
+    let patch = [
+        "patch",
+        &pod,
+        "--namespace",
+        "team-a",
+        "--subresource=status",
+    ];
+    let status = ["--type=merge", "--patch", status];
+    scene.cluster.kubectl(&[&patch[..], &status].concat())?;
+    let right = ("pods".to_owned(), "patch".to_owned());
+    scene.until("the Pod to be told", || {
+        Ok(scene.asked(OPERATOR)?.contains(&right))
+    })
 }
 
 /// A key that somebody removed is made anew.

@@ -321,9 +321,9 @@ fn keep(operator: &Operator, postgres: &Postgres, inbox: &Inbox) -> Result<()> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM end the wait that is under way, and with it the demo, by
+/// SIGINT and SIGTERM end the wait that is under way, and with it the command, by
 /// the same path as any error: everything is cleaned up.
-fn stop_when_told() -> Result<()> {
+pub(crate) fn stop_when_told() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGINT,
         signal_hook::consts::SIGTERM,

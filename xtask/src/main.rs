@@ -1,6 +1,7 @@
 //! The commands that people and CI both run: `cargo xtask test` and its siblings.
 
 mod bench;
+mod cluster;
 mod demo;
 mod generate;
 mod images;
@@ -31,6 +32,9 @@ enum Command {
     Demo(demo::Flags),
     /// Compare the pooler with PgBouncer and the balancer with HAProxy, side by side.
     Bench(bench::Flags),
+    /// A Kubernetes cluster of one node on this machine, without Docker.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Build the images: static programs, from scratch, with lists of what is in them.
     Images(images::Flags),
     /// Write everything that is generated: golden files, reference pages, the CRD, the chart's copies.
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Images(flags) => images::run(&flags),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Generate => generate::run(),
     };
     match result {

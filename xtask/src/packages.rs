@@ -65,6 +65,36 @@ const PACKAGES: &[Package] = &[
         why: "builds images without a daemon",
     },
     Package {
+        name: "containerd",
+        present: &["/usr/bin/containerd"],
+        needed_for: &[For::Test, For::Cluster],
+        why: "runs the containers of the Kubernetes node",
+    },
+    Package {
+        name: "runc",
+        present: &["/usr/sbin/runc"],
+        needed_for: &[For::Test, For::Cluster],
+        why: "starts them",
+    },
+    Package {
+        name: "containernetworking-plugins",
+        present: &["/usr/lib/cni/ptp"],
+        needed_for: &[For::Test, For::Cluster],
+        why: "gives each pod its address",
+    },
+    Package {
+        name: "nftables",
+        present: &["/usr/sbin/nft"],
+        needed_for: &[For::Test, For::Cluster],
+        why: "kube-proxy makes Services with it",
+    },
+    Package {
+        name: "iproute2",
+        present: &["/usr/sbin/ip", "/bin/ip"],
+        needed_for: &[For::Test, For::Cluster],
+        why: "joins the node to this machine",
+    },
+    Package {
         name: "pgbouncer",
         present: &["/usr/sbin/pgbouncer"],
         needed_for: &[For::Bench],

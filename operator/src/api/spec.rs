@@ -8,8 +8,11 @@
 mod auth;
 mod balancer;
 mod database;
+mod images;
 mod monitoring;
+mod network;
 mod notification;
+mod pod_template;
 mod pool;
 mod poolers;
 mod secret;
@@ -21,8 +24,11 @@ mod user;
 pub use auth::*;
 pub use balancer::*;
 pub use database::*;
+pub use images::*;
 pub use monitoring::*;
+pub use network::*;
 pub use notification::*;
+pub use pod_template::*;
 pub use pool::*;
 pub use poolers::*;
 pub use secret::*;
@@ -81,11 +87,29 @@ use super::{ParameterValue, Period, PgPoolClusterStatus, Resources};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.upstream.address) || has(self.auth.userlistSecretRef) || self.users.exists(user, has(user.passwordSecretRef))")
+        .message("nobody could log in: name a userlistSecretRef, or give users a passwordSecretRef")
+        .field_path(".auth"),
+    validation = Rule::new("!(self.tls.server.mode in ['verify-ca', 'verify-full']) || has(self.tls.server.caSecretRef) || has(self.upstream.cnpgClusterRef)")
+        .message("is needed with verify-ca and verify-full")
+        .field_path(".tls.server.caSecretRef"),
+    validation = Rule::new("!has(self.upstream.maxConnections) || self.pool.defaultPoolSize + (has(self.pool.reservePoolSize) ? self.pool.reservePoolSize : 0) <= self.upstream.maxConnections")
+        .message("together with reservePoolSize must be at most upstream.maxConnections: a single pool could ask for more than PostgreSQL has")
+        .field_path(".pool.defaultPoolSize"),
+    validation = Rule::new("!has(self.upstream.maxConnections) || !has(self.pool.maxServerConnections) || self.pool.maxServerConnections <= self.upstream.maxConnections")
+        .message("must be at most upstream.maxConnections")
+        .field_path(".pool.maxServerConnections"),
+    validation = Rule::new("!has(self.pool.maxServerConnections) || self.pool.maxServerConnections >= self.poolers.replicas + 2")
+        .message("must be at least poolers.replicas + 2: as many poolers can be there at once while they are replaced, and each needs one")
+        .field_path(".pool.maxServerConnections")
+)]
 pub struct PgPoolClusterSpec {
     /// The PostgreSQL that the tier stands before.
     pub upstream: Upstream,
 
     /// How applications prove who they are.
+    #[serde(default)]
     pub auth: Auth,
 
     /// Databases with settings of their own. If the list is empty, every
@@ -123,6 +147,22 @@ pub struct PgPoolClusterSpec {
     /// Where applications connect.
     #[serde(default)]
     pub service: Service,
+
+    /// Who may reach the Pods.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
+
+    /// What the Pods run.
+    #[serde(default)]
+    pub images: Images,
+
+    /// `OnRequest` keeps the images in use when a newer operator brings newer
+    /// ones, until the annotation `poolkeeper.dev/update` asks for them; the
+    /// condition UpdateAvailable says that there are some. `Automatic` rolls
+    /// to them at once. Default OnRequest. Has no effect on images that
+    /// `images` names, nor on local processes.
+    #[serde(default)]
+    pub update_policy: UpdatePolicy,
 
     /// How the tier is watched.
     #[serde(default)]

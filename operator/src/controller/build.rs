@@ -16,17 +16,17 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use proxy_core::config::balancer::{Algorithm, Check, Target};
+use proxy_core::config::balancer::{Algorithm, Check, Discovery, Target};
 use sha2::Sha256;
 
 use super::{
     dereference::SecretValue,
-    validate::{ClientAuth, ClientTls, Database, HostPort, Setting, User, ValidatedCluster, mode},
+    validate::{ClientAuth, Database, HostPort, Setting, User, ValidatedCluster},
 };
-use crate::api::{Resources, ServiceType};
+use crate::api::{Images, PodTemplate, Resources, Service};
 
 pub use balancer::balancer_yaml;
-pub use pooler::{Ini, pooler_ini};
+pub use pooler::{Ini, Part, pooler_ini, pooler_part};
 
 /// The file of users, and the Secret's key that holds it.
 pub const USERLIST: &str = "userlist.txt";
@@ -34,6 +34,33 @@ pub const USERLIST: &str = "userlist.txt";
 pub const TLS_CERTIFICATE: &str = "tls.crt";
 /// Its private key, file and key.
 pub const TLS_KEY: &str = "tls.key";
+/// Certificates of authorities, key of a Secret.
+pub const TLS_AUTHORITY: &str = "ca.crt";
+/// Who may sign clients' certificates, file.
+pub const CLIENT_AUTHORITY: &str = "client-ca.crt";
+/// Who may sign PostgreSQL's certificate, file.
+pub const SERVER_AUTHORITY: &str = "server-ca.crt";
+/// The certificate chain shown to PostgreSQL, file.
+pub const SERVER_CERTIFICATE: &str = "server.crt";
+/// Its private key, file.
+pub const SERVER_KEY: &str = "server.key";
+/// Key of a Secret of type kubernetes.io/basic-auth.
+pub const USERNAME: &str = "username";
+/// Key of a Secret of type kubernetes.io/basic-auth.
+pub const PASSWORD: &str = "password";
+/// Annotation of a cluster: another value rolls all Pods.
+pub const RESTART: &str = "poolkeeper.dev/restart";
+
+/// Poolers that may be there beside those wished while they are replaced: a new
+/// one starts before an old one is told to end (maxSurge 1), and the next starts
+/// while that one is still ending.
+pub const POOLERS_IN_CHANGE: u32 = 2;
+
+/// The most poolers there are at once.
+#[must_use]
+pub const fn poolers_at_once(replicas: u32) -> u32 {
+    replicas.saturating_add(POOLERS_IN_CHANGE)
+}
 
 /// A connection tier, wherever it runs.
 #[derive(Clone, Debug)]
@@ -46,8 +73,14 @@ pub struct Tier {
     pub balancer: Balancer,
     /// The port that applications connect to.
     pub service_port: u16,
-    /// Type of the Kubernetes Service with that port.
-    pub service_type: ServiceType,
+    /// The rest of the Kubernetes Service with that port.
+    pub service: Service,
+    /// Whether only those who must may reach the Pods.
+    pub network_policy: bool,
+    /// What the Pods run, as far as the cluster says so.
+    pub images: Images,
+    /// Another value rolls all Pods.
+    pub restart: Option<String>,
 }
 
 /// What every pooler is.
@@ -63,14 +96,17 @@ pub struct Pooler {
     pub settings: Vec<Setting>,
     /// Those of the settings that only a restart applies, none of them secret.
     pub restart_only: BTreeMap<&'static str, String>,
-    /// Whether clients are shown [`TLS_CERTIFICATE`] and [`TLS_KEY`].
-    pub client_tls: bool,
+    /// Whether the settings bound the servers of the whole tier, each pooler by
+    /// its share: then no more Pods may be there than were counted.
+    pub is_budgeted: bool,
     /// Files beside the ini. All of them are secret.
     pub files: Vec<File>,
     /// How long one may take to end.
     pub drain_timeout: Duration,
     /// CPU and memory of each.
     pub resources: Resources,
+    /// What the Pods are to have besides.
+    pub pod_template: Option<PodTemplate>,
 }
 
 /// A line of `[databases]` or `[users]`.
@@ -89,6 +125,8 @@ pub struct Entry {
 pub struct File {
     /// Name without a folder.
     pub name: &'static str,
+    /// The key of pgbouncer.ini that names it, and the field that says so.
+    pub setting: (&'static str, &'static str),
     /// What is in it.
     pub content: SecretValue,
 }
@@ -104,35 +142,53 @@ pub struct Balancer {
     pub max_connections: u32,
     /// How poolers are checked.
     pub check: Check,
+    /// How long one that ends waits for its sessions.
+    pub drain_timeout: Duration,
     /// CPU and memory of each.
     pub resources: Resources,
+    /// What the Pods are to have besides.
+    pub pod_template: Option<PodTemplate>,
 }
 
-/// Describes the tier of a cluster.
+/// Describes the tier of a cluster, whose poolers share what PostgreSQL has for
+/// it as if the most were there that a change of it can bring about.
 #[must_use]
 pub fn tier(cluster: &ValidatedCluster) -> Tier {
+    tier_among(cluster, 0)
+}
+
+/// The same where so many poolers were seen, those that are ending included:
+/// after a scale-down, say, they are more than the cluster wishes.
+#[must_use]
+pub fn tier_among(cluster: &ValidatedCluster, poolers_seen: u32) -> Tier {
     Tier {
         name: cluster.name.clone(),
         pooler: Pooler {
             replicas: cluster.poolers.replicas,
             databases: databases(cluster),
             users: cluster.users.iter().enumerate().map(user).collect(),
-            settings: settings(cluster),
+            settings: settings(cluster, poolers_seen),
             restart_only: cluster.restart_only.clone(),
-            client_tls: cluster.client_tls.is_some(),
+            is_budgeted: cluster.pool.max_server_connections.is_some(),
             files: files(cluster),
             drain_timeout: cluster.poolers.drain_timeout,
             resources: cluster.poolers.resources.clone(),
+            pod_template: cluster.poolers.pod_template.clone(),
         },
         balancer: Balancer {
             replicas: cluster.balancer.replicas,
             algorithm: cluster.balancer.algorithm,
             max_connections: cluster.balancer.max_connections,
             check: cluster.balancer.check.clone(),
+            drain_timeout: cluster.balancer.drain_timeout,
             resources: cluster.balancer.resources.clone(),
+            pod_template: cluster.balancer.pod_template.clone(),
         },
         service_port: cluster.service_port,
-        service_type: cluster.service_type,
+        service: cluster.service.clone(),
+        network_policy: cluster.network_policy,
+        images: cluster.images.clone(),
+        restart: cluster.restart.clone(),
     }
 }
 
@@ -140,7 +196,7 @@ fn databases(cluster: &ValidatedCluster) -> Vec<Entry> {
     if cluster.databases.is_empty() {
         return vec![Entry {
             name: "*".to_owned(),
-            settings: address(&cluster.upstream, "spec.upstream.address"),
+            settings: address(&cluster.upstream, &cluster.upstream_origin),
             origin: "spec.upstream".to_owned(),
         }];
     }
@@ -149,7 +205,7 @@ fn databases(cluster: &ValidatedCluster) -> Vec<Entry> {
 
 fn database((index, database): (usize, &Database)) -> Entry {
     let origin = format!("spec.databases[{index}]");
-    let mut settings = address(&database.address, &origin);
+    let mut settings = address(&database.address, &database.address_origin);
     if let Some(name) = &database.upstream_name {
         settings.push(setting("dbname", name, &format!("{origin}.database")));
     }
@@ -170,73 +226,119 @@ fn user((index, user): (usize, &User)) -> Entry {
 }
 
 fn address(address: &HostPort, origin: &str) -> Vec<Setting> {
+    // A URI has no fields.
+    let field = |name: &str| match origin.ends_with("address") || origin.ends_with(']') {
+        true => format!("{origin}.{name}"),
+        false => origin.to_owned(),
+    };
     vec![
-        setting("host", &address.host, &format!("{origin}.host")),
-        setting("port", &address.port, &format!("{origin}.port")),
+        setting("host", &address.host, &field("host")),
+        setting("port", &address.port, &field("port")),
     ]
 }
 
-fn settings(cluster: &ValidatedCluster) -> Vec<Setting> {
+fn settings(cluster: &ValidatedCluster, poolers_seen: u32) -> Vec<Setting> {
     let auth_type = match cluster.auth {
         ClientAuth::ScramSha256 => "scram-sha-256",
         ClientAuth::Md5 => "md5",
         ClientAuth::Trust => "trust",
+        ClientAuth::Cert => "cert",
+        ClientAuth::Hba => "hba",
     };
-    let client_tls = match &cluster.client_tls {
-        None => "disable",
-        Some(ClientTls {
-            required: false, ..
-        }) => "prefer",
-        Some(ClientTls { required: true, .. }) => "require",
-    };
+    let client_tls = cluster.client_tls.as_ref().map(|tls| tls.mode);
     let pool = &cluster.pool;
     let drain_timeout_s = cluster.poolers.drain_timeout.as_secs_f64();
     let mut settings = vec![
         setting("auth_type", auth_type, "spec.auth.type"),
-        setting("pool_mode", mode(pool.mode), "spec.pool.mode"),
-        setting(
-            "default_pool_size",
-            &pool.default_pool_size,
-            "spec.pool.defaultPoolSize",
-        ),
-        setting(
-            "max_client_conn",
-            &pool.max_client_connections,
-            "spec.pool.maxClientConnections",
-        ),
         setting(
             "drain_timeout",
             &drain_timeout_s,
             "spec.poolers.drainTimeout",
         ),
-        setting("client_tls_sslmode", client_tls, "spec.tls.client.mode"),
-        setting("server_tls_sslmode", "disable", "spec.tls.server.mode"),
+        setting(
+            "client_tls_sslmode",
+            client_tls.unwrap_or_default().word(),
+            "spec.tls.client.mode",
+        ),
+        setting(
+            "server_tls_sslmode",
+            cluster.server_tls.mode.word(),
+            "spec.tls.server.mode",
+        ),
     ];
     // Poolers are reached by TCP alone; PgBouncer's default would put a socket
     // into /tmp, which several on one machine share.
     if pool.settings.iter().all(|own| own.key != "unix_socket_dir") {
         settings.push(setting("unix_socket_dir", "", "spec.pool.parameters"));
     }
+    if let Some(limit) = pool.max_server_connections {
+        let poolers = poolers_at_once(cluster.poolers.replicas).max(poolers_seen);
+        // 0 would mean no limit.
+        let share = (limit / poolers).max(1);
+        let origin = "spec.pool.maxServerConnections";
+        settings.push(setting("max_server_connections", &share, origin));
+    }
     settings.extend(pool.settings.iter().cloned());
     settings
 }
 
 fn files(cluster: &ValidatedCluster) -> Vec<File> {
-    let mut files = vec![File {
-        name: USERLIST,
-        content: cluster.userlist.clone(),
-    }];
-    if let Some(tls) = &cluster.client_tls {
-        files.push(File {
-            name: TLS_CERTIFICATE,
-            content: tls.certificate.clone(),
-        });
-        files.push(File {
-            name: TLS_KEY,
-            content: tls.key.clone(),
-        });
-    }
-    files
+    let (client, server) = (cluster.client_tls.as_ref(), &cluster.server_tls);
+    let pair = client.map(|tls| &tls.pair);
+    let shown = server.pair.as_ref();
+    let authority = client.and_then(|tls| tls.authority.as_ref());
+    let file = |name, setting, content: &SecretValue| File {
+        name,
+        setting,
+        content: content.clone(),
+    };
+    let tls = [
+        (
+            TLS_CERTIFICATE,
+            "client_tls_cert_file",
+            "spec.tls.client.certSecretRef",
+            pair.map(|it| &it.certificate),
+        ),
+        (
+            TLS_KEY,
+            "client_tls_key_file",
+            "spec.tls.client.certSecretRef",
+            pair.map(|it| &it.key),
+        ),
+        (
+            CLIENT_AUTHORITY,
+            "client_tls_ca_file",
+            "spec.tls.client.caSecretRef",
+            authority,
+        ),
+        (
+            SERVER_AUTHORITY,
+            "server_tls_ca_file",
+            "spec.tls.server.caSecretRef",
+            server.authority.as_ref(),
+        ),
+        (
+            SERVER_CERTIFICATE,
+            "server_tls_cert_file",
+            "spec.tls.server.certSecretRef",
+            shown.map(|it| &it.certificate),
+        ),
+        (
+            SERVER_KEY,
+            "server_tls_key_file",
+            "spec.tls.server.certSecretRef",
+            shown.map(|it| &it.key),
+        ),
+    ];
+    let userlist = file(
+        USERLIST,
+        ("auth_file", "spec.auth.userlistSecretRef"),
+        &cluster.userlist.content,
+    );
+    let tls = tls
+        .into_iter()
+        .filter_map(|(name, key, origin, content)| Some(file(name, (key, origin), content?)));
+    std::iter::once(userlist).chain(tls).collect()
 }
 
 fn setting(key: &str, value: &(impl ToString + ?Sized), origin: &str) -> Setting {
@@ -327,6 +429,7 @@ impl Realisation {
                     address: pooler.data,
                 })
                 .collect(),
+            discovery: None,
             revision: Some(&self.revision),
         }
     }
@@ -363,8 +466,10 @@ pub struct BalancerPlace<'a> {
     pub shared_service: bool,
     /// Where it serves its dashboard.
     pub dashboard: SocketAddr,
-    /// The poolers.
+    /// The poolers, where they are known.
     pub targets: Vec<Target>,
+    /// Where they are found by name otherwise.
+    pub discovery: Option<Discovery>,
     /// Names the configuration, see [`revision`].
     pub revision: Option<&'a str>,
 }
@@ -400,7 +505,10 @@ pub fn revision(tier: &Tier, key: &[u8]) -> String {
         pooler,
         balancer,
         service_port: _,
-        service_type: _,
+        service: _,
+        network_policy: _,
+        images: _,
+        restart: _,
     } = tier;
     let Pooler {
         replicas: _,
@@ -408,17 +516,20 @@ pub fn revision(tier: &Tier, key: &[u8]) -> String {
         users,
         settings,
         restart_only: _,
-        client_tls: _,
+        is_budgeted: _,
         files,
         drain_timeout: _,
         resources: _,
+        pod_template: _,
     } = pooler;
     let Balancer {
         replicas: _,
         algorithm,
         max_connections,
         check,
+        drain_timeout,
         resources: _,
+        pod_template: _,
     } = balancer;
     for entry in databases.iter().chain(users) {
         let Entry {
@@ -430,11 +541,16 @@ pub fn revision(tier: &Tier, key: &[u8]) -> String {
         pairs(settings).for_each(&mut add);
     }
     pairs(settings).for_each(&mut add);
-    for File { name, content } in files {
+    for File {
+        name,
+        setting: _,
+        content,
+    } in files
+    {
         add(name.as_bytes());
         add(content.bytes());
     }
-    add(format!("{algorithm:?} {max_connections} {check:?}").as_bytes());
+    add(format!("{algorithm:?} {max_connections} {check:?} {drain_timeout:?}").as_bytes());
     let digest = mac.finalize().into_bytes();
     digest[..6]
         .iter()

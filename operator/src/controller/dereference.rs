@@ -40,19 +40,23 @@ impl fmt::Debug for SecretValue {
 /// A Secret's values by key.
 pub type SecretData = BTreeMap<String, SecretValue>;
 
-/// A cluster and the Secrets it refers to.
+/// A cluster and what it refers to.
 #[derive(Clone, Debug)]
 pub struct Dereferenced {
     /// The cluster as written, with the API's defaults.
     pub cluster: PgPoolCluster,
     /// Every Secret it refers to, by name; `None` where there is none.
     pub secrets: BTreeMap<String, Option<SecretData>>,
+    /// Services it refers to that were looked for and are not there. Files say
+    /// nothing of Services: there, none is looked for.
+    pub missing_services: BTreeSet<String>,
 }
 
 impl Dereferenced {
     /// Looks up each Secret that the cluster refers to.
     pub fn new(cluster: &PgPoolCluster, read: impl Fn(&str) -> Option<SecretData>) -> Self {
         let secrets = references(cluster)
+            .secrets
             .into_iter()
             .map(|name| {
                 let data = read(&name);
@@ -62,41 +66,53 @@ impl Dereferenced {
         Self {
             cluster: cluster.clone(),
             secrets,
+            missing_services: BTreeSet::new(),
         }
     }
 }
 
-/// Names of the Secrets that a cluster refers to.
+/// Names of what a cluster refers to, all in its namespace. It refers to no
+/// ConfigMap: what a podTemplate names is the kubelet's to find.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// Secrets: those of the manifest, and those that CloudNativePG names.
+    pub secrets: BTreeSet<String>,
+    /// Services that CloudNativePG makes.
+    pub services: BTreeSet<String>,
+}
+
+/// What a cluster refers to.
 #[must_use]
-pub fn references(cluster: &PgPoolCluster) -> BTreeSet<String> {
+pub fn references(cluster: &PgPoolCluster) -> References {
     let spec = &cluster.spec;
+    let mut references = References::default();
     let slack = spec.notifications.iter().flat_map(|notification| {
         [
             &notification.slack.webhook_url_secret_ref,
             &notification.slack.bot_token_secret_ref,
         ]
     });
-    let mut names: BTreeSet<String> = slack.flatten().map(|secret| secret.name.clone()).collect();
-    names.insert(spec.auth.userlist_secret_ref.name.clone());
-    names.extend(
-        spec.upstream
-            .uri_secret_ref
-            .iter()
-            .map(|secret| secret.name.clone()),
-    );
-    names.extend(
-        spec.tls
-            .client
-            .cert_secret_ref
-            .iter()
-            .map(|secret| secret.name.clone()),
-    );
-    names.extend(
-        spec.tls
-            .server
-            .ca_secret_ref
-            .iter()
-            .map(|secret| secret.name.clone()),
-    );
-    names
+    let whole = [
+        &spec.auth.userlist_secret_ref,
+        &spec.tls.client.cert_secret_ref,
+        &spec.tls.server.cert_secret_ref,
+    ];
+    let users = spec.users.iter().map(|user| &user.password_secret_ref);
+    let authorities = [
+        &spec.tls.client.ca_secret_ref,
+        &spec.tls.server.ca_secret_ref,
+    ];
+    let names = (slack.flatten().map(|secret| &secret.name))
+        .chain(whole.into_iter().chain(users).flatten().map(|it| &it.name))
+        .chain(authorities.into_iter().flatten().map(|it| &it.name))
+        .chain(spec.upstream.uri_secret_ref.iter().map(|it| &it.name));
+    references.secrets.extend(names.cloned());
+    if let Some(cnpg) = &spec.upstream.cnpg_cluster_ref {
+        references.services.insert(cnpg.service());
+        references.secrets.insert(cnpg.app_secret());
+        if spec.tls.server.checks_authority() && spec.tls.server.ca_secret_ref.is_none() {
+            references.secrets.insert(cnpg.ca_secret());
+        }
+    }
+    references
 }

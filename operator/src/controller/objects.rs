@@ -1,14 +1,18 @@
 //! From the description of a tier to the Kubernetes objects that realise it. Pure.
 //!
-//! Pods read their configuration from a mounted Secret or ConfigMap; what a
+//! Pods read their configuration from mounted Secrets and ConfigMaps; what a
 //! reload applies changes nothing else, so that it never rolls a Deployment.
-//! Every Pod keeps the `restricted` Pod Security Standard.
+//! What only a restart applies is in a Secret whose name says what is in it: a
+//! Pod of an older ReplicaSet that starts once more finds its own.
+//! Without a podTemplate, every Pod keeps the `restricted` Pod Security Standard.
 
 mod balancer;
 mod config;
 mod disruption;
 mod internal;
 mod metadata;
+mod network;
+mod pod_template;
 mod pooler;
 mod service;
 mod workload;
@@ -19,16 +23,19 @@ mod tests;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Secret, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
-use proxy_core::config::balancer::Target;
 use serde::Serialize;
 
 use super::build::Tier;
 use crate::api::Component;
-use metadata::Family;
 pub use internal::{INTERNAL_KEY, internal_name, internal_secret};
+use metadata::Family;
 pub use metadata::{MANAGED_BY, Owner, pod_selector};
+pub(super) use pod_template::merge;
+pub use pooler::is_settings_name;
+pub(super) use workload::{FOLDER, VARIABLES, VOLUMES};
 
 /// Where a balancer serves `/status` in its Pod.
 pub const BALANCER_HTTP: u16 = balancer::PORTS.http;
@@ -38,12 +45,8 @@ pub const BALANCER_HTTP: u16 = balancer::PORTS.http;
 pub struct Placement<'a> {
     /// Whose the objects are.
     pub owner: &'a Owner,
-    /// What the containers run.
+    /// What the containers run where the cluster does not say it.
     pub images: &'a Images,
-    /// The poolers that balancers are told of, by the names and addresses of
-    /// their Pods as they were observed. It stands in until balancers find
-    /// poolers by the name of their Service.
-    pub poolers: &'a [Target],
     /// Names the configuration, see [`revision`](super::build::revision).
     pub revision: Option<&'a str>,
 }
@@ -64,17 +67,23 @@ pub struct Images {
 pub struct Objects {
     /// `NAME`: whom Pods run as, without a token.
     pub service_account: ServiceAccount,
-    /// `NAME-pooler-config`: the ini and the files beside it.
+    /// `NAME-pooler-HASH`: the settings that only a restart applies. Never
+    /// changed, and to be kept as long as a ReplicaSet uses it.
+    pub pooler_settings: Secret,
+    /// `NAME-pooler-config`: the ini, which includes them, and the files beside it.
     pub pooler_config: Secret,
-    /// `NAME-balancer-config`: the YAML. None while no pooler is known: a
-    /// balancer without targets would not start, without its file it waits.
-    pub balancer_config: Option<ConfigMap>,
+    /// `NAME-balancer-config`: the YAML.
+    pub balancer_config: ConfigMap,
     /// `NAME-pooler`: names the Pods of poolers, those not ready too.
     pub pooler_service: Service,
     /// `NAME-balancer`: dashboard, metrics and status.
     pub balancer_service: Service,
     /// `NAME`: what applications connect to.
     pub service: Service,
+    /// `NAME-pooler`: who may reach the poolers. None unless asked for.
+    pub pooler_network: Option<NetworkPolicy>,
+    /// `NAME-balancer`: who may reach the balancers. None unless asked for.
+    pub balancer_network: Option<NetworkPolicy>,
     /// `NAME-pooler`: one at a time.
     pub pooler_disruption: PodDisruptionBudget,
     /// `NAME-balancer`: one at a time.
@@ -86,6 +95,9 @@ pub struct Objects {
 }
 
 /// The objects that realise a tier.
+///
+/// # Panics
+/// Never for a tier that was validated: its podTemplates have been merged once.
 #[must_use]
 pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
     let family = Family {
@@ -93,24 +105,24 @@ pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
         owner: placement.owner,
     };
     let (pooler, balancer) = (Component::Pooler, Component::Balancer);
+    let settings = config::pooler_settings(&family, tier);
+    let poolers = pooler::workload(&family, tier, placement.images, &settings);
+    let balancers = balancer::workload(&family, tier, placement.images);
+    let networks = tier.network_policy;
     Objects {
         service_account: metadata::service_account(&family),
         pooler_config: config::pooler(&family, tier, placement.revision),
-        balancer_config: (!placement.poolers.is_empty())
-            .then(|| config::balancer(&family, tier, placement)),
+        balancer_config: config::balancer(&family, tier, placement),
         pooler_service: service::poolers(&family),
         balancer_service: service::balancers(&family),
         service: service::applications(&family, tier),
+        pooler_network: networks.then(|| network::poolers(&family)),
+        balancer_network: networks.then(|| network::balancers(&family)),
         pooler_disruption: disruption::budget(&family, pooler),
         balancer_disruption: disruption::budget(&family, balancer),
-        poolers: workload::deployment(
-            &family,
-            pooler::workload(&family, tier, &placement.images.pooler),
-        ),
-        balancers: workload::deployment(
-            &family,
-            balancer::workload(&family, tier, &placement.images.balancer),
-        ),
+        poolers: workload::deployment(&family, tier, poolers),
+        balancers: workload::deployment(&family, tier, balancers),
+        pooler_settings: settings,
     }
 }
 
@@ -121,11 +133,14 @@ impl Objects {
         // Every field by name: one that is forgotten does not compile.
         let Self {
             service_account,
+            pooler_settings,
             pooler_config,
             balancer_config,
             pooler_service,
             balancer_service,
             service,
+            pooler_network,
+            balancer_network,
             pooler_disruption,
             balancer_disruption,
             poolers,
@@ -133,11 +148,14 @@ impl Objects {
         } = self;
         let documents = [
             Some(document(service_account)),
+            Some(document(pooler_settings)),
             Some(document(pooler_config)),
-            balancer_config.as_ref().map(document),
+            Some(document(balancer_config)),
             Some(document(pooler_service)),
             Some(document(balancer_service)),
             Some(document(service)),
+            pooler_network.as_ref().map(document),
+            balancer_network.as_ref().map(document),
             Some(document(pooler_disruption)),
             Some(document(balancer_disruption)),
             Some(document(poolers)),

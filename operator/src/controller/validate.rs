@@ -7,27 +7,31 @@
 
 mod channels;
 mod cluster;
+mod logins;
+mod pod_template;
 mod pools;
+mod service;
 mod settings;
 mod tls;
+mod upstream;
+mod uri;
 
 pub use cluster::{
-    Balancer, Channel, ClientAuth, ClientTls, Database, HostPort, Pool, Poolers, Setting, User,
-    ValidatedCluster,
+    Balancer, Channel, ClientAuth, ClientTls, Database, HostPort, Pair, Pool, Poolers, ServerTls,
+    Setting, User, Userlist, ValidatedCluster,
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_core::config::balancer;
 
 use super::{
-    Fault, Place, build,
+    Fault, build,
     dereference::{Dereferenced, SecretData, SecretValue},
 };
-pub(crate) use settings::mode;
 
 use crate::{
-    api::{self, PoolState, TlsMode},
+    api::{self, Component},
     webhook::WebhookPolicy,
 };
 
@@ -41,41 +45,45 @@ pub fn validate(
 ) -> Result<ValidatedCluster, Vec<Fault>> {
     let mut validator = Validator {
         secrets: &input.secrets,
+        missing_services: &input.missing_services,
         faults: Vec::new(),
+        warnings: Vec::new(),
     };
     let mut cluster = validator.cluster(input, policy);
-    if validator.faults.is_empty() {
-        let verdict = settings::judged_by_the_proxies(&cluster, input);
-        validator.faults = verdict.faults;
-        cluster.warnings = verdict.warnings;
-        cluster.restart_only = verdict.restart_only;
-    }
-    if validator.faults.is_empty() {
+    let verdict = settings::judged_by_the_proxies(&cluster);
+    let mut faults = validator.faults;
+    // What is at fault already may look wrong to the proxies for that alone.
+    let known: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
+    let theirs = verdict.faults.into_iter();
+    faults.extend(theirs.filter(|fault| !known.contains(&fault.to_string())));
+    cluster.warnings = validator.warnings;
+    cluster.warnings.extend(verdict.warnings);
+    cluster.restart_only = verdict.restart_only;
+    if faults.is_empty() {
         Ok(cluster)
     } else {
-        Err(validator.faults)
+        Err(faults)
     }
 }
 
 struct Validator<'a> {
     secrets: &'a BTreeMap<String, Option<SecretData>>,
+    missing_services: &'a BTreeSet<String>,
     faults: Vec<Fault>,
+    warnings: Vec<Fault>,
 }
 
 impl Validator<'_> {
     fn cluster(&mut self, input: &Dereferenced, policy: &WebhookPolicy) -> ValidatedCluster {
         let spec = &input.cluster.spec;
-        self.not_built_yet(spec);
-        let upstream = self.upstream(&spec.upstream);
-        ValidatedCluster {
-            name: self.name(input.cluster.metadata.name.as_deref().unwrap_or_default()),
+        let metadata = &input.cluster.metadata;
+        let upstream = self.upstream(spec);
+        let (poolers, balancer) = (Component::Pooler, Component::Balancer);
+        let mut cluster = ValidatedCluster {
+            name: self.name(metadata.name.as_deref().unwrap_or_default()),
             suspend: spec.suspend,
-            auth: self.auth(spec.auth.r#type),
-            userlist: self.secret(
-                "spec.auth.userlistSecretRef.name",
-                &spec.auth.userlist_secret_ref.name,
-                build::USERLIST,
-            ),
+            auth: auth(spec.auth.r#type),
+            userlist: self.userlist(spec, &upstream),
             databases: self.databases(&spec.databases, &upstream),
             users: self.users(&spec.users),
             pool: self.pool(&spec.pool),
@@ -83,58 +91,34 @@ impl Validator<'_> {
                 replicas: self.number("spec.poolers.replicas", spec.poolers.replicas),
                 drain_timeout: spec.poolers.drain_timeout.0,
                 resources: spec.poolers.resources.clone().unwrap_or_default(),
+                pod_template: self.pod_template(poolers, spec.poolers.pod_template.as_ref()),
             },
             balancer: self.balancer(&spec.balancer),
             client_tls: self.client_tls(&spec.tls.client),
+            server_tls: self.server_tls(spec),
             service_port: self.number("spec.service.port", spec.service.port),
-            service_type: spec.service.r#type,
+            service: self.service(&spec.service),
+            network_policy: spec.network_policy.enabled,
+            images: spec.images.clone(),
+            restart: metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(build::RESTART).cloned()),
             monitoring_interval: spec.monitoring.interval.0,
             channels: self.channels(&spec.notifications, policy),
             restart_only: BTreeMap::new(),
             warnings: Vec::new(),
-            upstream,
-        }
+            upstream: upstream.address,
+            upstream_origin: upstream.origin,
+        };
+        cluster.balancer.pod_template =
+            self.pod_template(balancer, spec.balancer.pod_template.as_ref());
+        self.budget(spec, &cluster);
+        cluster
     }
 
     fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.faults.push(Fault::field(path, message));
-    }
-
-    /// Fields of the API that nothing behind it can do yet.
-    fn not_built_yet(&mut self, spec: &api::PgPoolClusterSpec) {
-        let mut refuse = |wanted: bool, path: &str, instead: &str| {
-            if wanted {
-                self.fault(path, format!("not supported yet; {instead}"));
-            }
-        };
-        refuse(
-            spec.upstream.uri_secret_ref.is_some(),
-            "spec.upstream.uriSecretRef",
-            "use spec.upstream.address",
-        );
-        refuse(
-            spec.upstream.cnpg_cluster_ref.is_some(),
-            "spec.upstream.cnpgClusterRef",
-            "use spec.upstream.address with the host CLUSTER-rw",
-        );
-        refuse(
-            spec.tls.server.mode != TlsMode::Disable,
-            "spec.tls.server.mode",
-            "only disable is",
-        );
-        refuse(
-            matches!(
-                spec.tls.client.mode,
-                TlsMode::VerifyCa | TlsMode::VerifyFull
-            ),
-            "spec.tls.client.mode",
-            "disable, prefer and require are",
-        );
-        refuse(
-            spec.pool.state == PoolState::Paused,
-            "spec.pool.state",
-            "use PAUSE and RESUME on each pooler's console",
-        );
     }
 
     fn name(&mut self, name: &str) -> String {
@@ -152,39 +136,6 @@ impl Validator<'_> {
         name.to_owned()
     }
 
-    fn upstream(&mut self, upstream: &api::Upstream) -> HostPort {
-        match &upstream.address {
-            Some(address) => HostPort {
-                host: address.host.clone(),
-                port: self.number("spec.upstream.address.port", address.port),
-            },
-            None => {
-                if upstream.uri_secret_ref.is_none() && upstream.cnpg_cluster_ref.is_none() {
-                    self.fault("spec.upstream.address", "is required");
-                }
-                HostPort {
-                    host: String::new(),
-                    port: 1,
-                }
-            }
-        }
-    }
-
-    fn auth(&mut self, auth_type: api::AuthType) -> ClientAuth {
-        match auth_type {
-            api::AuthType::ScramSha256 => ClientAuth::ScramSha256,
-            api::AuthType::Md5 => ClientAuth::Md5,
-            api::AuthType::Trust => ClientAuth::Trust,
-            api::AuthType::Cert | api::AuthType::Hba => {
-                self.fault(
-                    "spec.auth.type",
-                    "not supported yet; scram-sha-256, md5 and trust are",
-                );
-                ClientAuth::ScramSha256
-            }
-        }
-    }
-
     fn balancer(&mut self, balancer: &api::Balancer) -> Balancer {
         Balancer {
             replicas: self.number("spec.balancer.replicas", balancer.replicas),
@@ -200,53 +151,23 @@ impl Validator<'_> {
                 rise: self.number("spec.balancer.check.rise", balancer.check.rise),
                 ..balancer::Check::default()
             },
+            drain_timeout: balancer.drain_timeout.0,
             resources: balancer.resources.clone().unwrap_or_default(),
+            pod_template: None,
         }
-    }
-
-    fn client_tls(&mut self, client: &api::ClientTls) -> Option<ClientTls> {
-        if client.mode == TlsMode::Disable {
-            return None;
-        }
-        let path = "spec.tls.client.certSecretRef";
-        let Some(secret) = &client.cert_secret_ref else {
-            self.fault(path, "is needed unless mode is disable");
-            return None;
-        };
-        let path = format!("{path}.name");
-        let faults_before = self.faults.len();
-        let certificate = self.secret(&path, &secret.name, build::TLS_CERTIFICATE);
-        let key = self.secret(&path, &secret.name, build::TLS_KEY);
-        if self.faults.len() == faults_before
-            && let Err((key, message)) = tls::check_pair(certificate.bytes(), key.bytes())
-        {
-            self.faults.push(Fault {
-                place: Place::Secret {
-                    name: secret.name.clone(),
-                    key: key.to_owned(),
-                    line: 1,
-                },
-                message,
-            });
-        }
-        Some(ClientTls {
-            required: client.mode == TlsMode::Require,
-            certificate,
-            key,
-        })
     }
 
     /// The value of a Secret's key; a fault at `path` if there is none.
-    fn secret(&mut self, path: &str, name: &str, key: &str) -> SecretValue {
+    fn secret(&mut self, path: &str, name: &str, key: &str) -> Option<SecretValue> {
         let missing = match self.secrets.get(name).and_then(Option::as_ref) {
             Some(data) => match data.get(key) {
-                Some(value) => return value.clone(),
+                Some(value) => return Some(value.clone()),
                 None => format!("Secret {name} has no key {key}"),
             },
             None => format!("Secret {name} does not exist"),
         };
-        self.fault(path, missing);
-        SecretValue::new(Vec::new())
+        self.missing(path, missing);
+        None
     }
 
     /// A number from 1 to what its type can hold; the schema has checked the
@@ -259,6 +180,17 @@ impl Validator<'_> {
                 self.fault(path, format!("{value} is out of range"));
                 T::from(1)
             })
+    }
+}
+
+/// What the pooler can do of it, it says itself.
+const fn auth(auth_type: api::AuthType) -> ClientAuth {
+    match auth_type {
+        api::AuthType::ScramSha256 => ClientAuth::ScramSha256,
+        api::AuthType::Md5 => ClientAuth::Md5,
+        api::AuthType::Trust => ClientAuth::Trust,
+        api::AuthType::Cert => ClientAuth::Cert,
+        api::AuthType::Hba => ClientAuth::Hba,
     }
 }
 

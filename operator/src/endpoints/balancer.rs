@@ -83,6 +83,7 @@ impl Balancer {
         let report = TargetReport {
             state: status.state,
             boot_id: status.boot_id.clone(),
+            name: None,
             config_revision: None,
             clients: status.connections,
             waiting: 0,

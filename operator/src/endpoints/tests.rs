@@ -37,6 +37,8 @@ impl Script {
             reason: "not checked yet".to_owned(),
             connections: 0,
             connections_total: 0,
+            discovered: false,
+            listed: true,
             report: None,
         });
         Self {
@@ -62,6 +64,7 @@ impl Script {
                 _ => TargetState::Ready,
             },
             boot_id: boot_id.to_owned(),
+            name: None,
             config_revision: None,
             clients: 0,
             waiting: 0,
@@ -92,6 +95,7 @@ impl Script {
             connections: 0,
             max_connections: 1,
             targets: self.targets.clone(),
+            discovery: None,
             transitions,
             newest: self.told,
             missed: false,

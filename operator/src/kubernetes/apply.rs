@@ -97,11 +97,11 @@ impl Applier<'_> {
                 self.remove(kind, &found).await?;
             }
         }
-        self.left
-            .0
-            .retain(|(kind, name), _| {
-                children.iter().any(|child| child.kind == *kind && child.name == *name)
-            });
+        self.left.0.retain(|(kind, name), _| {
+            children
+                .iter()
+                .any(|child| child.kind == *kind && child.name == *name)
+        });
         Ok(())
     }
 
@@ -228,7 +228,11 @@ impl Applier<'_> {
         })
     }
 
-    async fn remove(&mut self, kind: ChildKind, found: &ObjectMeta) -> CallResult<()> {
+    /// Removes a child, if it is still the one that was found.
+    ///
+    /// # Errors
+    /// What the server answered, or that it did not.
+    pub(super) async fn remove(&mut self, kind: ChildKind, found: &ObjectMeta) -> CallResult<()> {
         let name = found.name.as_deref().unwrap_or_default();
         let api = kind.api(self.client, self.namespace);
         let params = DeleteParams {
@@ -298,7 +302,11 @@ fn taken(entries: &[ManagedFieldsEntry]) -> Option<(Vec<ManagedFieldsEntry>, boo
     let both = applied.is_some();
     match applied {
         Some(applied) => {
-            let mut fields = applied.fields_v1.take().map(|fields| fields.0).unwrap_or_default();
+            let mut fields = applied
+                .fields_v1
+                .take()
+                .map(|fields| fields.0)
+                .unwrap_or_default();
             if let Some(created) = created.fields_v1 {
                 merge(&mut fields, created.0);
             }

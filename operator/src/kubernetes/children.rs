@@ -88,11 +88,14 @@ pub(super) fn children(objects: &Objects) -> Vec<Child> {
     // Every field by name: one that is forgotten does not compile.
     let Objects {
         service_account,
+        pooler_settings,
         pooler_config,
         balancer_config,
         pooler_service,
         balancer_service,
         service,
+        pooler_network,
+        balancer_network,
         pooler_disruption,
         balancer_disruption,
         poolers,
@@ -100,14 +103,16 @@ pub(super) fn children(objects: &Objects) -> Vec<Child> {
     } = objects;
     let mut children = vec![
         Child::new(ChildKind::ServiceAccount, service_account),
+        Child::new(ChildKind::Secret, pooler_settings),
         Child::new(ChildKind::Secret, pooler_config),
-    ];
-    let config = balancer_config.as_ref();
-    children.extend(config.map(|config| Child::new(ChildKind::ConfigMap, config)));
-    children.extend([
+        Child::new(ChildKind::ConfigMap, balancer_config),
         Child::new(ChildKind::Service, pooler_service),
         Child::new(ChildKind::Service, balancer_service),
         Child::new(ChildKind::Service, service),
+    ];
+    let networks = [pooler_network, balancer_network].into_iter().flatten();
+    children.extend(networks.map(|network| Child::new(ChildKind::NetworkPolicy, network)));
+    children.extend([
         Child::new(ChildKind::PodDisruptionBudget, pooler_disruption),
         Child::new(ChildKind::PodDisruptionBudget, balancer_disruption),
         Child::new(ChildKind::Deployment, poolers),

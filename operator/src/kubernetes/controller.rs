@@ -24,7 +24,7 @@ use super::{
     monitor::Monitor,
     reconcile::{Context, Memories, reconcile},
     secrets::References,
-    stores::{Scope, Stores, controller, instance, watch_config},
+    stores::{Scope, Stores, backoff, controller, instance, watch_config},
 };
 use crate::api::KIND;
 
@@ -53,7 +53,7 @@ pub(super) async fn run(
     let (reader, writer) = reflector::store();
     let clusters = watcher(scope.api::<Cluster>(client), watch_config())
         .modify(|cluster| cluster.meta_mut().managed_fields = None)
-        .default_backoff()
+        .backoff(backoff())
         .reflect(writer)
         .applied_objects()
         .predicate_filter(
@@ -82,6 +82,7 @@ pub(super) async fn run(
     };
     let looks = Controller::for_stream(clusters, reader.clone())
         .with_config(Config::default().concurrency(LOOKS_MAX).debounce(DEBOUNCE))
+        .trigger_backoff(backoff())
         .owns_stream(watches.service_accounts)
         .owns_stream(watches.config_maps)
         .owns_stream(watches.services)

@@ -66,7 +66,11 @@ impl Election {
             match self.try_once(begin).await {
                 Ok(true) => {
                     self.hold(begin);
-                    tracing::info!(lease = self.options.name, identity = self.options.identity, "leading");
+                    tracing::info!(
+                        lease = self.options.name,
+                        identity = self.options.identity,
+                        "leading"
+                    );
                     return;
                 }
                 Ok(false) => {}
@@ -142,7 +146,10 @@ impl Election {
             return self.create().await;
         };
         let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.as_deref().filter(|name| !name.is_empty());
+        let holder = spec
+            .holder_identity
+            .as_deref()
+            .filter(|name| !name.is_empty());
         let ours = holder == Some(&self.options.identity);
         if !ours && holder.is_some() && !self.is_over(&lease, now) {
             return Ok(false);
@@ -198,7 +205,9 @@ impl Election {
         };
         let params = PostParams::default();
         let created = self.leases.create(&params, &lease);
-        client::read("create the lease", created).await.map(|_| true)
+        client::read("create the lease", created)
+            .await
+            .map(|_| true)
     }
 
     /// Replaces the lease, if it is still as it was read.
@@ -210,7 +219,8 @@ impl Election {
 
     /// Up to a tenth longer, so that replicas do not ask in step.
     fn spread(&self, time: Duration) -> Duration {
-        time.min(CALL_TIME_MAX).mul_f64(1.0 + super::random() / 10.0)
+        time.min(CALL_TIME_MAX)
+            .mul_f64(1.0 + super::random() / 10.0)
     }
 }
 

@@ -9,9 +9,7 @@ use std::{
 use web::metrics::Page;
 
 use super::error::Kind;
-use crate::metrics::{
-    ALL, API_WRITES, INFO, LEADING, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
-};
+use crate::metrics::{ALL, API_WRITES, INFO, LEADING, RECONCILE_SECONDS, RECONCILES, RESULT_OK};
 
 /// Counters of a process; they survive a change of the leader.
 #[derive(Debug, Default)]
@@ -48,12 +46,19 @@ impl Metrics {
 
     /// Whether we lead.
     pub(super) fn leads(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).leading
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .leading
     }
 
     /// The page, in Prometheus's text format 0.0.4.
     pub(super) fn page(&self) -> String {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counts = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut page = Page::new(ALL);
         page.sample(&INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         page.sample(&LEADING, &[], f64::from(u8::from(counts.leading)));

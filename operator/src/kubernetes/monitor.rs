@@ -110,11 +110,19 @@ impl Monitor {
                 .followed
                 .entry(uid.to_owned())
                 .or_insert_with(|| self.begin(cluster, address));
-            let mut known = followed.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = followed
+                .shared
+                .wanted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             *known = wanted.map(str::to_owned);
         }
         let answers = tier.followed.iter().filter_map(|(uid, followed)| {
-            let answer = followed.shared.answer.lock().unwrap_or_else(PoisonError::into_inner);
+            let answer = followed
+                .shared
+                .answer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             Some((uid.clone(), answer.clone()?))
         });
         answers.collect()
@@ -200,7 +208,9 @@ impl Shared {
     /// Keeps an answer. True if it says something that the one before did not.
     fn take(&self, answer: Answer) -> bool {
         let mut before = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = before.as_ref().is_none_or(|before| gist(before) != gist(&answer));
+        let news = before
+            .as_ref()
+            .is_none_or(|before| gist(before) != gist(&answer));
         *before = Some(answer);
         news
     }
@@ -209,7 +219,10 @@ impl Shared {
 /// Whether everyone that a balancer knows has a revision.
 fn has(status: &BalancerStatus, wanted: &str) -> bool {
     let own = status.config_revision.as_deref();
-    let targets = status.targets.iter().filter_map(|target| target.report.as_ref());
+    let targets = status
+        .targets
+        .iter()
+        .filter_map(|target| target.report.as_ref());
     let mut all = targets.map(|report| report.config_revision.as_deref());
     own == Some(wanted) && all.all(|revision| revision == Some(wanted))
 }

@@ -102,9 +102,11 @@ fn balancer(pod: &PodView, answer: Option<&Answer>) -> Seen {
         (phase, Some(Answer::Said(status))) => {
             let revision = status.config_revision.as_ref();
             match (status.state, phase) {
-                (TargetState::Draining, _) => {
-                    seen(EndpointState::Draining, "says that it is draining", revision)
-                }
+                (TargetState::Draining, _) => seen(
+                    EndpointState::Draining,
+                    "says that it is draining",
+                    revision,
+                ),
                 (_, Phase::Ready) => seen(EndpointState::Up, "answers", revision),
                 (_, Phase::Starting(why)) => seen(EndpointState::Unknown, why, revision),
                 (_, Phase::Failed(_) | Phase::Ending) => unreachable!("matched above"),
@@ -152,11 +154,13 @@ fn pooler(pod: &PodView, answers: &Answers) -> Seen {
     match (by_health(Health::Up), &pod.phase) {
         (Some(_), _) => seen(EndpointState::Up, None, "checks pass"),
         (None, Phase::Starting(why)) => seen(EndpointState::Unknown, None, why),
-        (None, _) if answers.values().any(|answer| matches!(answer, Answer::Said(_))) => seen(
-            EndpointState::Unknown,
-            None,
-            "no balancer has found it yet",
-        ),
+        (None, _)
+            if answers
+                .values()
+                .any(|answer| matches!(answer, Answer::Said(_))) =>
+        {
+            seen(EndpointState::Unknown, None, "no balancer has found it yet")
+        }
         (None, _) => seen(
             EndpointState::Up,
             None,

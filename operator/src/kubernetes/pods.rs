@@ -157,16 +157,34 @@ mod tests {
         let pull = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
         let crash = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}});
         let cases = [
-            (container(&oom, &none), Phase::Failed("it was killed for taking more memory than its limit".into())),
-            (container(&killed, &none), Phase::Failed("ended by signal 11".into())),
-            (container(&pull, &none), Phase::Failed("ImagePullBackOff: no such image".into())),
-            (container(&crash, &killed), Phase::Failed("CrashLoopBackOff: ended by signal 11".into())),
-            (container(&json!({"running": {}}), &none), Phase::Starting("it is not ready yet".into())),
+            (
+                container(&oom, &none),
+                Phase::Failed("it was killed for taking more memory than its limit".into()),
+            ),
+            (
+                container(&killed, &none),
+                Phase::Failed("ended by signal 11".into()),
+            ),
+            (
+                container(&pull, &none),
+                Phase::Failed("ImagePullBackOff: no such image".into()),
+            ),
+            (
+                container(&crash, &killed),
+                Phase::Failed("CrashLoopBackOff: ended by signal 11".into()),
+            ),
+            (
+                container(&json!({"running": {}}), &none),
+                Phase::Starting("it is not ready yet".into()),
+            ),
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]}),
                 Phase::Starting("no node takes it: 0/1 nodes".into()),
             ),
-            (json!({"conditions": [{"type": "Ready", "status": "True"}]}), Phase::Ready),
+            (
+                json!({"conditions": [{"type": "Ready", "status": "True"}]}),
+                Phase::Ready,
+            ),
         ];
         for (status, wanted) in cases {
             assert_eq!(phase(status), wanted);

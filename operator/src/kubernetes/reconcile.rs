@@ -8,10 +8,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder},
@@ -24,21 +24,26 @@ use tracing::Instrument as _;
 use super::{
     Cluster, Settings,
     apply::{Applier, ApplyError, FIELD_MANAGER, Left},
+    children::ChildKind,
     client,
     error::{CallError, CallResult, Kind},
     fence::Fence,
     metrics::Metrics,
     monitor::Monitor,
+    nudge::Nudged,
     observe,
     pods::PodView,
+    rollout::{self, Running},
     secrets::{self, References},
     stores::Stores,
 };
 use crate::{
-    api::{Component, PgPoolCluster, PgPoolClusterStatus, PoolState},
+    api::{Component, EndpointStatus, PgPoolCluster, PgPoolClusterStatus, PoolState},
     controller::{
         build,
-        objects::{Owner, Placement, internal_name, objects, pod_selector},
+        objects::{
+            Objects, Owner, Placement, internal_name, is_settings_name, objects, pod_selector,
+        },
         status::{self, Observed, Pause, Progress, Rollout, Rollouts},
         validate,
     },
@@ -46,6 +51,9 @@ use crate::{
 
 /// A cluster is looked at again after so long though nothing changed.
 const RESYNC: Duration = Duration::from_secs(600);
+/// The same while something that it refers to is not there: not all of it is
+/// watched.
+const LACKING: Duration = Duration::from_secs(15);
 
 /// What every look needs.
 pub(super) struct Context {
@@ -74,6 +82,8 @@ struct Memory {
     revision: Option<String>,
     /// Looks in a row that failed, and in which way.
     failures: Option<(Kind, u32)>,
+    /// Which Pods were told to look for which configuration.
+    nudged: Nudged,
     /// Reason of Stalled that an Event told of last.
     told: Option<String>,
 }
@@ -100,7 +110,7 @@ pub(super) async fn reconcile(
     let reference = ObjectRef::from_obj(&*cluster);
     let namespace = cluster.namespace().unwrap_or_default();
     let name = cluster.name_any();
-    let span = tracing::info_span!("reconcile", namespace, name);
+    let span = tracing::info_span!("reconcile", namespace, cluster = name);
     let look = async {
         let begin = Instant::now();
         let memory = context.memories.of(&reference);
@@ -112,11 +122,17 @@ pub(super) async fn reconcile(
             name: &name,
         };
         let result = look.look(&cluster, &mut memory).await;
-        context.metrics.reconciled(result.as_ref().err().map(CallError::kind), begin.elapsed());
+        context
+            .metrics
+            .reconciled(result.as_ref().err().map(CallError::kind), begin.elapsed());
         match result {
-            Ok(()) => {
+            Ok(progress) => {
                 memory.failures = None;
-                Action::requeue(RESYNC.mul_f64(1.0 + super::random() / 4.0))
+                let pause = match progress.lacks_reference() {
+                    true => LACKING,
+                    false => RESYNC,
+                };
+                Action::requeue(pause.mul_f64(1.0 + super::random() / 4.0))
             }
             Err(error) => {
                 let kind = error.kind();
@@ -148,7 +164,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn look(&self, cluster: &Cluster, memory: &mut Memory) -> CallResult<()> {
+    async fn look(&self, cluster: &Cluster, memory: &mut Memory) -> CallResult<Progress> {
         let (progress, failure) = match &cluster.0 {
             Err(invalid) => (Progress::Unreadable(invalid.error.clone()), None),
             Ok(cluster) => self.carry_out(cluster, memory).await,
@@ -156,7 +172,7 @@ impl Look<'_> {
         let written = self.write_status(cluster, &progress, memory).await;
         match failure {
             Some(failure) => Err(failure),
-            None => written,
+            None => written.map(|()| progress),
         }
     }
 
@@ -219,13 +235,19 @@ impl Look<'_> {
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
         let revision = build::revision(&tier, key.bytes());
         let owner = Owner::of(cluster);
+        let (poolers, balancers) = self.deployments();
+        let running = Running {
+            poolers: poolers.as_deref(),
+            balancers: balancers.as_deref(),
+        };
+        let images = rollout::images(cluster, running, &settings.images);
         let placement = Placement {
             owner: &owner,
-            images: &settings.images,
-            poolers: &[],
+            images: &images,
             revision: Some(&revision),
         };
-        let objects = objects(&tier, &placement);
+        let mut objects = objects(&tier, &placement);
+        rollout::mark(&mut objects, cluster);
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
         let mut applier = Applier {
@@ -237,11 +259,56 @@ impl Look<'_> {
             left: &mut memory.left,
             writes: 0,
         };
-        let applied = applier.apply(&objects, |_, name| name == internal).await;
+        // Settings of before may still be mounted.
+        let keep = |_, name: &str| name == internal || is_settings_name(self.name, name);
+        let applied = applier.apply(&objects, keep).await;
+        let removed = match &applied {
+            Ok(()) => self.remove_settings(&mut applier, &objects).await,
+            Err(_) => Ok(()),
+        };
         metrics.wrote(applier.writes);
         applied?;
+        removed?;
         memory.revision = Some(revision);
         Ok(Progress::Applied)
+    }
+
+    /// Removes Secrets with settings of before that no ReplicaSet would mount.
+    async fn remove_settings(
+        &self,
+        applier: &mut Applier<'_>,
+        objects: &Objects,
+    ) -> CallResult<()> {
+        let present = objects.pooler_settings.metadata.name.as_deref();
+        let mut former = self.context.stores.owned(self.namespace, applier.uid);
+        former.retain(|(kind, found)| {
+            let name = found.name.as_deref();
+            *kind == ChildKind::Secret
+                && name != present
+                && name.is_some_and(|name| is_settings_name(self.name, name))
+        });
+        if former.is_empty() {
+            return Ok(());
+        }
+        let api: Api<ReplicaSet> = Api::namespaced(self.context.client.clone(), self.namespace);
+        let ours = ListParams::default().labels(&pod_selector(self.name, Component::Pooler));
+        let sets = client::read("list ReplicaSets", api.list(&ours)).await?;
+        for (kind, found) in former {
+            let name = found.name.as_deref().unwrap_or_default();
+            if !sets.iter().any(|set| mounts(set, name)) {
+                applier.remove(kind, &found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of the poolers and of the balancers, as far as is known.
+    fn deployments(&self) -> (Option<Arc<Deployment>>, Option<Arc<Deployment>>) {
+        let of = |component: Component| {
+            let name = format!("{}-{}", self.name, component.word());
+            self.context.stores.deployment(self.namespace, &name)
+        };
+        (of(Component::Pooler), of(Component::Balancer))
     }
 
     /// Observes, and writes what was observed if it is news.
@@ -265,10 +332,25 @@ impl Look<'_> {
         let answers = self.context.monitor.follow(self.reference, &pods, wanted);
         let endpoints = observe::endpoints(&pods, &answers, &before.endpoints, now);
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
+        let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
-            poolers: self.rollout(Component::Pooler),
-            balancers: self.rollout(Component::Balancer),
+            poolers: self.rollout(Component::Pooler, poolers.as_deref()),
+            balancers: self.rollout(Component::Balancer, balancers.as_deref()),
         };
+        let running = Running {
+            poolers: poolers.as_deref(),
+            balancers: balancers.as_deref(),
+        };
+        let update =
+            cluster.0.as_ref().ok().and_then(|cluster| {
+                rollout::update(cluster, running, &self.context.settings.images)
+            });
+        if *progress == Progress::Applied
+            && let Some(wanted) = wanted
+        {
+            self.nudge(&pods, &endpoints, wanted, &mut memory.nudged)
+                .await?;
+        }
         let observed = Observed {
             generation: cluster.meta().generation,
             progress,
@@ -278,14 +360,18 @@ impl Look<'_> {
                 wished: spec.is_some_and(|spec| spec.pool.state == PoolState::Paused),
                 observed: observe::paused(&pods, &answers),
             },
-            update: None,
+            update: update.as_deref(),
             endpoints: &endpoints,
             notifications: &[],
             tells: spec.is_none_or(|spec| spec.notifications.is_empty()),
         };
         let status = status::status(&observed, &before, now);
         self.tell(&status, cluster, memory).await;
-        let known = cluster.0.as_ref().ok().and_then(|cluster| cluster.status.as_ref());
+        let known = cluster
+            .0
+            .as_ref()
+            .ok()
+            .and_then(|cluster| cluster.status.as_ref());
         if memory.status.as_ref().or(known) == Some(&status) {
             memory.status = Some(status);
             return Ok(());
@@ -315,10 +401,32 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn rollout(&self, component: Component) -> Rollout {
-        let name = format!("{}-{}", self.name, component.word());
-        let deployment = self.context.stores.deployment(self.namespace, &name);
-        let mut rollout = deployment.map_or_else(Rollout::default, |found| observed(&found));
+    /// Has Pods whose endpoint has not taken up the configuration look at once.
+    async fn nudge(
+        &self,
+        pods: &[PodView],
+        endpoints: &[EndpointStatus],
+        wanted: &str,
+        nudged: &mut Nudged,
+    ) -> CallResult<()> {
+        for pod in pods {
+            let has = endpoints.iter().any(|endpoint| {
+                endpoint.name == pod.name && endpoint.config_revision.as_deref() == Some(wanted)
+            });
+            if has {
+                nudged.has(&pod.uid, wanted);
+            }
+        }
+        let Context { client, fence, .. } = self.context;
+        let told = nudged
+            .nudge(client, fence, self.namespace, pods, wanted)
+            .await?;
+        self.context.metrics.wrote(told);
+        Ok(())
+    }
+
+    fn rollout(&self, component: Component, deployment: Option<&Deployment>) -> Rollout {
+        let mut rollout = deployment.map_or_else(Rollout::default, observed);
         rollout.selector = pod_selector(self.name, component);
         rollout
     }
@@ -336,7 +444,10 @@ impl Look<'_> {
         reference.kind = Some(crate::api::KIND.to_owned());
         let message = match &now {
             Some(_) => {
-                let valid = status.conditions.iter().find(|one| one.type_ == "ConfigValid");
+                let valid = status
+                    .conditions
+                    .iter()
+                    .find(|one| one.type_ == "ConfigValid");
                 valid
                     .filter(|valid| valid.status == "False")
                     .map_or(&stalled.message, |valid| &valid.message)
@@ -345,7 +456,11 @@ impl Look<'_> {
             None => "what was in the way is gone".to_owned(),
         };
         let event = Event {
-            type_: if now.is_some() { EventType::Warning } else { EventType::Normal },
+            type_: if now.is_some() {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: now.clone().unwrap_or_else(|| "Resumed".to_owned()),
             note: Some(message.chars().take(1_000).collect()),
             action: "Reconcile".to_owned(),
@@ -359,10 +474,34 @@ impl Look<'_> {
     }
 }
 
+/// Whether Pods of a ReplicaSet mount a Secret.
+fn mounts(set: &ReplicaSet, secret: &str) -> bool {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+    let volumes = template
+        .and_then(|template| template.spec.as_ref()?.volumes.as_deref())
+        .unwrap_or_default();
+    volumes.iter().any(|volume| {
+        let whole = volume
+            .secret
+            .as_ref()
+            .and_then(|source| source.secret_name.as_deref());
+        let parts = volume
+            .projected
+            .iter()
+            .flat_map(|projected| projected.sources.iter().flatten());
+        let mut part = parts.filter_map(|source| Some(source.secret.as_ref()?.name.as_str()));
+        whole == Some(secret) || part.any(|name| name == secret)
+    })
+}
+
 /// A Deployment, as its controller reports it.
 fn observed(deployment: &Deployment) -> Rollout {
     let status = deployment.status.clone().unwrap_or_default();
-    let wished = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wished = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let stuck = status
         .conditions
         .unwrap_or_default()

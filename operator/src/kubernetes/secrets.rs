@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Secret, Service},
+};
 use kube::{Api, Client, api::PostParams, runtime::reflector::ObjectRef};
 
 use super::{
@@ -36,7 +39,10 @@ pub(super) struct References {
 impl References {
     /// Notes what a cluster refers to now.
     fn note(&self, cluster: &ObjectRef<Cluster>, namespace: &str, names: &[String]) {
-        let mut by_secret = self.by_secret.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_secret = self
+            .by_secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         by_secret.retain(|(place, name), clusters| {
             if place == namespace && !names.contains(name) {
                 clusters.remove(cluster);
@@ -51,7 +57,10 @@ impl References {
 
     /// Clusters that refer to a Secret.
     pub(super) fn of(&self, namespace: &str, name: &str) -> Vec<ObjectRef<Cluster>> {
-        let by_secret = self.by_secret.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_secret = self
+            .by_secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), name.to_owned());
         by_secret.get(&key).into_iter().flatten().cloned().collect()
     }
@@ -68,7 +77,8 @@ pub(super) async fn dereference(
     reference: &ObjectRef<Cluster>,
     references: &References,
 ) -> CallResult<Dereferenced> {
-    let names: Vec<String> = dereference::references(cluster).into_iter().collect();
+    let dereference::References { secrets, services } = dereference::references(cluster);
+    let names: Vec<String> = secrets.into_iter().collect();
     // Before they are read, so that no change is missed.
     references.note(reference, namespace, &names);
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
@@ -78,7 +88,18 @@ pub(super) async fn dereference(
         let secret = client::read(&what, api.get_opt(&name)).await?;
         read.insert(name, secret.map(data));
     }
-    Ok(Dereferenced::new(cluster, |name| read.get(name).cloned().flatten()))
+    let mut read = Dereferenced::new(cluster, |name| read.get(name).cloned().flatten());
+    let api: Api<Service> = Api::namespaced(client.clone(), namespace);
+    for name in services {
+        let what = format!("get Service {name}");
+        if client::read(&what, api.get_metadata_opt(&name))
+            .await?
+            .is_none()
+        {
+            read.missing_services.insert(name);
+        }
+    }
+    Ok(read)
 }
 
 fn data(secret: Secret) -> SecretData {

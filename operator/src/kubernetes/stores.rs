@@ -5,7 +5,7 @@
 //! changed: what is in them is read when it is needed, one by one, so that a
 //! huge or broken one stalls nobody else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use k8s_openapi::{
@@ -24,12 +24,17 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         reflector::{self, ObjectRef, Store},
-        watcher::{self, watcher},
+        utils::{Backoff, ResetTimerBackoff},
+        watcher::{self, ExponentialBackoff, watcher},
     },
 };
 
 use super::{children::ChildKind, client::WATCH_TIME_MAX};
 use crate::controller::objects::MANAGED_BY;
+
+/// Pauses before a watch that broke is begun again.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What is watched: one namespace, or all.
 #[derive(Clone, Debug)]
@@ -82,6 +87,13 @@ pub(super) struct Watches {
 pub(super) fn watch_config() -> watcher::Config {
     let seconds = u32::try_from(WATCH_TIME_MAX.as_secs()).expect("minutes fit");
     watcher::Config::default().timeout(seconds)
+}
+
+/// How a watch that broke is begun again: soon, so that an API server that is
+/// back is noticed, and not all at once.
+pub(super) fn backoff() -> impl Backoff {
+    let pauses = ExponentialBackoff::new(PAUSE_MIN, PAUSE_MAX, 2.0, true);
+    ResetTimerBackoff::new(pauses, 2 * PAUSE_MAX)
 }
 
 impl Stores {
@@ -181,11 +193,21 @@ impl Stores {
         }
         let mut found = Vec::new();
         let owner = (namespace, uid);
-        of(&self.service_accounts, ChildKind::ServiceAccount, owner, &mut found);
+        of(
+            &self.service_accounts,
+            ChildKind::ServiceAccount,
+            owner,
+            &mut found,
+        );
         of(&self.secrets, ChildKind::Secret, owner, &mut found);
         of(&self.config_maps, ChildKind::ConfigMap, owner, &mut found);
         of(&self.services, ChildKind::Service, owner, &mut found);
-        of(&self.budgets, ChildKind::PodDisruptionBudget, owner, &mut found);
+        of(
+            &self.budgets,
+            ChildKind::PodDisruptionBudget,
+            owner,
+            &mut found,
+        );
         of(&self.policies, ChildKind::NetworkPolicy, owner, &mut found);
         of(&self.deployments, ChildKind::Deployment, owner, &mut found);
         found
@@ -193,7 +215,8 @@ impl Stores {
 
     /// A Deployment.
     pub(super) fn deployment(&self, namespace: &str, name: &str) -> Option<Arc<Deployment>> {
-        self.deployments.get(&ObjectRef::new(name).within(namespace))
+        self.deployments
+            .get(&ObjectRef::new(name).within(namespace))
     }
 
     /// The Pods of a cluster.
@@ -227,7 +250,9 @@ where
     kept(watcher(api, config), |object| {
         object.metadata.managed_fields = None;
         // People, and kubectl, keep whole manifests here.
-        object.annotations_mut().retain(|key, _| key.starts_with("poolkeeper.dev/"));
+        object
+            .annotations_mut()
+            .retain(|key, _| key.starts_with("poolkeeper.dev/"));
     })
 }
 
@@ -241,7 +266,7 @@ where
     let (reader, writer) = reflector::store();
     let touched = events
         .modify(forget)
-        .default_backoff()
+        .backoff(backoff())
         .reflect(writer)
         .touched_objects()
         .boxed();

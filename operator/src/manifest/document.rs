@@ -43,6 +43,30 @@ pub(crate) struct Entry {
 }
 
 impl Node {
+    /// What JSON says, without lines.
+    pub(crate) fn of(json: &Json) -> Self {
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match number.as_i64() {
+                Some(value) => Value::Integer(value),
+                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Self::of).collect()),
+            Json::Object(map) => Value::Map(
+                map.iter()
+                    .map(|(key, value)| Entry {
+                        key: key.clone(),
+                        line: 0,
+                        node: Self::of(value),
+                    })
+                    .collect(),
+            ),
+        };
+        Self { line: 0, value }
+    }
+
     /// The value of a key, if this is a map that has it.
     pub(crate) fn field(&self, key: &str) -> Option<&Self> {
         self.entry(key).map(|entry| &entry.node)

@@ -11,7 +11,19 @@ use super::document::{Entry, Node, Value};
 /// Something that does not fit the schema.
 pub(crate) struct Misfit {
     pub(crate) line: u32,
-    pub(crate) message: String,
+    /// Where, as `spec.databases[0].name`; empty for the whole.
+    pub(crate) path: String,
+    /// What is wrong there.
+    pub(crate) text: String,
+}
+
+impl Misfit {
+    pub(crate) fn message(&self) -> String {
+        match self.path.as_str() {
+            "" => self.text.clone(),
+            path => format!("{path}: {}", self.text),
+        }
+    }
 }
 
 /// Everything in `node` that does not fit `schema`. With `secret`, values are
@@ -50,12 +62,11 @@ struct Checker {
 
 impl Checker {
     fn report(&mut self, line: u32, path: &Path, message: &str) {
-        let message = if path.0.is_empty() {
-            message.to_owned()
-        } else {
-            format!("{}: {message}", path.0)
-        };
-        self.misfits.push(Misfit { line, message });
+        self.misfits.push(Misfit {
+            line,
+            path: path.0.clone(),
+            text: message.to_owned(),
+        });
     }
 
     /// `line` is where the value is named: its key's line, or its own.
@@ -348,7 +359,7 @@ mod tests {
         };
         check(node, schema, false)
             .into_iter()
-            .map(|misfit| format!("{}: {}", misfit.line, misfit.message))
+            .map(|misfit| format!("{}: {}", misfit.line, misfit.message()))
             .collect()
     }
 
@@ -404,7 +415,8 @@ mod tests {
             panic!("unreadable");
         };
         for misfit in check(node, &schema, true) {
-            assert!(!misfit.message.contains("hunter2") && !misfit.message.contains("4711"));
+            let message = misfit.message();
+            assert!(!message.contains("hunter2") && !message.contains("4711"));
         }
     }
 }

@@ -189,14 +189,7 @@ fn faults_in_secrets_have_the_line_of_the_value() {
     let manifest = read(&[source("a.yaml", &format!("{CLUSTER}---\n{USERS}"))])
         .map_err(|_| ())
         .unwrap();
-    let fault = |key: &str, line| Fault {
-        place: Place::Secret {
-            name: "users".to_owned(),
-            key: key.to_owned(),
-            line,
-        },
-        message: "wrong".to_owned(),
-    };
+    let fault = |key: &str, line| Fault::secret("users", key, line, "wrong");
     for (key, line, expected) in [
         ("userlist.txt", 1, 17),
         ("userlist.txt", 2, 18),
@@ -220,4 +213,68 @@ fn misspelt_kind_is_not_just_another() {
         problems(&[source("a.yaml", &text)]),
         ["a.yaml:2: kind: \"Pool\" is unknown, did you mean \"PgPoolCluster\"?"]
     );
+}
+
+#[test]
+fn the_postgres_of_the_examples_goes_with_the_quickstart() {
+    let postgres = include_str!("../../../examples/postgres.yaml");
+    let quickstart = include_str!("../../../examples/quickstart.yaml");
+    let manifest = read(&[source("p", postgres), source("q", quickstart)])
+        .unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(manifest.notes.len(), 2, "{:?}", manifest.notes);
+    let upstream = manifest.cluster.spec.upstream.address.unwrap();
+    assert!(postgres.contains("name: postgres\n  namespace: default"));
+    assert_eq!(upstream.host, "postgres.default.svc");
+}
+
+/// The manifests of `tests/manifests/bad`, each with what `operator check` says
+/// of it and, if it refuses it too, the API server. The scenario
+/// `kubernetes_manifests` holds a real one against the same files.
+#[test]
+fn bad_manifests_get_the_message_they_want() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests/bad");
+    let mut refused_by_server = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let wanted = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+        let wants = wanted("# wants: ").unwrap_or_else(|| panic!("{path:?} wants nothing"));
+        refused_by_server.push_str(wanted("# server: ").unwrap_or_default());
+        refused_by_server.push('\n');
+        let policy = crate::webhook::WebhookPolicy::default();
+        let Err(problems) = crate::local::check(&[path.clone()], &policy) else {
+            panic!("{path:?} is valid");
+        };
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let found = problems.iter().any(|problem| problem.contains(wants));
+        assert!(found, "{path:?} got {problems:#?}");
+        assert!(!problems.concat().contains("change-me"), "{problems:?}");
+    }
+    let mut rules = 0;
+    every_rule(&api::schema(), &mut |rule, message| {
+        rules += 1;
+        // Those about a change take two manifests.
+        let covered = rule.contains("oldSelf") || refused_by_server.contains(message);
+        assert!(covered, "no bad manifest breaks the rule: {message}");
+    });
+    assert!(rules > 25, "{rules}");
+}
+
+fn every_rule(schema: &Json, visit: &mut dyn FnMut(&str, &str)) {
+    match schema {
+        Json::Object(fields) => {
+            for (key, value) in fields {
+                if key != "x-kubernetes-validations" {
+                    every_rule(value, visit);
+                    continue;
+                }
+                for rule in value.as_array().into_iter().flatten() {
+                    let text = |key: &str| rule[key].as_str().unwrap_or_default();
+                    visit(text("rule"), text("message"));
+                }
+            }
+        }
+        Json::Array(items) => items.iter().for_each(|item| every_rule(item, visit)),
+        _ => {}
+    }
 }

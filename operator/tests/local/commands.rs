@@ -71,7 +71,7 @@ fn missing_file_and_unused_resolve_are_named() {
 }
 
 #[test]
-fn render_prints_the_objects_and_says_what_is_left_out() {
+fn render_prints_the_objects() {
     let file = example().display().to_string();
     let mut command = vec!["render", "-f", &file];
     let output = operator(&command);
@@ -80,28 +80,11 @@ fn render_prints_the_objects_and_says_what_is_left_out() {
     command.extend(["--balancer-image", "example.org/b:1"]);
     let output = operator(&command);
     assert_eq!(output.status.code(), Some(0));
-    let without = text(&output.stdout);
-    assert_eq!(without.matches("\nkind: ").count(), 9, "{without}");
-    assert!(!without.contains("kind: ConfigMap"), "{without}");
-    assert!(text(&output.stderr).contains("shop-balancer-config is left out"));
-
-    command.extend([
-        "--target",
-        "one=10.0.0.5:6432",
-        "--target",
-        "two=[::1]:6432",
-    ]);
-    let output = operator(&command);
     assert_eq!(text(&output.stderr), "");
-    let with = text(&output.stdout);
-    assert_eq!(with.matches("\nkind: ").count(), 10, "{with}");
-    assert!(with.contains("address: 10.0.0.5:6432"), "{with}");
-
-    command.extend(["--target", "three=pooler:6432"]);
-    let output = operator(&command);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("is not NAME=ADDRESS:PORT"));
-    assert_eq!(text(&output.stdout), "");
+    let objects = text(&output.stdout);
+    assert_eq!(objects.matches("\nkind: ").count(), 11, "{objects}");
+    assert!(objects.contains("image: example.org/p:1"), "{objects}");
+    assert!(objects.contains("dns: shop-pooler"), "{objects}");
 }
 
 #[test]

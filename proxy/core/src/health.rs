@@ -14,6 +14,7 @@
 //!      └──────────────────────────────────────────────┘
 //! ```
 //!
+//! A target that was discovered begins Down and takes one good check to be Up.
 //! A target that says it drains is Draining at once, from any state. Each
 //! change is a [`Change`]; a new process behind an unchanged state is one too,
 //! unless it was announced by a drain.
@@ -81,6 +82,9 @@ pub struct State {
     drained: bool,
     /// A new process answered that nobody has been told of yet.
     restarted: bool,
+    /// Discovered, and no check has passed: nobody was told that it is Down, and
+    /// the first success makes it Up.
+    untried: bool,
 }
 
 impl State {
@@ -96,6 +100,20 @@ impl State {
             boot_id: None,
             drained: false,
             restarted: false,
+            untried: false,
+        }
+    }
+
+    /// A target that was found rather than configured: Down until its first
+    /// success, which is its first transition. Whether it ever was to serve,
+    /// nobody has said.
+    #[must_use]
+    pub fn discovered(now: Timestamp) -> Self {
+        Self {
+            health: Health::Down,
+            reason: "discovered, not checked yet".to_owned(),
+            untried: true,
+            ..Self::new(now)
         }
     }
 }
@@ -157,6 +175,7 @@ pub fn judge(
         next.reason = reason;
     }
     next.health = to;
+    next.untried = false;
     next.drained = match to {
         Health::Up => false,
         Health::Draining => true,
@@ -200,14 +219,16 @@ fn after_pass(next: &mut State, report: Option<&TargetReport>, policy: Policy) -
             "answers as a new process, without having drained".to_owned(),
         ),
         Health::Up => None,
-        Health::Down | Health::Draining => (next.passed >= policy.rise).then(|| Verdict {
-            to: Health::Up,
-            reason: match next.passed {
-                1 => "check passed".to_owned(),
-                passed => format!("{passed} checks passed"),
-            },
-            cut_sessions: false,
-        }),
+        Health::Down | Health::Draining => {
+            (next.passed >= policy.rise || next.untried).then(|| Verdict {
+                to: Health::Up,
+                reason: match next.passed {
+                    1 => "check passed".to_owned(),
+                    passed => format!("{passed} checks passed"),
+                },
+                cut_sessions: false,
+            })
+        }
     }
 }
 
@@ -221,7 +242,12 @@ fn after_failure(
     next.failed = next.failed.saturating_add(1);
     let enough = next.failed >= policy.fall;
     match next.health {
-        Health::Down => None,
+        Health::Down => {
+            if next.untried {
+                reason.clone_into(&mut next.reason);
+            }
+            None
+        }
         Health::Unknown if !enough => {
             reason.clone_into(&mut next.reason);
             None

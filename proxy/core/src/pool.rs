@@ -130,7 +130,8 @@ struct Part {
 
 impl Shared {
     /// A pool over `threads` loops, within `limits` and within each of
-    /// `budgets` (`max_db_connections`, `max_user_connections`).
+    /// `budgets` (`max_db_connections`, `max_user_connections`,
+    /// `max_server_connections`).
     #[must_use]
     pub fn new(threads: usize, limits: Limits, budgets: Vec<Arc<Budget>>) -> Arc<Self> {
         let shared = Self {
@@ -193,6 +194,14 @@ impl Shared {
     #[must_use]
     pub fn open(&self) -> u32 {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// Servers beyond a budget that was lowered, of this pool and those that
+    /// share it: as many idle ones are to be closed.
+    #[must_use]
+    pub fn excess(&self) -> u32 {
+        let excess = self.budgets.iter().map(|budget| budget.excess());
+        excess.max().unwrap_or_default()
     }
 
     /// Clients waiting, on all loops.
@@ -572,6 +581,9 @@ impl Pool {
     }
 
     fn beyond_limit(&self) -> bool {
+        if self.shared.excess() > 0 {
+            return true;
+        }
         let size = self.shared.size.load(Ordering::Relaxed);
         let reserve = self.shared.reserve.load(Ordering::Relaxed);
         self.shared.open() > size.saturating_add(reserve)

@@ -77,8 +77,12 @@ pub struct BalancerStatus {
     pub connections: u32,
     /// Limit in force, after lowering it to what the descriptor limit allows.
     pub max_connections: u32,
-    /// Every target, in configuration order.
+    /// Every target: those configured in their order, then those discovered, by
+    /// address.
     pub targets: Vec<TargetStatus>,
+    /// How targets are looked up, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Box<DiscoveryStatus>>,
     /// Transitions after the number asked for, oldest first.
     pub transitions: Vec<Transition>,
     /// Number of the newest transition, 0 if there was none. Ask next with
@@ -87,6 +91,26 @@ pub struct BalancerStatus {
     /// True if some transitions after the number asked for are no longer kept,
     /// or the number belongs to another boot: read `targets` anew.
     pub missed: bool,
+}
+
+/// What became of a balancer's look-ups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiscoveryStatus {
+    /// The name that is looked up.
+    pub dns: String,
+    /// Addresses in the last answer.
+    pub addresses: u32,
+    /// Addresses of the last answer that are no target, for want of room.
+    pub left_out: u32,
+    /// When the last answer came, with addresses or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
+    /// Look-ups that failed.
+    pub failures_total: u64,
+    /// Why the newest look-up failed; absent if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A target as the balancer judges it.
@@ -117,7 +141,7 @@ impl std::fmt::Display for Health {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
-    /// Name from the configuration.
+    /// Name from the configuration; of a discovered one, its address.
     pub name: String,
     /// Address and port.
     pub address: String,
@@ -131,9 +155,20 @@ pub struct TargetStatus {
     pub connections: u32,
     /// Connections relayed to it since start.
     pub connections_total: u64,
+    /// Found by DNS. It is Down, and no transition tells so, until its first
+    /// success.
+    #[serde(default)]
+    pub discovered: bool,
+    /// Named by the newest answer of DNS; true of a configured one.
+    #[serde(default = "listed")]
+    pub listed: bool,
     /// What it says of itself, if it is a pooler of ours that ever answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<TargetReport>,
+}
+
+const fn listed() -> bool {
+    true
 }
 
 /// A change of a target, numbered from 1 within one boot of a balancer.

@@ -6,14 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proxy_core::config::balancer::BalancerConfig;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
+    discovery,
     probe::probe,
     shared::{Phase, Shared, Targets},
     target::Target,
@@ -25,42 +25,56 @@ const EARLY_PER_INTERVAL: u32 = 4;
 /// Checks of different targets are spread over this part of the interval.
 const PHASES_PER_INTERVAL: u32 = 8;
 
-/// Checks every one of `targets` once, then lets connections in; goes on
-/// checking them.
-pub async fn run(shared: Arc<Shared>, targets: Targets) {
+/// How long the first look-up and the checks after it may keep clients waiting.
+/// A name server that is down keeps nobody from being served.
+const FIRST_LOOK_UP_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Checks every target once, those that the first look-up finds included, then
+/// lets connections in; goes on checking them.
+pub async fn run(shared: Arc<Shared>) {
     let mut first = JoinSet::new();
-    for target in targets.iter() {
+    for target in shared.targets().iter() {
         first.spawn(begin(&shared, target.clone()));
     }
+    // Nothing is ever sent: it ends when nobody is left who could.
+    let (checking, mut checked) = mpsc::channel::<()>(1);
+    tokio::spawn(discovery::run(shared.clone(), checking));
+    let discovered = timeout(FIRST_LOOK_UP_TIME_MAX, checked.recv());
     while first.join_next().await.is_some() {}
+    let _ = discovered.await;
     shared.enter(Phase::Serving);
     tracing::info!(targets = shared.states(), "serving");
 }
 
-/// Checks a target that a reload added, from now on.
-pub fn add(shared: &Arc<Shared>, target: Arc<Target>) {
-    tokio::spawn(begin(shared, target));
+/// Checks a target that a reload or a look-up added, from now on. Drops `first`
+/// when it was checked once.
+pub fn add(shared: &Arc<Shared>, target: Arc<Target>, first: Option<mpsc::Sender<()>>) {
+    let begun = begin(shared, target);
+    tokio::spawn(async move {
+        begun.await;
+        drop(first);
+    });
 }
 
 /// Checks `target` once, and goes on checking it beside the caller. The one
-/// place where a target gets its checker; a reload that removes it, even before
-/// it is checked, ends that.
+/// place where a target gets its checker; its removal, even before it is
+/// checked, ends that.
 fn begin(shared: &Arc<Shared>, target: Arc<Target>) -> impl Future<Output = ()> + use<> {
     let shared = shared.clone();
-    let configured = shared.config.subscribe();
+    let changes = shared.targets.subscribe();
     async move {
         let begin = Instant::now();
         check(shared.clone(), target.clone()).await;
-        tokio::spawn(keep_checking(shared, target, configured, begin));
+        tokio::spawn(keep_checking(shared, target, changes, begin));
     }
 }
 
-/// Checks `target`, first checked at about `begin`, until a configuration newer
-/// than `configured` has seen does not list it.
+/// Checks `target`, first checked at about `begin`, until a list of targets
+/// newer than `changes` has seen is without it.
 async fn keep_checking(
     shared: Arc<Shared>,
     target: Arc<Target>,
-    mut configured: watch::Receiver<Arc<BalancerConfig>>,
+    mut changes: watch::Receiver<Targets>,
     begin: Instant,
 ) {
     let mut interval = shared.config().check.interval;
@@ -68,10 +82,10 @@ async fn keep_checking(
     let mut due = begin + interval + phase(&target.name, interval);
     loop {
         tokio::select! {
-            // First: a target that times out is always due again, and a reload
-            // that removes it must not wait for its luck.
+            // First: a target that times out is always due again, and what
+            // removes it must not wait for its luck.
             biased;
-            changed = configured.changed() => {
+            changed = changes.changed() => {
                 let listed = shared.targets().iter().any(|one| one.id == target.id);
                 if changed.is_err() || !listed {
                     return;

@@ -323,7 +323,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::balancer::probe::Seen;
+    use crate::balancer::{probe::Seen, target::Origin};
 
     fn config() -> BalancerConfig {
         BalancerConfig {
@@ -333,6 +333,7 @@ mod tests {
                 reuse_port: false,
             }],
             targets: Vec::new(),
+            discovery: None,
             algorithm: Algorithm::Leastconn,
             check: Check::default(),
             max_connections: 10,
@@ -369,7 +370,7 @@ mod tests {
         let config = config();
         let now = Timestamp::now();
         let address = "127.0.0.1:1".parse().unwrap();
-        let target = Target::new(0, "t".into(), address, 1, now);
+        let target = Target::new(0, "t".into(), address, Origin::Configured, 1, now);
         let policy = Policy { rise: 2, fall: 3 };
         let mut told = Vec::new();
         for letter in " +---++".chars() {

@@ -106,8 +106,22 @@ fn process(page: &mut Page, shared: &Shared, now: Instant) {
             .count();
         page.sample(&series::TARGETS, &[label], count as f64);
     }
+    look_ups(page, shared);
     for (index, handle) in shared.loops.iter().enumerate() {
         let age_s = handle.heart.age(now).as_secs_f64();
         page.sample(&series::LOOP_AGE, &[&index.to_string()], age_s);
+    }
+}
+
+fn look_ups(page: &mut Page, shared: &Shared) {
+    let look_ups = shared.look_ups.lock().expect("no holder panics").clone();
+    for (result, count) in [("ok", look_ups.answered), ("failed", look_ups.failed)] {
+        page.sample(&series::LOOK_UPS, &[result], count as f64);
+    }
+    let last_success = look_ups.last_success.map_or(0, |at| at.as_millisecond());
+    page.sample(&series::LOOK_UP_SUCCESS, &[], last_success as f64 / 1e3);
+    let targets = look_ups.addresses - look_ups.left_out;
+    for (r#use, count) in [("target", targets), ("left_out", look_ups.left_out)] {
+        page.sample(&series::DISCOVERED, &[r#use], count as f64);
     }
 }

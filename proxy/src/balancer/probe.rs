@@ -229,6 +229,7 @@ fn shown(text: &str) -> String {
 fn shortened(report: &TargetReport) -> TargetReport {
     TargetReport {
         boot_id: shown(&report.boot_id),
+        name: report.name.as_deref().map(shown),
         config_revision: report.config_revision.as_deref().map(shown),
         ..*report
     }
@@ -283,6 +284,7 @@ mod tests {
         let report = TargetReport {
             state: TargetState::Paused,
             boot_id: "b".repeat(1000),
+            name: Some("pod\n0".into()),
             config_revision: Some("r\n1\u{7}".into()),
             clients: 1,
             waiting: 2,
@@ -292,6 +294,7 @@ mod tests {
             panic!("{seen:?}");
         };
         assert_eq!(got.boot_id.len(), TEXT_LENGTH_MAX);
+        assert_eq!(got.name.as_deref(), Some("pod 0"));
         assert_eq!(got.config_revision.as_deref(), Some("r 1 "));
         assert_eq!(
             (seen.seen.outcome, seen.seen.text.as_str()),

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -28,9 +28,10 @@ use web::{polls::Polls, probes::Heartbeat};
 
 use super::{
     counters::Traffic,
+    discovery::{self, LookUps},
     journal::Journal,
     probe::Probe,
-    target::{Target, elapsed},
+    target::{Origin, Target, elapsed},
 };
 
 /// Descriptors kept for everything but sessions: HTTP, checks, the log,
@@ -53,7 +54,7 @@ pub enum Phase {
     Stopping,
 }
 
-/// Targets in the order of the configuration.
+/// Targets in the order of the configuration, then those discovered.
 pub type Targets = Arc<[Arc<Target>]>;
 
 /// The process's state.
@@ -94,7 +95,11 @@ pub struct Shared {
     pub polls: Polls,
     /// By event loop.
     pub loops: Box<[LoopHandle]>,
-    targets: RwLock<Targets>,
+    /// What became of look-ups.
+    pub look_ups: Mutex<LookUps>,
+    /// Targets in force; tells their checkers of every change, and of every
+    /// configuration.
+    pub targets: watch::Sender<Targets>,
     target_ids: AtomicU32,
 }
 
@@ -175,11 +180,12 @@ impl Shared {
             idle: Notify::new(),
             polls: Polls::default(),
             loops: loops.into(),
-            targets: RwLock::new(Arc::new([])),
+            look_ups: Mutex::default(),
+            targets: watch::Sender::new(Arc::new([])),
             target_ids: AtomicU32::new(0),
         };
         let config = shared.config();
-        shared.take_over(config);
+        shared.take_over(&config);
         shared
     }
 
@@ -198,7 +204,7 @@ impl Shared {
     /// The targets in force.
     #[must_use]
     pub fn targets(&self) -> Targets {
-        self.targets.read().expect("no holder panics").clone()
+        self.targets.borrow().clone()
     }
 
     /// Milliseconds since the process began.
@@ -224,43 +230,70 @@ impl Shared {
     /// Puts `config` in force: targets that it still names, by name and
     /// address, keep their state; sessions of those it no longer names go on.
     /// Returns the targets that are new.
-    pub fn take_over(&self, config: Arc<BalancerConfig>) -> Vec<Arc<Target>> {
+    pub fn take_over(&self, config: &Arc<BalancerConfig>) -> Vec<Arc<Target>> {
         self.connections_max
-            .store(allowed_connections(&config), Relaxed);
-        let now = Timestamp::now();
+            .store(allowed_connections(config), Relaxed);
         let mut added = Vec::new();
-        {
-            let mut targets = self.targets.write().expect("no holder panics");
-            let mut known: HashMap<_, _> = targets
+        // Before the targets, whose change has checkers look at both.
+        self.config.send_replace(config.clone());
+        self.targets.send_modify(|targets| {
+            let (discovered, configured): (Vec<_>, Vec<_>) = targets
                 .iter()
-                .map(|target| ((target.name.clone(), target.address), target.clone()))
+                .cloned()
+                .partition(|target| target.origin == Origin::Discovered);
+            let mut known: HashMap<_, _> = configured
+                .into_iter()
+                .map(|target| ((target.name.clone(), target.address), target))
                 .collect();
-            *targets = config
-                .targets
-                .iter()
-                .map(|target| {
-                    let key = (target.name.clone(), target.address);
-                    known.remove(&key).unwrap_or_else(|| {
-                        let id = self.target_ids.fetch_add(1, Relaxed);
-                        let loops = self.loops.len();
-                        let target = Arc::new(Target::new(id, key.0, key.1, loops, now));
-                        added.push(target.clone());
-                        target
-                    })
+            let configured = config.targets.iter().map(|target| {
+                let key = (target.name.clone(), target.address);
+                known.remove(&key).unwrap_or_else(|| {
+                    let target = self.new_target(key.0, key.1, Origin::Configured);
+                    added.push(target.clone());
+                    target
                 })
-                .collect();
-        }
-        self.config.send_replace(config);
-        self.count_up(now);
-        self.wake_loops();
+            });
+            let mut all: Vec<Arc<Target>> = configured.collect();
+            if config.discovery.is_some() {
+                let clashes = |found: &Arc<Target>| {
+                    all.iter()
+                        .any(|one| one.address == found.address || one.name == found.name)
+                };
+                let stay: Vec<_> = discovered
+                    .into_iter()
+                    .filter(|found| !clashes(found))
+                    .collect();
+                all.extend(stay);
+            }
+            *targets = all.into();
+        });
+        self.targets_changed();
         added
+    }
+
+    /// A target with an identity of its own.
+    pub(super) fn new_target(
+        &self,
+        name: String,
+        address: SocketAddr,
+        origin: Origin,
+    ) -> Arc<Target> {
+        let id = self.target_ids.fetch_add(1, Relaxed);
+        let (loops, now) = (self.loops.len(), Timestamp::now());
+        Arc::new(Target::new(id, name, address, origin, loops, now))
+    }
+
+    /// Counts anew and has the loops look, after targets came or went.
+    pub(super) fn targets_changed(&self) {
+        self.count_up(Timestamp::now());
+        self.wake_loops();
     }
 
     /// Takes a check of `target` in: judges, tells, and orders what follows.
     pub fn observe(&self, target: &Target, probe: Probe) {
         let targets = self.targets();
         if !targets.iter().any(|one| one.id == target.id) {
-            return; // Removed by a reload while the check was under way.
+            return; // Removed while the check was under way.
         }
         let config = self.config();
         let policy = Policy {
@@ -357,7 +390,7 @@ impl Shared {
         })
         .collect();
         match parts.is_empty() {
-            true => "none configured".to_owned(),
+            true => "none known".to_owned(),
             false => parts.join(", "),
         }
     }
@@ -403,7 +436,11 @@ fn log(transition: &Transition) {
 fn allowed_connections(config: &BalancerConfig) -> u32 {
     let asked = config.max_connections;
     let limit = crate::net::raise_nofile_limit();
-    let reserved = DESCRIPTORS_RESERVED + config.targets.len() as u64;
+    let discovered = match config.discovery {
+        Some(_) => discovery::TARGETS_MAX,
+        None => 0,
+    };
+    let reserved = DESCRIPTORS_RESERVED + (config.targets.len() + discovered) as u64;
     let possible = limit.saturating_sub(reserved) / 2;
     let allowed = asked
         .min(u32::try_from(possible).unwrap_or(u32::MAX))

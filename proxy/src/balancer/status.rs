@@ -108,6 +108,7 @@ fn report(shared: &Shared, since: Option<(&str, u64)>) -> BalancerStatus {
             .iter()
             .map(|target| target.status())
             .collect(),
+        discovery: shared.discovery_status(),
         transitions: extract.transitions,
         newest: extract.newest,
         missed: missed.unwrap_or(extract.missed),

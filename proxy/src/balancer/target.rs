@@ -22,15 +22,28 @@ use super::{
     probe::Seen,
 };
 
+/// How a target became one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration lists it.
+    Configured,
+    /// DNS named its address.
+    Discovered,
+}
+
 /// A target, shared by the event loops, its checker and the status pages.
 #[derive(Debug)]
 pub struct Target {
     /// Unique within the process; a reload never gives it to another.
     pub id: u32,
-    /// Name from the configuration.
+    /// Name from the configuration; of a discovered one, its address.
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// How it became a target.
+    pub origin: Origin,
+    /// Named by the newest answer of DNS; always true of a configured one.
+    pub listed: AtomicBool,
     /// Its sessions.
     pub traffic: Traffic,
     /// Its sessions that count when a target is chosen: those it has not closed.
@@ -81,18 +94,31 @@ pub struct Changes {
 impl Target {
     /// A target that was never checked.
     #[must_use]
-    pub fn new(id: u32, name: String, address: SocketAddr, loops: usize, now: Timestamp) -> Self {
+    pub fn new(
+        id: u32,
+        name: String,
+        address: SocketAddr,
+        origin: Origin,
+        loops: usize,
+        now: Timestamp,
+    ) -> Self {
+        let state = match origin {
+            Origin::Configured => health::State::new(now),
+            Origin::Discovered => health::State::discovered(now),
+        };
         Self {
             id,
             name,
             address,
+            origin,
+            listed: AtomicBool::new(true),
             traffic: Traffic::new(loops),
             load: Level::default(),
             check_wanted: Notify::new(),
             open: AtomicBool::new(false),
             cuts: AtomicU32::new(0),
             judged: Mutex::new(Judged {
-                state: health::State::new(now),
+                state,
                 report: None,
                 seen: None,
                 checks_passed: 0,
@@ -178,6 +204,8 @@ impl Target {
             reason: judged.state.reason,
             connections: self.traffic.connections.now(),
             connections_total: self.traffic.total.load(Relaxed),
+            discovered: self.origin == Origin::Discovered,
+            listed: self.listed.load(Relaxed),
             report: judged.report,
         }
     }

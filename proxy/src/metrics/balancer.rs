@@ -41,6 +41,12 @@ series! {
         "How long the newest check took.";
     TARGET_TRANSITIONS = "poolkeeper_balancer_target_transitions_total", Counter, None, ["target", "to"],
         "Changes of the target's state, by the state after; restarted counts new processes that came without a drain.";
+    LOOK_UPS = "poolkeeper_balancer_discovery_look_ups_total", Counter, None, ["result"],
+        "DNS look-ups of targets: ok or failed.";
+    LOOK_UP_SUCCESS = "poolkeeper_balancer_discovery_last_success_timestamp_seconds", Gauge, Seconds, [],
+        "When DNS answered last, in Unix time; 0 before the first answer.";
+    DISCOVERED = "poolkeeper_balancer_discovery_addresses", Gauge, None, ["use"],
+        "Addresses in the last answer: target, or left_out for want of room.";
     LOOP_AGE = "poolkeeper_balancer_loop_age_seconds", Gauge, Seconds, ["loop"],
         "How long ago the event loop last turned; /livez fails above 10.";
 }

@@ -197,9 +197,15 @@ impl Control {
         let tls = tls::server_config(&newer.global)
             .map_err(|error| vec![newer.problem(error.key(), error.to_string())])?;
         let restart = live.config.changes_needing_restart(&newer);
+        let paused = newer.global.paused;
+        let turned = paused != live.config.global.paused;
         self.shared.pools.reconfigure(&newer);
         self.shared.set_live(newer, tls);
         self.shared.tell_all(|| Mail::Reconfigured);
+        // It is no error where the console was earlier.
+        if turned && self.set_paused(None, paused).is_ok() {
+            tracing::info!(paused, "as the configuration says");
+        }
         Ok(restart)
     }
 

@@ -417,6 +417,17 @@ impl EventLoop {
         self.step_pool(id);
     }
 
+    /// Closes idle servers beyond a limit that was lowered. Lent ones are closed
+    /// when they return.
+    fn close_excess(&mut self, id: usize) {
+        let local = self.pool(id);
+        let excess = local.info.shared.excess() as usize;
+        let idle: Vec<ServerKey> = local.pool.idle().take(excess).map(|(key, _)| key).collect();
+        for key in idle {
+            self.close_server(key, "a limit was lowered");
+        }
+    }
+
     /// Another configuration is in force.
     pub(super) fn reconfigured(&mut self) {
         self.live = self.shared.live();
@@ -424,6 +435,8 @@ impl EventLoop {
         for id in self.pool_ids() {
             let local = self.pool(id);
             local.pool.set_round_robin(round_robin);
+            self.close_excess(id);
+            let local = self.pool(id);
             let settings = local.info.settings();
             let stale = local.settings.generation < settings.generation;
             local.settings = settings;

@@ -95,6 +95,8 @@ pub(super) struct Pools {
     threads: usize,
     table: Mutex<Table>,
     paused_all: AtomicBool,
+    /// `max_server_connections`, of all pools.
+    budget: Arc<Budget>,
 }
 
 impl Pools {
@@ -103,7 +105,15 @@ impl Pools {
             threads,
             table: Mutex::new(Table::default()),
             paused_all: AtomicBool::new(false),
+            budget: Arc::new(Budget::new(0)),
         }
+    }
+
+    /// What the first configuration says of all pools, before there is one.
+    pub(super) fn begin(&self, config: &PoolerConfig) {
+        let global = &config.global;
+        self.budget.set_limit(global.max_server_connections);
+        self.paused_all.store(global.paused, Ordering::SeqCst);
     }
 
     /// Counts a client of `user` in `database`, and gives its pool, made if it
@@ -162,7 +172,7 @@ impl Pools {
         let shared = pool::Shared::new(
             self.threads,
             limits(&settings, config, 0),
-            vec![db_budget.clone(), user_budget.clone()],
+            vec![db_budget.clone(), user_budget.clone(), self.budget.clone()],
         );
         shared.set_paused(state.paused || self.is_paused());
         let info = Arc::new(PoolInfo {
@@ -176,6 +186,7 @@ impl Pools {
             clients: AtomicU32::new(0),
             db_budget,
             user_budget,
+            budget: self.budget.clone(),
             forgotten: AtomicBool::new(false),
         });
         state.pools.insert(user, info.clone());
@@ -243,6 +254,7 @@ impl Pools {
     /// Puts a new configuration in force: limits at once, the rest as each loop
     /// hears of it.
     pub(super) fn reconfigure(&self, config: &PoolerConfig) {
+        self.budget.set_limit(config.global.max_server_connections);
         for (name, state) in &mut lock(&self.table).databases {
             let entry = config.database(name);
             // One that no entry serves any more ends as those without their own.

@@ -321,24 +321,20 @@ impl EventLoop {
     /// Closes an idle server of another pool that shares the limit which stands
     /// in the way of the pool `id`, unless one is on its way out already.
     pub(super) fn evict_idle(&mut self, id: usize) {
-        let (database, user) = {
-            let info = &self.pool(id).info;
-            (info.database.clone(), info.user.clone())
-        };
+        let waiting = self.pool(id).info.clone();
         let shares = |other: usize| {
-            let info = self.pools.get(&other).map(|local| &local.info);
-            info.is_some_and(|info| info.database == database || info.user == user)
+            let other = self.pools.get(&other);
+            other.is_some_and(|local| waiting.shares_limit(&local.info))
         };
         let leaving = self
             .servers
             .iter()
-            .any(|(_, server)| server.is_closing() && shares(server.pool));
+            .any(|(_, server)| server.is_closing() && (server.pool == id || shares(server.pool)));
         if leaving {
             return;
         }
         let idle = self.pools.values().find_map(|local| {
-            let other = local.info.id;
-            (other != id && shares(other))
+            shares(local.info.id)
                 .then(|| local.pool.idle().next())
                 .flatten()
         });
@@ -346,8 +342,8 @@ impl EventLoop {
             return self.close_server(key, "another pool needs its place");
         }
         let elsewhere = self.shared.pools.all().into_iter().find_map(|other| {
-            let shares = other.database == database || other.user == user;
-            let thread = (other.id != id && shares).then(|| other.shared.loop_with_idle())??;
+            let shares = waiting.shares_limit(&other);
+            let thread = shares.then(|| other.shared.loop_with_idle())??;
             Some((thread, other.id))
         });
         if let Some((thread, pool)) = elsewhere {

@@ -298,13 +298,15 @@ impl Shared {
                 .iter()
                 .map(String::as_str),
         );
+        let pools = Pools::new(mailboxes.len());
+        pools.begin(&config);
         Self {
             boot_id: boot::id(),
             started_at: Timestamp::now(),
             start: Instant::now(),
             interner: Interner::new(tracked),
             registry: Registry::default(),
-            pools: Pools::new(mailboxes.len()),
+            pools,
             live: RwLock::new(Arc::new(Live { config, tls })),
             mailboxes,
             secrets: Secrets::default(),
@@ -413,6 +415,7 @@ impl Shared {
         TargetReport {
             state: self.state(),
             boot_id: self.boot_id.clone(),
+            name: boot::host_name(),
             config_revision: self.live().config.global.config_revision.clone(),
             clients: self.clients.load(Ordering::Relaxed),
             waiting: self.pools.waiting(),

@@ -56,7 +56,10 @@ impl Config {
 
     pub fn yaml(&self) -> String {
         let mut yaml = String::from("frontends: [{name: postgres, bind: \"127.0.0.1:0\"}]\n");
-        yaml.push_str("http: {bind: \"127.0.0.1:0\"}\ntargets:\n");
+        yaml.push_str("http: {bind: \"127.0.0.1:0\"}\n");
+        if !self.targets.is_empty() {
+            yaml.push_str("targets:\n");
+        }
         for (name, address) in &self.targets {
             writeln!(yaml, "- {{name: {name}, address: \"{address}\"}}").unwrap();
         }

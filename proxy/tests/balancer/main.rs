@@ -9,6 +9,8 @@ mod support;
 mod balancer;
 mod choice;
 mod client;
+mod discovery;
+mod dns;
 mod health;
 mod http;
 mod pages;

@@ -36,13 +36,18 @@ struct Shared {
 impl Target {
     /// A ready one.
     pub fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(name, TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// A ready one that listens there.
+    pub fn on(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             report: Mutex::new(TargetReport {
                 state: TargetState::Ready,
                 boot_id: format!("{name}-boot-1"),
+                name: Some(format!("{name}.example")),
                 config_revision: Some("r1".into()),
                 clients: 5,
                 waiting: 2,

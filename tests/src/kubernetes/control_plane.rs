@@ -3,40 +3,23 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{
     Program,
-    kubeconfig::{Cluster, Login},
-    programs,
+    calls::{helm, kubectl},
+    kubeconfig::Login,
+    plan::{ADMIN, Plan},
 };
-use crate::{
-    Child, Scratch, Signal,
-    child::{self, As},
-    ports, wait,
-};
+use crate::{Child, Signal, wait};
 
 /// Ample: on two processors that compile at the same time it has taken 15 s.
 const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// Who may log in by token, and as a member of what: the names that Kubernetes'
-/// own RBAC rules know.
-const USERS: &[(&str, &str)] = &[
-    (ADMIN, "system:masters"),
-    ("system:kube-controller-manager", ""),
-    ("system:kube-scheduler", ""),
-    ("system:kube-proxy", ""),
-    ("system:node:node", "system:nodes"),
-    ("poolkeeper:dns", ""),
-];
-const ADMIN: &str = "poolkeeper:admin";
 
 /// A running API server with a store of its own.
 ///
@@ -46,7 +29,7 @@ const ADMIN: &str = "poolkeeper:admin";
 pub struct ControlPlane {
     controller_manager: Option<Child>,
     api_server: Child,
-    _etcd: Child,
+    etcd: Child,
     plan: Plan,
 }
 
@@ -54,22 +37,9 @@ pub struct ControlPlane {
 #[derive(Clone, Debug)]
 pub struct ControlPlaneBuilder {
     controller_manager: bool,
-    bind: IpAddr,
-    service_cidr: String,
-    flags: Vec<String>,
-}
-
-/// Where everything is, from before the first process starts.
-#[derive(Debug)]
-struct Plan {
-    dir: Scratch,
-    address: SocketAddr,
-    etcd: SocketAddr,
-    etcd_peer: SocketAddr,
-    service_cidr: String,
-    flags: Vec<String>,
-    /// The tokens of [`USERS`], in their order.
-    tokens: Vec<String>,
+    pub(super) bind: IpAddr,
+    pub(super) service_cidr: String,
+    pub(super) flags: Vec<String>,
 }
 
 impl ControlPlane {
@@ -161,7 +131,13 @@ impl ControlPlane {
     /// When they are refused, or not served within a minute.
     pub fn install_crds(&self) -> Result<()> {
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
-        self.kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()])?;
+        self.kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            &crds.to_string_lossy(),
+        ])?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s"];
         self.kubectl(&[&established[..], &["crd", "--all"]].concat())?;
         // Established, they may still be missing in what the server offers.
@@ -177,7 +153,7 @@ impl ControlPlane {
     /// # Errors
     /// As [`Self::kubectl`].
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        run(Program::Helm, &self.kubeconfig(), arguments, None)
+        helm(Some(&self.kubeconfig()), arguments)
     }
 
     /// Stops the API server in its tracks: connections stay open, nothing is
@@ -205,6 +181,19 @@ impl ControlPlane {
         self.api_server.kill9();
         self.api_server = self.plan.start_api_server()?;
         self.wait_until_ready()
+    }
+
+    /// Fails, with the end of its log, if one of its programs has ended.
+    ///
+    /// # Errors
+    /// Then.
+    pub fn check_runs(&mut self) -> Result<()> {
+        self.etcd.check_runs("etcd")?;
+        self.api_server.check_runs("kube-apiserver")?;
+        if let Some(child) = &mut self.controller_manager {
+            child.check_runs("kube-controller-manager")?;
+        }
+        Ok(())
     }
 
     /// What the API server has logged.
@@ -278,7 +267,7 @@ impl ControlPlaneBuilder {
         let mut control_plane = ControlPlane {
             controller_manager: None,
             api_server,
-            _etcd: etcd,
+            etcd,
             plan,
         };
         control_plane.wait_for_certificate()?;
@@ -313,25 +302,7 @@ impl ControlPlane {
 
     fn start_controller_manager(&mut self) -> Result<()> {
         let kubeconfig = self.kubeconfig_of("system:kube-controller-manager")?;
-        let mut command = child::command(&Program::ControllerManager.find()?, As::Ourselves);
-        command
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
-            .arg(format!(
-                "--service-account-private-key-file={}",
-                self.plan.path("service-account.key").display()
-            ))
-            .arg(format!(
-                "--root-ca-file={}",
-                self.plan.authority().display()
-            ))
-            .args([
-                "--use-service-account-credentials",
-                "--leader-elect=false",
-                // Nobody asks it anything.
-                "--secure-port=0",
-            ]);
-        let log = self.plan.path("kube-controller-manager.log");
-        let mut child = Child::start(command, &log)?;
+        let mut child = self.plan.start_controller_manager(&kubeconfig)?;
         let kubeconfig = self.kubeconfig();
         wait::until("kube-controller-manager to act", START_LIMIT, || {
             if let Err(ended) = child.check_runs("kube-controller-manager") {
@@ -347,7 +318,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Writes the kubeconfig of one of [`USERS`].
+    /// Writes the kubeconfig of a user whom the plan knows.
     pub(crate) fn kubeconfig_of(&self, user: &str) -> Result<PathBuf> {
         let path = self
             .plan
@@ -359,195 +330,6 @@ impl ControlPlane {
         self.plan.cluster().write(&path, &login)?;
         Ok(path)
     }
-}
-
-impl Plan {
-    fn make(wished: &ControlPlaneBuilder) -> Result<Self> {
-        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let plan = Self {
-            dir: Scratch::new()?,
-            address: SocketAddr::from((wished.bind, ports::free()?)),
-            etcd: loopback(ports::free()?),
-            etcd_peer: loopback(ports::free()?),
-            service_cidr: wished.service_cidr.clone(),
-            flags: wished.flags.clone(),
-            tokens: USERS.iter().map(|_| token()).collect::<Result<_>>()?,
-        };
-        plan.write_tokens()?;
-        plan.make_service_account_key()?;
-        Ok(plan)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn token(&self, user: &str) -> &str {
-        let index = USERS
-            .iter()
-            .position(|(name, _)| *name == user)
-            .expect("one of the users above");
-        &self.tokens[index]
-    }
-
-    fn authority(&self) -> PathBuf {
-        self.path("certificates/apiserver.crt")
-    }
-
-    fn cluster(&self) -> Cluster {
-        Cluster {
-            server: format!("https://{}", self.address),
-            authority: self.authority(),
-        }
-    }
-
-    /// `token,user,uid,"group"`: kube-apiserver's static token file.
-    fn write_tokens(&self) -> Result<()> {
-        let lines: String = USERS
-            .iter()
-            .zip(&self.tokens)
-            .map(|((user, group), token)| format!("{token},{user},{user},\"{group}\"\n"))
-            .collect();
-        self.dir.write("tokens.csv", &lines)?;
-        Ok(())
-    }
-
-    fn make_service_account_key(&self) -> Result<()> {
-        let output = Command::new("openssl")
-            .args([
-                "ecparam",
-                "-name",
-                "prime256v1",
-                "-genkey",
-                "-noout",
-                "-out",
-            ])
-            .arg(self.path("service-account.key"))
-            .stdin(Stdio::null())
-            .output()
-            .context("openssl does not start; Debian has it in the package openssl")?;
-        ensure!(
-            output.status.success(),
-            "openssl failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-
-    fn start_etcd(&self) -> Result<Child> {
-        let mut command = child::command(&Program::Etcd.find()?, As::Ourselves);
-        let (client, peer) = (
-            format!("http://{}", self.etcd),
-            format!("http://{}", self.etcd_peer),
-        );
-        command
-            .arg("--name=poolkeeper")
-            .arg(format!("--data-dir={}", self.path("etcd").display()))
-            .arg(format!("--listen-client-urls={client}"))
-            .arg(format!("--advertise-client-urls={client}"))
-            .arg(format!("--listen-peer-urls={peer}"))
-            .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=poolkeeper={peer}"))
-            // It is thrown away with the test.
-            .arg("--unsafe-no-fsync")
-            .arg("--logger=zap");
-        Child::start(command, &self.path("etcd.log"))
-    }
-
-    fn start_api_server(&self) -> Result<Child> {
-        let mut command = child::command(&Program::ApiServer.find()?, As::Ourselves);
-        let key = self.path("service-account.key");
-        command
-            .arg(format!("--etcd-servers=http://{}", self.etcd))
-            .arg(format!("--bind-address={}", self.address.ip()))
-            .arg(format!("--secure-port={}", self.address.port()))
-            .arg(format!(
-                "--cert-dir={}",
-                self.path("certificates").display()
-            ))
-            .arg(format!(
-                "--token-auth-file={}",
-                self.path("tokens.csv").display()
-            ))
-            .arg(format!("--service-cluster-ip-range={}", self.service_cidr))
-            .arg(format!("--service-account-key-file={}", key.display()))
-            .arg(format!(
-                "--service-account-signing-key-file={}",
-                key.display()
-            ))
-            .args([
-                "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-                "--authorization-mode=Node,RBAC",
-                "--allow-privileged=true",
-                "--profiling=false",
-            ])
-            .args(self.endpoint_flags())
-            .args(&self.flags);
-        Child::start(command, &self.path("kube-apiserver.log"))
-    }
-
-    /// The Service `kubernetes` cannot lead to a loopback address; without
-    /// this the API server would try for ever.
-    fn endpoint_flags(&self) -> Vec<String> {
-        let address = self.address.ip();
-        if address.is_loopback() {
-            vec!["--endpoint-reconciler-type=none".to_owned()]
-        } else {
-            vec![format!("--advertise-address={address}")]
-        }
-    }
-}
-
-/// Runs `kubectl` with a kubeconfig, and `input` as what it reads.
-///
-/// # Errors
-/// When it fails, with what it complained of; or after two minutes.
-pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) -> Result<String> {
-    run(Program::Kubectl, kubeconfig, arguments, input)
-}
-
-/// Runs `helm` for what needs no cluster, and returns what it printed.
-///
-/// # Errors
-/// As [`kubectl`].
-pub fn helm(arguments: &[&str]) -> Result<String> {
-    let home = Scratch::new()?;
-    run(
-        Program::Helm,
-        &home.path().join("kubeconfig"),
-        arguments,
-        None,
-    )
-}
-
-fn run(
-    program: Program,
-    kubeconfig: &Path,
-    arguments: &[&str],
-    input: Option<&str>,
-) -> Result<String> {
-    let what = format!("{} {}", program.name(), arguments.join(" "));
-    let mut command = programs::call(program, kubeconfig)?;
-    command.args(arguments);
-    if input.is_some() {
-        command.stdin(Stdio::piped());
-    }
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("{what} does not start"))?;
-    if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
-        // One that ends before it has read all says why on standard error.
-        let _ = pipe.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output()?;
-    programs::printed(&what, &output)
-}
-
-/// A secret of 128 bits, in hexadecimal digits.
-fn token() -> Result<String> {
-    let mut bytes = [0; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A name as part of a file's name.

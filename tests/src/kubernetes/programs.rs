@@ -4,8 +4,8 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{self, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -46,6 +46,15 @@ const COREDNS: Module = Module {
     version_variables: &[],
 };
 
+/// Ours: what is in the image that the harness makes.
+const POD: Module = Module {
+    name: "pod",
+    path: "pod",
+    go_mod: include_str!("../../kubernetes/pod/go.mod"),
+    version_variables: &[],
+};
+const POD_SOURCE: &str = include_str!("../../kubernetes/pod/main.go");
+
 /// A program that the harness runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -67,11 +76,13 @@ pub enum Program {
     Kubectl,
     /// Installs charts.
     Helm,
+    /// Waits, serves and asks, in pods.
+    Pod,
 }
 
 impl Program {
     /// All, those first that others wait for.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Etcd,
         Self::Kubectl,
         Self::ApiServer,
@@ -80,6 +91,7 @@ impl Program {
         Self::Kubelet,
         Self::Proxy,
         Self::CoreDns,
+        Self::Pod,
         Self::Helm,
     ];
 
@@ -96,6 +108,7 @@ impl Program {
             Self::CoreDns => "coredns",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Pod => "pod",
         }
     }
 
@@ -161,6 +174,7 @@ impl Program {
         match self {
             Self::CoreDns => &COREDNS,
             Self::Helm => &HELM,
+            Self::Pod => &POD,
             _ => &KUBERNETES,
         }
     }
@@ -168,7 +182,7 @@ impl Program {
     /// The package that is built.
     fn package(self) -> String {
         match self {
-            Self::CoreDns => COREDNS.path.to_owned(),
+            Self::CoreDns | Self::Pod => self.module().path.to_owned(),
             _ => format!("{}/cmd/{}", self.module().path, self.name()),
         }
     }
@@ -210,9 +224,10 @@ impl Program {
 
     fn go_build(self, to: &Path) -> Result<()> {
         let module = self.module();
-        let go = binaries::on_path("go").with_context(|| {
+        let go = go().with_context(|| {
             format!(
-                "{} is built from its Go module, and there is no go on the path; install Go {} or newer",
+                "{} is built from its Go module, and go is neither on the path nor in \
+                 /usr/local/go/bin; install Go {} or newer",
                 self.name(),
                 module.go_version()
             )
@@ -242,6 +257,12 @@ impl Program {
     }
 }
 
+/// On the path, or where go.dev's instructions put it.
+fn go() -> Option<PathBuf> {
+    binaries::on_path("go")
+        .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.exists()))
+}
+
 impl Module {
     fn dir(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -249,13 +270,18 @@ impl Module {
             .join(self.name)
     }
 
-    /// `v1.34.4`: what go.mod requires of the module itself.
-    fn version(&self) -> &'static str {
+    /// `v1.34.4`: what go.mod requires of the module itself. Our own has none:
+    /// its contents stand for it.
+    fn version(&self) -> String {
+        if self.path == POD.path {
+            return format!("{:016x}", fingerprint(POD_SOURCE));
+        }
         self.go_mod
             .lines()
             .map(|line| line.split_whitespace().filter(|word| *word != "require"))
             .find_map(|mut words| (words.next() == Some(self.path)).then(|| words.next())?)
             .expect("its go.mod requires it")
+            .to_owned()
     }
 
     /// The Go that go.mod asks for.
@@ -287,6 +313,13 @@ impl Module {
     }
 }
 
+/// FNV-1a, which stays what it is from one Rust to the next.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// `$XDG_CACHE_HOME/poolkeeper`, or below `~/.cache`: outside the checkout, so
 /// that every checkout shares what took minutes to build.
 ///
@@ -302,45 +335,6 @@ pub fn cache() -> Result<PathBuf> {
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set: no place to keep what is built")?;
     Ok(above.join("poolkeeper"))
-}
-
-/// Longer than any call of ours takes on a busy machine.
-const CALL_LIMIT: Duration = Duration::from_secs(120);
-
-/// A command that runs a program for at most two minutes, with the cluster that
-/// `kubeconfig` describes, and nothing of the caller's own set-up.
-pub(crate) fn call(program: Program, kubeconfig: &Path) -> Result<Command> {
-    let home = kubeconfig.parent().context("a file lies in a folder")?;
-    let mut command = Command::new("timeout");
-    command
-        .args(["--kill-after=1", &CALL_LIMIT.as_secs().to_string()])
-        .arg(program.find()?)
-        .env("KUBECONFIG", kubeconfig)
-        .env("HOME", home)
-        // What the server offers is asked anew each time: a resource that was
-        // made a moment ago would not be in what kubectl remembers.
-        .env("KUBECACHEDIR", "/dev/null/none")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Ok(command)
-}
-
-/// What a finished call printed, or an error with what it complained of.
-pub(crate) fn printed(what: &str, output: &process::Output) -> Result<String> {
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.code() != Some(124),
-        "{what} had not ended after {CALL_LIMIT:?}: {}",
-        complaint.trim()
-    );
-    ensure!(
-        output.status.success(),
-        "{what} ended with {}: {}",
-        output.status,
-        complaint.trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -359,7 +353,7 @@ mod tests {
     #[test]
     fn every_program_that_is_built_is_a_tool_of_its_module() {
         for program in Program::ALL {
-            if program == Program::Etcd {
+            if matches!(program, Program::Etcd | Program::Pod) {
                 continue;
             }
             let package = program.package();
@@ -376,6 +370,6 @@ mod tests {
     fn kubernetes_is_told_its_version_in_full() {
         let flags = KUBERNETES.linker_flags();
         assert!(flags.contains("version.gitMajor=1 "), "{flags}");
-        assert!(flags.contains(KUBERNETES.version()), "{flags}");
+        assert!(flags.contains(&KUBERNETES.version()), "{flags}");
     }
 }

@@ -3,11 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Period, Resources};
+use super::{Period, PodTemplate, Resources};
 
 /// The processes that spread connections over the poolers.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "duration(self.drainTimeout) <= duration('24h')", "message": "must be at most 24h", "fieldPath": ".drainTimeout"}
+]))]
 pub struct Balancer {
     /// How many, 1 to 16. Default 2.
     #[schemars(range(min = 1, max = 16))]
@@ -25,9 +28,24 @@ pub struct Balancer {
     /// How poolers are checked.
     pub check: Check,
 
+    /// How long a balancer that is about to end waits for its sessions to end,
+    /// each at the end of its transaction; what is left then is cut. At most
+    /// 24h; 0s cuts at once. Default 60s.
+    pub drain_timeout: Period,
+
     /// CPU and memory of each. Has no effect on local processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+
+    /// What the Pods are to have besides: a PodTemplateSpec of which only what
+    /// is wanted is written, merged strategically over the operator's own
+    /// (lists by the names of their entries, as kubectl does). May not touch:
+    /// image, command, args, ports and lifecycle of the container `balancer`,
+    /// what is mounted below /etc/poolkeeper, labels that begin with
+    /// app.kubernetes.io/, terminationGracePeriodSeconds. At most 64 KiB. Has
+    /// no effect on local processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 impl Default for Balancer {
@@ -37,7 +55,9 @@ impl Default for Balancer {
             algorithm: Algorithm::default(),
             max_connections: 12_000,
             check: Check::default(),
+            drain_timeout: Period::from_secs(60),
             resources: None,
+            pod_template: None,
         }
     }
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::port_postgres;
 
-/// The PostgreSQL that the tier stands before: exactly one of the fields.
+/// The PostgreSQL that the tier stands before: exactly one of address,
+/// uriSecretRef and cnpgClusterRef.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
@@ -22,14 +23,29 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<UpstreamAddress>,
 
-    /// A Secret whose key holds a connection URI, `postgresql://HOST:PORT/`.
-    /// Default key `uri`. Not supported yet.
+    /// A Secret whose key holds a connection URI,
+    /// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE`. The user,
+    /// if it names one, can log in here, and does so at PostgreSQL, with the
+    /// password. The database is not looked at: `databases` says which are
+    /// served. An sslmode that asks for more than tls.server.mode is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<UriSecretRef>,
 
-    /// A CloudNativePG Cluster in the same namespace. Not supported yet.
+    /// A CloudNativePG Cluster in the same namespace: its Service NAME-rw or
+    /// NAME-ro, port 5432; the user of its Secret NAME-app, where there is one,
+    /// can log in here, and does so at PostgreSQL; with tls.server.mode
+    /// verify-ca or verify-full the certificate must be from NAME-ca, unless
+    /// tls.server.caSecretRef says otherwise. Follows a switchover, because the
+    /// Service does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnpg_cluster_ref: Option<CnpgClusterRef>,
+
+    /// Connections that PostgreSQL has for this tier, 1 to 262143: what remains
+    /// of its max_connections. Pools that could never fit are refused. Default:
+    /// not known, not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 262_143))]
+    pub max_connections: Option<i32>,
 }
 
 /// A host and port.
@@ -65,13 +81,43 @@ pub struct UriSecretRef {
 /// A CloudNativePG Cluster.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CnpgClusterRef {
-    /// Name of the Cluster, in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
+    /// Name of the Cluster, in the same namespace; at most 50 characters, as
+    /// CloudNativePG has it.
+    #[schemars(
+        length(min = 1, max = 50),
+        regex(pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$")
+    )]
     pub name: String,
 
     /// `rw` follows the primary, `ro` the replicas. Default rw.
     #[serde(default)]
     pub r#type: CnpgService,
+}
+
+impl CnpgClusterRef {
+    /// Name of the Service that leads to it.
+    #[must_use]
+    pub fn service(&self) -> String {
+        let suffix = match self.r#type {
+            CnpgService::Rw => "rw",
+            CnpgService::Ro => "ro",
+        };
+        format!("{}-{suffix}", self.name)
+    }
+
+    /// Name of the Secret, of type kubernetes.io/basic-auth, with the user that
+    /// CloudNativePG makes for applications.
+    #[must_use]
+    pub fn app_secret(&self) -> String {
+        format!("{}-app", self.name)
+    }
+
+    /// Name of the Secret with the certificate, `ca.crt`, that its own are
+    /// signed by.
+    #[must_use]
+    pub fn ca_secret(&self) -> String {
+        format!("{}-ca", self.name)
+    }
 }
 
 /// Which Service of a CloudNativePG Cluster.

@@ -14,6 +14,7 @@ pub fn balancer_yaml(tier: &Tier, place: &BalancerPlace<'_>) -> String {
             reuse_port: place.shared_service,
         }],
         targets: place.targets.clone(),
+        discovery: place.discovery.clone(),
         algorithm: tier.balancer.algorithm,
         check: tier.balancer.check.clone(),
         max_connections: tier.balancer.max_connections,

@@ -2,36 +2,85 @@
 
 use std::borrow::Cow;
 
-use super::{
-    Entry, Peers, PoolerAddresses, PoolerPlace, TLS_CERTIFICATE, TLS_KEY, Tier, USERLIST, setting,
-};
+use proxy_core::config::settings::SETTINGS;
+
+use super::{Entry, Peers, PoolerAddresses, PoolerPlace, Tier, setting};
 
 /// An ini file that knows where each line is from.
 #[derive(Clone, Debug, Default)]
 pub struct Ini {
     /// The file.
     pub text: String,
-    /// By line, the field of the manifest that says so.
-    origins: Vec<Option<String>>,
+    /// By line.
+    lines: Vec<Line>,
+}
+
+/// Where a line is from.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// The field of the manifest that says so.
+    origin: Option<String>,
+    /// Keys and values on it.
+    settings: Vec<(String, String)>,
+}
+
+/// Which settings of section `[pgbouncer]` a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// All.
+    Whole,
+    /// Those that a reload applies, and databases, users and peers; the others
+    /// are included from this file.
+    Reloadable(&'a str),
+    /// Those that only a restart applies.
+    RestartOnly,
+}
+
+impl Part<'_> {
+    fn holds(self, key: &str) -> bool {
+        let changeable = SETTINGS
+            .iter()
+            .find(|setting| setting.name == key)
+            .is_none_or(|setting| setting.changeable);
+        match self {
+            Self::Whole => true,
+            Self::Reloadable(_) => changeable,
+            Self::RestartOnly => !changeable,
+        }
+    }
 }
 
 impl Ini {
     /// The field of the manifest that line `line`, counted from 1, is from.
     #[must_use]
     pub fn origin(&self, line: u32) -> Option<&str> {
-        let index = usize::try_from(line).ok()?.checked_sub(1)?;
-        self.origins.get(index)?.as_deref()
+        self.at(line)?.origin.as_deref()
     }
 
-    fn line(&mut self, text: &str, origin: Option<&str>) {
+    /// The keys and values on line `line`, counted from 1.
+    #[must_use]
+    pub fn settings(&self, line: u32) -> &[(String, String)] {
+        self.at(line).map_or(&[], |line| &line.settings)
+    }
+
+    fn at(&self, line: u32) -> Option<&Line> {
+        let index = usize::try_from(line).ok()?.checked_sub(1)?;
+        self.lines.get(index)
+    }
+
+    fn line(&mut self, text: &str, line: Line) {
         self.text.push_str(text);
         self.text.push('\n');
-        self.origins.push(origin.map(str::to_owned));
+        self.lines.push(line);
+    }
+
+    fn plain(&mut self, text: &str) {
+        self.line(text, Line::default());
     }
 
     fn section(&mut self, name: &str) {
-        self.line("", None);
-        self.line(&format!("[{name}]"), None);
+        self.plain("");
+        self.plain(&format!("[{name}]"));
     }
 
     fn entry(&mut self, entry: &Entry) {
@@ -41,25 +90,78 @@ impl Ini {
             .map(|setting| format!("{}={}", setting.key, quoted_value(&setting.value)))
             .collect();
         let text = format!("{} = {}", quoted_key(&entry.name), pairs.join(" "));
-        self.line(&text, Some(&entry.origin));
+        let settings = entry.settings.iter();
+        let line = Line {
+            origin: Some(entry.origin.clone()),
+            settings: settings
+                .map(|setting| (setting.key.clone(), setting.value.clone()))
+                .collect(),
+        };
+        self.line(&text, line);
     }
 
-    fn setting(&mut self, key: &str, value: &str, origin: Option<&str>) {
-        self.line(format!("{key} = {value}").trim_end(), origin);
+    fn setting(&mut self, part: Part<'_>, key: &str, value: &str, origin: Option<&str>) {
+        if !part.holds(key) {
+            return;
+        }
+        let line = Line {
+            origin: origin.map(str::to_owned),
+            settings: vec![(key.to_owned(), value.to_owned())],
+        };
+        self.line(format!("{key} = {value}").trim_end(), line);
     }
 }
 
 /// The file of one pooler.
 #[must_use]
 pub fn pooler_ini(tier: &Tier, place: &PoolerPlace<'_>) -> Ini {
+    pooler_part(tier, place, Part::Whole)
+}
+
+/// A part of the file of one pooler.
+#[must_use]
+pub fn pooler_part(tier: &Tier, place: &PoolerPlace<'_>, part: Part<'_>) -> Ini {
     let mut ini = Ini::default();
-    ini.line(
-        &format!(
-            "; Written by the operator from PgPoolCluster {}. What is changed here is lost.",
-            tier.name
-        ),
-        None,
-    );
+    ini.plain(&format!(
+        "; Written by the operator from PgPoolCluster {}. What is changed here is lost.",
+        tier.name
+    ));
+    if part != Part::RestartOnly {
+        entries(&mut ini, tier, place);
+    }
+    ini.section("pgbouncer");
+    if let Part::Reloadable(file) = part {
+        ini.plain(&format!("%include {file}"));
+    }
+    let PoolerAddresses { data, http } = place.addresses;
+    ini.setting(part, "listen_addr", &data.ip().to_string(), None);
+    ini.setting(part, "listen_port", &data.port().to_string(), None);
+    ini.setting(part, "http_addr", &http.ip().to_string(), None);
+    ini.setting(part, "http_port", &http.port().to_string(), None);
+    if let Some(Peers { own, .. }) = place.peers {
+        ini.setting(part, "peer_id", &peer_id(own).to_string(), None);
+    }
+    if let Some(revision) = place.revision {
+        ini.setting(part, "config_revision", revision, None);
+    }
+    for file in &tier.pooler.files {
+        let (key, origin) = file.setting;
+        let path = place.files.join(file.name).display().to_string();
+        ini.setting(part, key, &path, Some(origin));
+    }
+    for setting in &tier.pooler.settings {
+        // A default that is written down must not roll Pods.
+        let is_default = part == Part::RestartOnly
+            && !tier.pooler.restart_only.contains_key(setting.key.as_str());
+        if !is_default {
+            ini.setting(part, &setting.key, &setting.value, Some(&setting.origin));
+        }
+    }
+    ini
+}
+
+/// Databases, users, peers.
+fn entries(ini: &mut Ini, tier: &Tier, place: &PoolerPlace<'_>) {
     ini.section("databases");
     for entry in &tier.pooler.databases {
         ini.entry(entry);
@@ -71,32 +173,8 @@ pub fn pooler_ini(tier: &Tier, place: &PoolerPlace<'_>) -> Ini {
         }
     }
     if let Some(Peers { all, .. }) = place.peers {
-        peers(&mut ini, all);
+        peers(ini, all);
     }
-    ini.section("pgbouncer");
-    let PoolerAddresses { data, http } = place.addresses;
-    ini.setting("listen_addr", &data.ip().to_string(), None);
-    ini.setting("listen_port", &data.port().to_string(), None);
-    ini.setting("http_addr", &http.ip().to_string(), None);
-    ini.setting("http_port", &http.port().to_string(), None);
-    if let Some(Peers { own, .. }) = place.peers {
-        ini.setting("peer_id", &peer_id(own).to_string(), None);
-    }
-    if let Some(revision) = place.revision {
-        ini.setting("config_revision", revision, None);
-    }
-    let file = |name: &str| place.files.join(name).display().to_string();
-    let userlist = "spec.auth.userlistSecretRef";
-    ini.setting("auth_file", &file(USERLIST), Some(userlist));
-    if tier.pooler.client_tls {
-        let origin = Some("spec.tls.client.certSecretRef");
-        ini.setting("client_tls_cert_file", &file(TLS_CERTIFICATE), origin);
-        ini.setting("client_tls_key_file", &file(TLS_KEY), origin);
-    }
-    for setting in &tier.pooler.settings {
-        ini.setting(&setting.key, &setting.value, Some(&setting.origin));
-    }
-    ini
 }
 
 /// A cancel request may arrive at any pooler; the peers tell it whose it is.

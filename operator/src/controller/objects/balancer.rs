@@ -1,10 +1,11 @@
 //! What sets the Pods of balancers apart.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, Volume};
 
 use super::{
+    Images,
     metadata::Family,
     workload::{CONFIG_MODE, Ports, Workload},
 };
@@ -24,16 +25,19 @@ pub(super) const PORTS: Ports = Ports {
 /// sending it connections until they have heard of it.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
-/// How long a balancer lets sessions go on, `DRAIN_TIME_MAX` in
-/// proxy/src/balancer.rs, and 10 s to end.
-const END_TIME_MAX: Duration = Duration::from_secs(60 + 10);
+/// From the end of the drain to the end of the process.
+const END_TIME_MAX: Duration = Duration::from_secs(10);
 
-pub(super) fn workload<'a>(family: &Family<'_>, tier: &'a Tier, image: &'a str) -> Workload<'a> {
+pub(super) fn workload<'a>(
+    family: &Family<'_>,
+    tier: &'a Tier,
+    images: &'a Images,
+) -> Workload<'a> {
     let (balancer, check) = (&tier.balancer, &tier.balancer.check);
     Workload {
         component: Component::Balancer,
         replicas: balancer.replicas,
-        image,
+        image: tier.images.balancer.as_deref().unwrap_or(&images.balancer),
         file: BALANCER_YAML,
         config: Volume {
             config_map: Some(ConfigMapVolumeSource {
@@ -43,12 +47,13 @@ pub(super) fn workload<'a>(family: &Family<'_>, tier: &'a Tier, image: &'a str) 
             }),
             ..Volume::default()
         },
+        // Nothing that a manifest says of balancers needs a restart.
+        more: Vec::new(),
         ports: PORTS,
         resources: &balancer.resources,
-        // Nothing that a manifest says of balancers needs a restart.
-        annotations: BTreeMap::new(),
-        judged: check.interval * check.rise,
+        steady: check.interval * check.rise,
         leave: LEAVE_TIME,
-        end: LEAVE_TIME + END_TIME_MAX,
+        end: LEAVE_TIME + balancer.drain_timeout + END_TIME_MAX,
+        pod_template: balancer.pod_template.as_ref(),
     }
 }

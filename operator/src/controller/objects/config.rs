@@ -1,4 +1,4 @@
-//! What Pods read: a Secret for poolers, a ConfigMap for balancers, each mounted
+//! What Pods read: Secrets for poolers, a ConfigMap for balancers, each mounted
 //! as a folder, so that a change reaches the Pods that run.
 
 use std::{
@@ -12,24 +12,27 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
 };
 
+use proxy_core::config::balancer::Discovery;
+use sha2::{Digest as _, Sha256};
+
 use super::{
     Placement,
     balancer::{self, BALANCER_YAML},
     metadata::Family,
-    pooler::{self, POOLER_INI},
-    workload::CONFIG_FOLDER,
+    pooler::{self, HASH_LENGTH, POOLER_INI, SETTINGS_INI},
+    workload::{CONFIG_FOLDER, SETTINGS_FOLDER},
 };
 use crate::{
     api::Component,
     controller::build::{
-        BalancerPlace, PoolerAddresses, PoolerPlace, Tier, balancer_yaml, pooler_ini,
+        BalancerPlace, Part, PoolerAddresses, PoolerPlace, Tier, balancer_yaml, pooler_part,
     },
 };
 
-/// The pooler's ini and the files beside it, one for all Pods. They are told of
-/// no peers: a file that all of them read cannot number them.
-pub(super) fn pooler(family: &Family<'_>, tier: &Tier, revision: Option<&str>) -> Secret {
-    let place = PoolerPlace {
+/// What all poolers of a tier are told of their place. They are told of no peers:
+/// a file that all of them read cannot number them.
+fn pooler_place(revision: Option<&str>) -> PoolerPlace<'_> {
+    PoolerPlace {
         addresses: PoolerAddresses {
             data: everywhere(pooler::PORTS.postgres),
             http: everywhere(pooler::PORTS.http),
@@ -37,8 +40,35 @@ pub(super) fn pooler(family: &Family<'_>, tier: &Tier, revision: Option<&str>) -
         peers: None,
         files: Path::new(CONFIG_FOLDER),
         revision,
-    };
-    let ini = pooler_ini(tier, &place).text.into_bytes();
+    }
+}
+
+/// The settings that only a restart applies. None of them is secret, so that the
+/// name may be a plain hash of them.
+pub(super) fn pooler_settings(family: &Family<'_>, tier: &Tier) -> Secret {
+    let ini = pooler_part(tier, &pooler_place(None), Part::RestartOnly).text;
+    let digest = Sha256::digest(ini.as_bytes());
+    let hash: String = digest[..HASH_LENGTH / 2]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let name = format!("{}-{hash}", family.component_name(Component::Pooler));
+    Secret {
+        metadata: family.metadata(name, Component::Pooler),
+        immutable: Some(true),
+        data: Some(BTreeMap::from([(
+            SETTINGS_INI.to_owned(),
+            ByteString(ini.into_bytes()),
+        )])),
+        ..Secret::default()
+    }
+}
+
+/// The pooler's ini and the files beside it, one for all Pods.
+pub(super) fn pooler(family: &Family<'_>, tier: &Tier, revision: Option<&str>) -> Secret {
+    let include = format!("{SETTINGS_FOLDER}/{SETTINGS_INI}");
+    let ini = pooler_part(tier, &pooler_place(revision), Part::Reloadable(&include));
+    let ini = ini.text.into_bytes();
     let beside = tier.pooler.files.iter();
     let data = beside
         .map(|file| (file.name, file.content.bytes().to_vec()))
@@ -58,7 +88,13 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
         service: everywhere(balancer::PORTS.postgres),
         shared_service: false,
         dashboard: everywhere(balancer::PORTS.http),
-        targets: placement.poolers.to_vec(),
+        targets: Vec::new(),
+        // Addresses of Pods come and go; the Service of the poolers lists them.
+        discovery: Some(Discovery {
+            dns: family.host(&family.component_name(Component::Pooler)),
+            port: pooler::PORTS.postgres,
+            resolver: None,
+        }),
         revision: placement.revision,
     };
     let yaml = balancer_yaml(tier, &place);

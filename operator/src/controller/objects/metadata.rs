@@ -22,7 +22,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by=poolkeeper-operator";
 #[must_use]
 pub fn pod_selector(cluster: &str, component: Component) -> String {
     let labels = identity(cluster, component.word());
-    labels.map(|(key, value)| format!("{key}={value}")).join(",")
+    labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .join(",")
 }
 
 /// Whose the objects of a tier are.
@@ -74,6 +76,15 @@ impl Family<'_> {
         format!("{}-config", self.component_name(component))
     }
 
+    /// The DNS name of a Service; of one in a file that leaves the namespace to
+    /// whoever applies it, as it is known inside that.
+    pub(super) fn host(&self, service: &str) -> String {
+        match &self.owner.namespace {
+            Some(namespace) => format!("{service}.{namespace}.svc"),
+            None => service.to_owned(),
+        }
+    }
+
     /// Metadata of an object of a component.
     pub(super) fn metadata(&self, name: String, component: Component) -> ObjectMeta {
         self.metadata_of(name, component.word())
@@ -109,10 +120,7 @@ impl Family<'_> {
     }
 
     fn labels_of(&self, component: &str) -> BTreeMap<String, String> {
-        let more = [
-            label("managed-by", MANAGER),
-            label("part-of", PRODUCT),
-        ];
+        let more = [label("managed-by", MANAGER), label("part-of", PRODUCT)];
         self.identity(component).into_iter().chain(more).collect()
     }
 

@@ -1,18 +1,21 @@
 //! What sets the Pods of poolers apart.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{SecretVolumeSource, Volume};
-use sha2::{Digest as _, Sha256};
+use k8s_openapi::api::core::v1::{Secret, Volume};
 
 use super::{
+    Images,
     metadata::Family,
-    workload::{CONFIG_MODE, Ports, Workload},
+    workload::{Mount, Ports, SETTINGS_FOLDER, Workload, secret},
 };
 use crate::{api::Component, controller::build::Tier};
 
 /// The ini: key in the Secret, file in the Pod.
 pub(super) const POOLER_INI: &str = "pooler.ini";
+
+/// The settings that only a restart applies: key in their Secret, file in the Pod.
+pub(super) const SETTINGS_INI: &str = "settings.ini";
 
 /// Where a pooler listens in its Pod.
 pub(super) const PORTS: Ports = Ports {
@@ -20,48 +23,59 @@ pub(super) const PORTS: Ports = Ports {
     http: 9127,
 };
 
-/// A Pod with another value of it is another Pod.
-const RESTART_ONLY: &str = "poolkeeper.dev/restart-only-settings";
-
 /// From the end of the drain to the end of the process.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
 
-pub(super) fn workload<'a>(family: &Family<'_>, tier: &'a Tier, image: &'a str) -> Workload<'a> {
+/// Characters of the hash in the name of a Secret with settings.
+pub(super) const HASH_LENGTH: usize = 10;
+
+/// Whether a Secret of a cluster has the name of one with settings that only a
+/// restart applies, of now or of before. It goes when no ReplicaSet uses it.
+#[must_use]
+pub fn is_settings_name(cluster: &str, name: &str) -> bool {
+    let hash = name
+        .strip_prefix(cluster)
+        .and_then(|rest| rest.strip_prefix("-pooler-"));
+    hash.is_some_and(|hash| {
+        hash.len() == HASH_LENGTH && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+pub(super) fn workload<'a>(
+    family: &Family<'_>,
+    tier: &'a Tier,
+    images: &'a Images,
+    settings: &Secret,
+) -> Workload<'a> {
     let (pooler, check) = (&tier.pooler, &tier.balancer.check);
     // A pooler that ends goes on accepting until every balancer has heard of it.
     let heard = 2 * check.interval + Duration::from_secs(1);
+    let end = heard + pooler.drain_timeout + END_TIME_MAX;
+    let judged = check.interval * check.rise;
+    let settings_name = settings.metadata.name.clone().unwrap_or_default();
     Workload {
         component: Component::Pooler,
         replicas: pooler.replicas,
-        image,
+        image: tier.images.pooler.as_deref().unwrap_or(&images.pooler),
         file: POOLER_INI,
-        config: Volume {
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(family.config_name(Component::Pooler)),
-                default_mode: Some(CONFIG_MODE),
-                ..SecretVolumeSource::default()
-            }),
-            ..Volume::default()
-        },
+        config: secret(family.config_name(Component::Pooler)),
+        more: vec![Mount {
+            folder: SETTINGS_FOLDER,
+            volume: Volume {
+                name: "settings".to_owned(),
+                ..secret(settings_name)
+            },
+        }],
         ports: PORTS,
         resources: &pooler.resources,
-        annotations: restart_only(&pooler.restart_only),
-        judged: check.interval * check.rise,
+        // One that ends keeps its share of the servers until it has ended: the
+        // next must not begin to end before, or more are there than share.
+        steady: match pooler.is_budgeted {
+            true => judged.max(end),
+            false => judged,
+        },
         leave: Duration::ZERO,
-        end: heard + pooler.drain_timeout + END_TIME_MAX,
+        end,
+        pod_template: pooler.pod_template.as_ref(),
     }
-}
-
-/// Rolls the Deployment when a setting changes that no reload applies. None of
-/// these is secret, so that a plain hash tells nothing.
-fn restart_only(settings: &BTreeMap<&str, String>) -> BTreeMap<String, String> {
-    let mut hash = Sha256::new();
-    for (key, value) in settings {
-        hash.update(format!("{key} = {value}\n"));
-    }
-    let digest: String = hash.finalize()[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    BTreeMap::from([(RESTART_ONLY.to_owned(), digest)])
 }

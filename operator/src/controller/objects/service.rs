@@ -11,24 +11,31 @@ use super::{
     pooler,
     workload::{PORT_HTTP, PORT_POSTGRES},
 };
-use crate::{
-    api::{Component, ServiceType},
-    controller::build::Tier,
-};
+use crate::{api::Component, controller::build::Tier};
 
 /// Where applications connect: the balancers, at the port they were told.
 pub(super) fn applications(family: &Family<'_>, tier: &Tier) -> Service {
-    let kind = match tier.service_type {
-        ServiceType::ClusterIP => "ClusterIP",
-        ServiceType::NodePort => "NodePort",
-        ServiceType::LoadBalancer => "LoadBalancer",
-    };
+    let wished = &tier.service;
+    let ranges = &wished.load_balancer_source_ranges;
     let spec = ServiceSpec {
-        type_: Some(kind.to_owned()),
-        ports: Some(vec![port(PORT_POSTGRES, tier.service_port)]),
+        type_: Some(wished.r#type.word().to_owned()),
+        ports: Some(vec![ServicePort {
+            node_port: wished.node_port,
+            ..port(PORT_POSTGRES, tier.service_port)
+        }]),
+        load_balancer_class: wished.load_balancer_class.clone(),
+        load_balancer_source_ranges: (!ranges.is_empty()).then(|| ranges.clone()),
+        external_traffic_policy: wished
+            .external_traffic_policy
+            .map(|policy| policy.word().to_owned()),
         ..ServiceSpec::default()
     };
-    service(family, Component::Balancer, family.name.to_owned(), spec)
+    let mut made = service(family, Component::Balancer, family.name.to_owned(), spec);
+    let labels = made.metadata.labels.get_or_insert_default();
+    labels.extend(wished.labels.clone());
+    let annotations = &wished.annotations;
+    made.metadata.annotations = (!annotations.is_empty()).then(|| annotations.clone());
+    made
 }
 
 /// The poolers, each by its own address. Those that are not ready stay listed:

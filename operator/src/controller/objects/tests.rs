@@ -3,11 +3,8 @@
 use std::{collections::BTreeSet, io, net::Ipv4Addr, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use proxy_core::config::{
-    ListenAddress, PoolerConfig,
-    balancer::{self as balancer_config, Target},
-    load,
-};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use proxy_core::config::{ListenAddress, PoolerConfig, balancer as balancer_config, load};
 use serde_json::Value as Json;
 
 use super::*;
@@ -44,14 +41,6 @@ fn made(text: &str) -> Objects {
 }
 
 fn of(tier: &Tier, owner: &Owner) -> Objects {
-    let poolers: Vec<Target> = ["10.244.0.5:6432", "10.244.1.7:6432", "[fd00::9]:6432"]
-        .iter()
-        .enumerate()
-        .map(|(index, address)| Target {
-            name: format!("shop-pooler-{index}"),
-            address: address.parse().unwrap(),
-        })
-        .collect();
     let images = Images {
         pooler: "example.org/pooler:1".to_owned(),
         balancer: "example.org/balancer:1".to_owned(),
@@ -59,7 +48,6 @@ fn of(tier: &Tier, owner: &Owner) -> Objects {
     let placement = Placement {
         owner,
         images: &images,
-        poolers: &poolers,
         revision: None,
     };
     objects(tier, &placement)
@@ -121,9 +109,16 @@ fn file<'a>(objects: &'a Objects, name: &str) -> &'a [u8] {
 /// The pooler's configuration as a Pod reads it: the Secret as a folder.
 fn pooler_in_pod(objects: &Objects) -> PoolerConfig {
     let folder = Path::new(workload::CONFIG_FOLDER);
+    let settings = Path::new(workload::SETTINGS_FOLDER);
     let mut read = |path: &Path| {
-        let name = path.strip_prefix(folder).map_err(io::Error::other)?;
-        Ok(String::from_utf8(file(objects, name.to_str().unwrap()).to_vec()).unwrap())
+        let content = match path.strip_prefix(settings) {
+            Ok(name) => &objects.pooler_settings.data.as_ref().unwrap()[name.to_str().unwrap()].0,
+            Err(_) => {
+                let name = path.strip_prefix(folder).map_err(io::Error::other)?;
+                file(objects, name.to_str().unwrap())
+            }
+        };
+        Ok(String::from_utf8(content.to_vec()).unwrap())
     };
     load(&folder.join(pooler::POOLER_INI), &mut read).unwrap()
 }
@@ -144,21 +139,40 @@ fn changed(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
-fn quickstart_renders_as_committed() {
-    let objects = made(QUICKSTART);
-    golden::check("tests/golden/quickstart/objects.yaml", &objects.yaml());
-    // In the Secret nobody can read it.
-    let ini = String::from_utf8(file(&objects, pooler::POOLER_INI).to_vec()).unwrap();
-    golden::check("tests/golden/quickstart/pod-pooler.ini", &ini);
+fn every_example_renders_as_committed() {
+    let mut examples = 0;
+    for (name, text) in golden::examples() {
+        examples += 1;
+        let objects = made(&text);
+        let check = |file: &str, text: &str| {
+            golden::check(&format!("tests/golden/{name}/{file}"), text);
+        };
+        check("objects.yaml", &objects.yaml());
+        // In the Secrets nobody can read them.
+        let ini = String::from_utf8(file(&objects, pooler::POOLER_INI).to_vec()).unwrap();
+        check("pod-pooler.ini", &ini);
+        let settings = &objects.pooler_settings.data.as_ref().unwrap()[pooler::SETTINGS_INI].0;
+        check(
+            "pod-settings.ini",
+            &String::from_utf8(settings.clone()).unwrap(),
+        );
+    }
+    assert!(examples >= 6);
 }
 
 #[test]
 fn objects_have_the_names_that_users_are_promised() {
-    let titles: Vec<String> = documents(&made(QUICKSTART)).iter().map(title).collect();
+    let objects = made(QUICKSTART);
+    let hashed = objects.pooler_settings.metadata.name.clone().unwrap();
+    let titles: Vec<String> = documents(&objects)
+        .iter()
+        .map(|document| title(document).replace(&hashed, "shop-pooler-SETTINGS"))
+        .collect();
     assert_eq!(
         titles,
         [
             "ServiceAccount shop",
+            "Secret shop-pooler-SETTINGS",
             "Secret shop-pooler-config",
             "ConfigMap shop-balancer-config",
             "Service shop-pooler",
@@ -217,7 +231,7 @@ fn what_is_referred_to_is_applied_first() {
         });
         let account = ("ServiceAccount", &pod["serviceAccountName"]);
         for (kind, name) in volumes.chain([account]) {
-            if let Some(name) = name.as_str() {
+            if let Some(name) = name.as_str().filter(|name| *name != "shop-internal") {
                 references += 1;
                 let wanted = format!("{kind} {name}");
                 assert!(applied.contains(&wanted), "{wanted} comes too late");
@@ -225,7 +239,8 @@ fn what_is_referred_to_is_applied_first() {
         }
         applied.insert(title(&document));
     }
-    assert_eq!(references, 4);
+    // Accounts, settings, configuration. The key is the controller's to make.
+    assert_eq!(references, 5);
 }
 
 /// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>,
@@ -286,20 +301,18 @@ fn pods_keep_the_restricted_standard() {
 fn configuration_is_mounted_as_a_folder_that_holds_the_file() {
     let objects = made(&elaborate());
     let secret = objects.pooler_config.data.as_ref().unwrap();
-    let config = objects
-        .balancer_config
-        .as_ref()
-        .unwrap()
-        .data
-        .as_ref()
-        .unwrap();
+    let config = objects.balancer_config.data.as_ref().unwrap();
     let files: [BTreeSet<&String>; 2] = [secret.keys().collect(), config.keys().collect()];
     for (pod, files) in pods(&objects).iter().zip(files) {
         let container = &pod["containers"][0];
         let mounts = list(&container["volumeMounts"]);
-        assert_eq!(mounts.len(), 1);
-        assert!(mounts[0]["subPath"].is_null() && mounts[0]["subPathExpr"].is_null());
-        assert!(pod["volumes"][0]["secret"]["items"].is_null());
+        for mount in mounts {
+            assert!(mount["subPath"].is_null() && mount["subPathExpr"].is_null());
+            assert_eq!(mount["readOnly"], true);
+        }
+        for volume in list(&pod["volumes"]) {
+            assert!(volume["secret"]["items"].is_null());
+        }
         let folder = mounts[0]["mountPath"].as_str().unwrap();
         let file = container["args"][0].as_str().unwrap();
         let name = file.strip_prefix(&format!("{folder}/")).unwrap();
@@ -311,13 +324,7 @@ fn configuration_is_mounted_as_a_folder_that_holds_the_file() {
 fn services_and_probes_lead_to_ports_that_are_listened_on() {
     let objects = made(QUICKSTART);
     let config = pooler_in_pod(&objects).global;
-    let yaml = &objects
-        .balancer_config
-        .as_ref()
-        .unwrap()
-        .data
-        .as_ref()
-        .unwrap()["balancer.yaml"];
+    let yaml = &objects.balancer_config.data.as_ref().unwrap()["balancer.yaml"];
     let balancer = balancer_config::parse("balancer.yaml", yaml).unwrap();
     let listening = [
         [config.listen_port, config.http_port],
@@ -395,11 +402,13 @@ fn what_a_reload_applies_changes_only_what_is_read() {
         ("admin_users: admin", "admin_users: app"),
         ("change-me-too", "another"),
         ("host: postgres.default.svc", "host: elsewhere"),
-        // A restart would apply it, but it is the default.
-        ("admin_users: admin", "admin_users: admin\n      threads: 1"),
+        ("mode: transaction", "mode: transaction\n    state: Paused"),
     ] {
         assert_eq!(changed(from, to), pooler, "{to}");
     }
+    // A restart would apply it, but it is the default.
+    let default = "admin_users: admin\n      threads: 1";
+    assert_eq!(changed("admin_users: admin", default), Vec::<String>::new());
     for (from, to) in [
         ("algorithm: leastconn", "algorithm: roundrobin"),
         ("maxConnections: 12000", "maxConnections: 99"),
@@ -418,11 +427,12 @@ fn what_a_reload_applies_changes_only_what_is_read() {
 fn what_only_a_restart_applies_rolls_the_poolers() {
     for setting in ["threads: 2", "log_format: json", "unix_socket_dir: /run"] {
         let to = format!("admin_users: admin\n      {setting}");
-        assert_eq!(
-            changed("admin_users: admin", &to),
-            ["Secret shop-pooler-config", "Deployment shop-pooler"],
-            "{setting}"
-        );
+        let changed = changed("admin_users: admin", &to);
+        // Another Secret, and what names it.
+        assert_eq!(changed.len(), 2, "{changed:?}");
+        assert!(changed[0].starts_with("Secret shop-pooler-"), "{setting}");
+        assert_ne!(changed[0], "Secret shop-pooler-config");
+        assert_eq!(changed[1], "Deployment shop-pooler", "{setting}");
     }
     let with = |threads: u32| {
         let to = format!("admin_users: admin\n      threads: {threads}");
@@ -482,7 +492,8 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
     for manifest in [QUICKSTART.to_owned(), elaborate()] {
         let (cluster, tier) = read(&manifest);
         let pod = pooler_in_pod(&of(&tier, &Owner::of(&cluster)));
-        let realisation = Realisation::example(&tier);
+        let mut realisation = Realisation::example(&tier);
+        realisation.files = workload::CONFIG_FOLDER.into();
         let ini = build::pooler_ini(&tier, &realisation.pooler(0)).text;
         let mut read = |path: &Path| {
             let beside = tier.pooler.files.iter();
@@ -513,18 +524,29 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
 }
 
 #[test]
-fn balancers_are_told_of_the_poolers_that_were_seen() {
+fn balancers_find_the_poolers_by_their_service() {
     let objects = made(QUICKSTART);
-    let yaml = &objects.balancer_config.unwrap().data.unwrap()["balancer.yaml"];
+    let yaml = &objects.balancer_config.data.unwrap()["balancer.yaml"];
     let config = balancer_config::parse("balancer.yaml", yaml).unwrap();
-    assert_eq!(config.targets.len(), 3);
-    assert_eq!(config.targets[0].address.to_string(), "10.244.0.5:6432");
+    assert!(config.targets.is_empty());
+    let discovery = config.discovery.unwrap();
+    let name = objects.pooler_service.metadata.name.unwrap();
+    assert_eq!(discovery.dns, format!("{name}.default.svc"));
+    let spec = objects.pooler_service.spec.unwrap();
+    assert_eq!(spec.cluster_ip.as_deref(), Some("None"));
+    assert_eq!(discovery.port, pooler_port(&objects.poolers));
     assert_eq!(config.check, balancer_config::Check::default());
     assert!(!config.frontends[0].reuse_port);
 }
 
+fn pooler_port(deployment: &Deployment) -> u16 {
+    let pod = deployment.spec.as_ref().unwrap().template.spec.as_ref();
+    let ports = pod.unwrap().containers[0].ports.as_ref().unwrap();
+    u16::try_from(ports[0].container_port).unwrap()
+}
+
 #[test]
-fn a_balancer_without_targets_is_given_no_file() {
+fn the_revision_is_told_to_both() {
     let (cluster, tier) = read(QUICKSTART);
     let images = Images {
         pooler: "p".to_owned(),
@@ -533,14 +555,16 @@ fn a_balancer_without_targets_is_given_no_file() {
     let placement = Placement {
         owner: &Owner::of(&cluster),
         images: &images,
-        poolers: &[],
         revision: Some("abc"),
     };
     let objects = objects(&tier, &placement);
-    assert_eq!(objects.balancer_config, None);
-    assert!(!objects.yaml().contains("kind: ConfigMap"));
     let config = pooler_in_pod(&objects).global;
     assert_eq!(config.config_revision.as_deref(), Some("abc"));
+    let yaml = &objects.balancer_config.data.unwrap()["balancer.yaml"];
+    let config = balancer_config::parse("balancer.yaml", yaml).unwrap();
+    assert_eq!(config.revision.as_deref(), Some("abc"));
+    // A file names no namespace.
+    assert_eq!(config.discovery.unwrap().dns, "shop-pooler");
 }
 
 #[test]
@@ -587,4 +611,151 @@ fn resources_are_those_of_the_manifest() {
     let [_, balancer] =
         pods(&made(QUICKSTART)).map(|pod| pod["containers"][0]["resources"].clone());
     assert_eq!(balancer, serde_json::json!({}));
+}
+
+const PRODUCTION: &str = include_str!("../../../../examples/production.yaml");
+
+#[test]
+fn what_users_add_to_pods_is_merged_and_the_rest_stays() {
+    let objects = made(PRODUCTION);
+    let [pooler, balancer] = pods(&objects);
+    assert_eq!(pooler["priorityClassName"], "system-cluster-critical");
+    assert_eq!(pooler["tolerations"][0]["value"], "database");
+    assert!(balancer["priorityClassName"].is_null());
+    let template = &objects.poolers.spec.as_ref().unwrap().template;
+    let labels = template.metadata.as_ref().unwrap().labels.clone().unwrap();
+    assert_eq!(labels["team"], "platform");
+    assert_eq!(labels["app.kubernetes.io/component"], "pooler");
+    assert_eq!(pooler["containers"][0]["name"], "pooler");
+    let images =
+        ["pooler", "balancer"].map(|name| format!("registry.example/poolkeeper/{name}:0.1.0"));
+    for (pod, image) in [pooler, balancer].iter().zip(images) {
+        assert_eq!(pod["containers"][0]["image"], image);
+        assert_eq!(pod["containers"][0]["imagePullPolicy"], "IfNotPresent");
+        assert_eq!(pod["imagePullSecrets"][0]["name"], "registry");
+    }
+}
+
+#[test]
+fn a_sidecar_comes_after_our_own_container() {
+    let manifest = QUICKSTART.replace(
+        "  balancer:\n    replicas: 2",
+        "  balancer:\n    podTemplate:\n      spec:\n        containers:\n        - {name: side, image: s}\n        - {name: balancer, env: [{name: TZ, value: UTC}]}\n        volumes: [{name: own, emptyDir: {}}]\n    replicas: 2",
+    );
+    let [_, balancer] = pods(&made(&manifest));
+    let names: Vec<&Json> = list(&balancer["containers"])
+        .iter()
+        .map(|container| &container["name"])
+        .collect();
+    assert_eq!(names, ["balancer", "side"]);
+    let env = list(&balancer["containers"][0]["env"]);
+    assert_eq!(env.last().unwrap()["name"], "TZ");
+    assert!(env.iter().any(|variable| variable["name"] == "POD_NAME"));
+    assert_eq!(list(&balancer["volumes"]).len(), 3);
+}
+
+#[test]
+fn network_policies_are_made_on_request_and_let_the_tier_work() {
+    assert!(made(QUICKSTART).pooler_network.is_none());
+    let objects = made(PRODUCTION);
+    let [pooler, balancer] = [&objects.pooler_network, &objects.balancer_network]
+        .map(|policy| serde_json::to_value(policy.as_ref().unwrap()).unwrap());
+    let rules = list(&pooler["spec"]["ingress"]);
+    let peers: Vec<&Json> = list(&rules[0]["from"])
+        .iter()
+        .map(|peer| &peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"])
+        .collect();
+    assert_eq!(peers, ["pooler", "balancer"]);
+    let ports = |rule: &Json| rule["ports"][0]["port"].clone();
+    assert_eq!(
+        (ports(&rules[0]), ports(&rules[1])),
+        ("postgres".into(), "http".into())
+    );
+    assert!(rules[1]["from"].is_null());
+    for rule in list(&balancer["spec"]["ingress"]) {
+        assert!(rule["from"].is_null());
+    }
+    for policy in [pooler, balancer] {
+        assert_eq!(
+            policy["spec"]["policyTypes"],
+            serde_json::json!(["Ingress"])
+        );
+    }
+}
+
+#[test]
+fn a_tier_with_a_budget_never_has_more_poolers_than_share_it() {
+    let (_, tier) = read(PRODUCTION);
+    let share = |tier: &Tier| {
+        let mut settings = tier.pooler.settings.iter();
+        let own = settings.find(|setting| setting.key == "max_server_connections");
+        own.map(|setting| setting.value.parse::<u32>().unwrap())
+    };
+    assert_eq!(share(&tier), Some(56));
+    assert!(56 * build::poolers_at_once(tier.pooler.replicas) <= 280);
+    let spec = made(PRODUCTION).poolers.spec.unwrap();
+    let grace = spec.template.spec.unwrap().termination_grace_period_seconds;
+    // One that ends has ended before the next begins to.
+    assert!(i64::from(spec.min_ready_seconds.unwrap()) >= grace.unwrap());
+    assert!(spec.progress_deadline_seconds.unwrap() > spec.min_ready_seconds.unwrap());
+    let rolling = spec.strategy.unwrap().rolling_update.unwrap();
+    assert_eq!(rolling.max_surge, Some(IntOrString::Int(1)));
+    assert_eq!(rolling.max_unavailable, Some(IntOrString::Int(0)));
+    assert_eq!(share(&read(QUICKSTART).1), None);
+}
+
+#[test]
+fn poolers_that_are_still_there_have_their_share() {
+    let source = Source {
+        name: "f".to_owned(),
+        text: PRODUCTION.to_owned(),
+    };
+    let manifest = manifest::read(&[source]).map_err(|_| ()).unwrap();
+    let cluster = validate(&manifest.dereference(), &WebhookPolicy::default()).unwrap();
+    let share = |seen: u32| {
+        let tier = build::tier_among(&cluster, seen);
+        let mut settings = tier.pooler.settings.into_iter();
+        let own = settings.find(|setting| setting.key == "max_server_connections");
+        own.unwrap().value
+    };
+    assert_eq!(
+        [share(0), share(5), share(8), share(300)],
+        ["56", "56", "35", "1"]
+    );
+}
+
+#[test]
+fn the_service_is_as_asked_for() {
+    let service = made(PRODUCTION).service;
+    let annotations = service.metadata.annotations.unwrap();
+    assert!(annotations.contains_key("service.beta.kubernetes.io/aws-load-balancer-type"));
+    let spec = service.spec.unwrap();
+    assert_eq!(spec.type_.as_deref(), Some("LoadBalancer"));
+    assert_eq!(spec.external_traffic_policy.as_deref(), Some("Local"));
+    assert_eq!(spec.load_balancer_source_ranges.unwrap(), ["10.0.0.0/8"]);
+}
+
+#[test]
+fn an_annotation_of_the_cluster_rolls_all_pods() {
+    assert_eq!(
+        changed(
+            "metadata:\n  name: shop\nspec",
+            "metadata:\n  name: shop\n  annotations: {poolkeeper.dev/restart: today}\nspec"
+        ),
+        ["Deployment shop-pooler", "Deployment shop-balancer"]
+    );
+}
+
+#[test]
+fn names_of_settings_are_known_again() {
+    let name = made(QUICKSTART).pooler_settings.metadata.name.unwrap();
+    assert!(is_settings_name("shop", &name), "{name}");
+    for other in [
+        "shop-pooler-config",
+        "shop-pooler-",
+        "shop-internal",
+        "web-pooler-0123456789",
+    ] {
+        assert!(!is_settings_name("shop", other), "{other}");
+    }
 }

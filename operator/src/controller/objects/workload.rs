@@ -6,9 +6,10 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Capabilities, Container, ContainerPort, HTTPGetAction, Lifecycle, LifecycleHandler,
-            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-            SeccompProfile, SecurityContext, SleepAction, TopologySpreadConstraint, Volume,
+            Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle,
+            LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+            PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+            SecretVolumeSource, SecurityContext, SleepAction, TopologySpreadConstraint, Volume,
             VolumeMount,
         },
     },
@@ -17,11 +18,21 @@ use k8s_openapi::{
     },
 };
 
-use super::metadata::Family;
-use crate::api::{Component, ParameterValue, Resources};
+use super::{internal_name, merge, metadata::Family};
+use crate::{
+    api::{Component, ParameterValue, PodTemplate, Resources},
+    controller::build::{RESTART, Tier},
+};
 
+/// The folder below which everything is mounted that the operator provides.
+pub(in crate::controller) const FOLDER: &str = "/etc/poolkeeper";
 /// The folder of a Pod's configuration.
-pub(super) const CONFIG_FOLDER: &str = "/etc/poolkeeper";
+pub(super) const CONFIG_FOLDER: &str = "/etc/poolkeeper/config";
+/// The folder of settings that only a restart applies.
+pub(super) const SETTINGS_FOLDER: &str = "/etc/poolkeeper/settings";
+/// The folder of the key by which poolers, balancers and the operator know each
+/// other.
+const INTERNAL_FOLDER: &str = "/etc/poolkeeper/internal";
 /// Its files can be read by the Pod's group and by nobody else.
 pub(super) const CONFIG_MODE: i32 = 0o440;
 
@@ -32,6 +43,16 @@ pub(super) const PORT_HTTP: &str = "http";
 
 /// Name of the volume with the configuration.
 const CONFIG: &str = "config";
+/// Name of the volume with the key.
+const INTERNAL: &str = "internal";
+/// Names of the operator's volumes.
+pub(in crate::controller) const VOLUMES: [&str; 3] = [CONFIG, "settings", INTERNAL];
+
+/// The address of a pooler, for its peers.
+const ADVERTISED: &str = "POOLER_ADVERTISE_ADDR";
+/// The operator's environment variables.
+pub(in crate::controller) const VARIABLES: [&str; 3] = ["POD_NAME", "POD_IP", ADVERTISED];
+
 /// The user and group that processes run as: nobody in particular, and not root
 /// whatever the image says.
 const USER: i64 = 65_532;
@@ -58,26 +79,65 @@ pub(super) struct Workload<'a> {
     pub(super) config: Volume,
     pub(super) ports: Ports,
     pub(super) resources: &'a Resources,
-    /// Of the Pods: a change of these rolls.
-    pub(super) annotations: BTreeMap<String, String>,
-    /// From ready to judged up by a check: until then it helps nobody, and the
-    /// next one must not be taken away.
-    pub(super) judged: Duration,
+    /// What else is mounted.
+    pub(super) more: Vec<Mount>,
+    /// From ready to counted as available: at least until it is judged up by a
+    /// check. Until then it helps nobody, and the next one must not be taken away.
+    pub(super) steady: Duration,
     /// How long it goes on as if nothing were before it is told to end.
     pub(super) leave: Duration,
     /// The longest that it takes to end, `leave` included.
     pub(super) end: Duration,
+    /// What users add.
+    pub(super) pod_template: Option<&'a PodTemplate>,
 }
 
-pub(super) fn deployment(family: &Family<'_>, workload: Workload<'_>) -> Deployment {
+/// A volume and where it is mounted.
+#[derive(Debug)]
+pub(super) struct Mount {
+    pub(super) folder: &'static str,
+    pub(super) volume: Volume,
+}
+
+/// The volume of a Secret; its name is another's to give.
+pub(super) fn secret(name: String) -> Volume {
+    Volume {
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name),
+            default_mode: Some(CONFIG_MODE),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+pub(super) fn deployment(
+    family: &Family<'_>,
+    tier: &Tier,
+    mut workload: Workload<'_>,
+) -> Deployment {
     let component = workload.component;
-    let steady = seconds(workload.judged);
-    let step = STEP_TIME_MAX + workload.judged + workload.end;
+    let steady = seconds(workload.steady);
+    let step = STEP_TIME_MAX + workload.steady + workload.end;
+    let config = std::mem::take(&mut workload.config);
+    workload
+        .more
+        .insert(0, mount(CONFIG, CONFIG_FOLDER, config));
+    let internal = secret(internal_name(family.name));
+    workload
+        .more
+        .push(mount(INTERNAL, INTERNAL_FOLDER, internal));
+    let replicas = number(workload.replicas);
+    let own = workload.pod_template;
+    let mut template = template(family, tier, workload);
+    if let Some(own) = own {
+        template = merge(template, own).expect("a podTemplate that was validated can be merged");
+    }
     let one = |count| Some(IntOrString::Int(count));
     Deployment {
         metadata: family.metadata(family.component_name(component), component),
         spec: Some(DeploymentSpec {
-            replicas: Some(number(workload.replicas)),
+            replicas: Some(replicas),
             selector: family.selector(component),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -88,21 +148,36 @@ pub(super) fn deployment(family: &Family<'_>, workload: Workload<'_>) -> Deploym
             }),
             min_ready_seconds: Some(steady),
             progress_deadline_seconds: Some(seconds(step)),
-            template: template(family, workload),
+            template,
             ..DeploymentSpec::default()
         }),
         status: None,
     }
 }
 
-fn template(family: &Family<'_>, workload: Workload<'_>) -> PodTemplateSpec {
+fn mount(name: &str, folder: &'static str, volume: Volume) -> Mount {
+    Mount {
+        folder,
+        volume: Volume {
+            name: name.to_owned(),
+            ..volume
+        },
+    }
+}
+
+fn template(family: &Family<'_>, tier: &Tier, workload: Workload<'_>) -> PodTemplateSpec {
     let component = workload.component;
-    let container = container(&workload);
-    let annotations = workload.annotations;
+    let container = container(tier, &workload);
+    let restart = tier.restart.clone();
+    let secrets = &tier.images.pull_secrets;
+    let secrets = secrets.iter().map(|secret| LocalObjectReference {
+        name: secret.name.clone(),
+    });
+    let volumes = workload.more.into_iter().map(|mount| mount.volume);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(family.labels(component)),
-            annotations: (!annotations.is_empty()).then_some(annotations),
+            annotations: restart.map(|value| BTreeMap::from([(RESTART.to_owned(), value)])),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
@@ -128,10 +203,8 @@ fn template(family: &Family<'_>, workload: Workload<'_>) -> PodTemplateSpec {
                     .into(),
             ),
             containers: vec![container],
-            volumes: Some(vec![Volume {
-                name: CONFIG.to_owned(),
-                ..workload.config
-            }]),
+            image_pull_secrets: (secrets.len() > 0).then(|| secrets.collect()),
+            volumes: Some(volumes.collect()),
             ..PodSpec::default()
         }),
     }
@@ -150,7 +223,7 @@ fn spread(family: &Family<'_>, component: Component, topology: &str) -> Topology
     }
 }
 
-fn container(workload: &Workload<'_>) -> Container {
+fn container(tier: &Tier, workload: &Workload<'_>) -> Container {
     let port = |name: &str, port: u16| ContainerPort {
         name: Some(name.to_owned()),
         container_port: port.into(),
@@ -160,6 +233,11 @@ fn container(workload: &Workload<'_>) -> Container {
     Container {
         name: workload.component.word().to_owned(),
         image: Some(workload.image.to_owned()),
+        image_pull_policy: tier
+            .images
+            .pull_policy
+            .map(|policy| policy.word().to_owned()),
+        env: Some(environment(workload.component)),
         args: Some(vec![format!("{CONFIG_FOLDER}/{}", workload.file)]),
         ports: Some(vec![
             port(PORT_POSTGRES, workload.ports.postgres),
@@ -168,12 +246,7 @@ fn container(workload: &Workload<'_>) -> Container {
         resources: Some(resources(workload.resources)),
         // The folder, never one file of it: kubelet changes folders under Pods
         // that run, single files it leaves as they were.
-        volume_mounts: Some(vec![VolumeMount {
-            name: CONFIG.to_owned(),
-            mount_path: CONFIG_FOLDER.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(workload.more.iter().map(mounted).collect()),
         startup_probe: Some(probe("/livez", 1, 60)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         // Only an event loop that hangs fails it, never PostgreSQL: a new
@@ -193,6 +266,37 @@ fn container(workload: &Workload<'_>) -> Container {
         }),
         ..Container::default()
     }
+}
+
+fn mounted(mount: &Mount) -> VolumeMount {
+    VolumeMount {
+        name: mount.volume.name.clone(),
+        mount_path: mount.folder.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+/// What a Pod alone knows of itself.
+fn environment(component: Component) -> Vec<EnvVar> {
+    let [name, address, advertised] = VARIABLES;
+    let mut variables = vec![(name, "metadata.name"), (address, "status.podIP")];
+    if component == Component::Pooler {
+        variables.push((advertised, "status.podIP"));
+    }
+    let variables = variables.into_iter();
+    let of_pod = |(name, path): (&str, &str)| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                api_version: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    variables.map(of_pod).collect()
 }
 
 fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {

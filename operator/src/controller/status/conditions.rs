@@ -4,7 +4,7 @@
 use super::{Observed, Progress};
 use crate::{
     api::{Component, ComponentStatus, EndpointState},
-    controller::Fault,
+    controller::{Fault, FaultKind},
 };
 
 /// How many faults a message names.
@@ -126,11 +126,13 @@ fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
     }
     if observed.endpoints.is_empty() {
         return match observed.progress {
-            Progress::Invalid(_) | Progress::Unreadable(_) => answer(
-                false,
-                "ConfigInvalid",
-                "nothing runs: the spec has never been valid, see ConfigValid",
-            ),
+            Progress::Invalid(_) | Progress::Unreadable(_) if count_wished(observed) == 0 => {
+                answer(
+                    false,
+                    "ConfigInvalid",
+                    "nothing runs: the spec has never been valid, see ConfigValid",
+                )
+            }
             _ => answer(false, "Starting", "no Pod is there yet"),
         };
     }
@@ -148,6 +150,13 @@ fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
     )
 }
 
+/// Pods that are wished for, as far as anything was ever applied.
+fn count_wished(observed: &Observed<'_>) -> i32 {
+    let rollouts = observed.rollouts.into_iter();
+    let each = rollouts.flat_map(|rollouts| Component::ALL.map(|one| rollouts.of(one).wished));
+    each.sum()
+}
+
 fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
     match observed.progress {
         Progress::Suspended => {
@@ -158,7 +167,9 @@ fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
             );
         }
         Progress::Deleting => return answer(true, "Deleting", "it is being deleted"),
-        Progress::Invalid(_) | Progress::Unreadable(_) | Progress::NameConflict(_)
+        Progress::Invalid(_)
+        | Progress::Unreadable(_)
+        | Progress::NameConflict(_)
         | Progress::Refused(_) => {
             return answer(false, "Stalled", "it waits for what Stalled says");
         }
@@ -236,7 +247,13 @@ fn stalled(observed: &Observed<'_>) -> Answer {
 fn config_valid(observed: &Observed<'_>) -> Answer {
     match observed.progress {
         Progress::Invalid(faults) => {
-            answer(false, "Invalid", sentences(faults))
+            let kind = faults.iter().map(|fault| fault.kind).min();
+            let reason = match kind.unwrap_or(FaultKind::Invalid) {
+                FaultKind::Invalid => "Invalid",
+                FaultKind::NotSupportedYet => "NotSupportedYet",
+                FaultKind::MissingReference => "ReferenceNotFound",
+            };
+            answer(false, reason, sentences(faults))
         }
         Progress::Unreadable(why) => answer(false, "Unreadable", why),
         _ if observed.generation.is_none() && observed.revision.is_none() => {
@@ -312,6 +329,10 @@ fn update_available(observed: &Observed<'_>) -> Answer {
                 "{what}; set spec.updatePolicy: Automatic, or annotate with poolkeeper.dev/update, to take it"
             ),
         ),
-        None => answer(false, "UpToDate", "what runs is what the operator would start"),
+        None => answer(
+            false,
+            "UpToDate",
+            "what runs is what the operator would start",
+        ),
     }
 }

@@ -1,6 +1,9 @@
 //! How far a cluster's spec has been carried out.
 
-use crate::{api::Component, controller::Fault};
+use crate::{
+    api::Component,
+    controller::{Fault, FaultKind},
+};
 
 /// What became of the last look at a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,19 @@ pub enum Progress {
     /// The API server could not be reached, or somebody else wrote in between:
     /// tried again soon.
     Interrupted(String),
+}
+
+impl Progress {
+    /// Whether something that the spec refers to is not there, and may yet come.
+    #[must_use]
+    pub fn lacks_reference(&self) -> bool {
+        match self {
+            Self::Invalid(faults) => faults
+                .iter()
+                .any(|fault| fault.kind == FaultKind::MissingReference),
+            _ => false,
+        }
+    }
 }
 
 /// Whether pools are to be paused.

@@ -74,7 +74,11 @@ impl At<'_> {
             notifications: &[],
             tells: true,
         };
-        status(&observed, self.before, Timestamp::from_second(self.second).unwrap())
+        status(
+            &observed,
+            self.before,
+            Timestamp::from_second(self.second).unwrap(),
+        )
     }
 
     /// Status and reason of each condition that is asked for.
@@ -120,16 +124,23 @@ fn ready_means_that_applications_can_be_served() {
     at.endpoints[1].state = EndpointState::Down;
     let first = at.status();
     assert_eq!(first.poolers.summary, "1/2");
-    at.shows([(Ready, "True Serving"), (PoolersAvailable, "False NotAllUp")]);
+    at.shows([
+        (Ready, "True Serving"),
+        (PoolersAvailable, "False NotAllUp"),
+    ]);
     at.endpoints[2].state = EndpointState::Down;
-    at.shows([(Ready, "False NoBalancerUp"), (BalancersAvailable, "False NoneUp")]);
+    at.shows([
+        (Ready, "False NoBalancerUp"),
+        (BalancersAvailable, "False NoneUp"),
+    ]);
     at.endpoints[0].state = EndpointState::Down;
     at.shows([(Ready, "False NoPoolerUp")]);
 }
 
 #[test]
 fn a_condition_keeps_its_time_until_it_changes() {
-    let time = |status: &PgPoolClusterStatus| status.conditions[0].last_transition_time.0.as_second();
+    let time =
+        |status: &PgPoolClusterStatus| status.conditions[0].last_transition_time.0.as_second();
     let first = At::default().status();
     assert_eq!(time(&first), 10);
     let mut later = At {
@@ -162,9 +173,21 @@ fn before_the_first_pod_it_is_starting_or_invalid() {
 #[test]
 fn what_cannot_be_carried_out_leaves_ready_alone() {
     let cases = [
-        (Progress::NameConflict("x".to_owned()), "True NameConflict", "False Stalled"),
-        (Progress::Refused("x".to_owned()), "True Refused", "False Stalled"),
-        (Progress::Interrupted("x".to_owned()), "False NotStalled", "True Retrying"),
+        (
+            Progress::NameConflict("x".to_owned()),
+            "True NameConflict",
+            "False Stalled",
+        ),
+        (
+            Progress::Refused("x".to_owned()),
+            "True Refused",
+            "False Stalled",
+        ),
+        (
+            Progress::Interrupted("x".to_owned()),
+            "False NotStalled",
+            "True Retrying",
+        ),
         (Progress::Suspended, "False NotStalled", "False Suspended"),
         (Progress::Deleting, "False NotStalled", "True Deleting"),
     ];
@@ -187,7 +210,10 @@ fn a_rollout_goes_on_until_every_pod_is_new() {
     at.rollouts.poolers.updated = 1;
     at.shows([(Reconciling, "True RollingOut"), (Ready, "True Serving")]);
     at.rollouts.poolers.stuck = Some("deadline".to_owned());
-    at.shows([(Reconciling, "False Stalled"), (Stalled, "True RolloutStuck")]);
+    at.shows([
+        (Reconciling, "False Stalled"),
+        (Stalled, "True RolloutStuck"),
+    ]);
 }
 
 #[test]

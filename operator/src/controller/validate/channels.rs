@@ -3,7 +3,7 @@
 use super::{Channel, Validator};
 use crate::{
     api,
-    controller::{Fault, Place},
+    controller::{Fault, FaultKind},
     webhook::{Webhook, WebhookPolicy},
 };
 
@@ -17,32 +17,26 @@ impl Validator<'_> {
         for (index, notification) in notifications.iter().enumerate() {
             let path = format!("spec.notifications[{index}].slack");
             let Some(secret) = &notification.slack.webhook_url_secret_ref else {
-                self.fault(
-                    format!("{path}.botTokenSecretRef"),
-                    "not supported yet; use webhookUrlSecretRef",
-                );
+                let message = "is not supported yet; use webhookUrlSecretRef";
+                let fault = Fault::field(format!("{path}.botTokenSecretRef"), message);
+                self.faults.push(fault.of_kind(FaultKind::NotSupportedYet));
                 continue;
             };
             let path = format!("{path}.webhookUrlSecretRef");
-            let faults_before = self.faults.len();
-            let value = self.secret(&path, &secret.name, &secret.key);
-            if self.faults.len() > faults_before {
+            let Some(value) = self.secret(&path, &secret.name, &secret.key) else {
                 continue;
-            }
+            };
             match Webhook::parse(value.text().unwrap_or_default(), policy) {
                 Ok(webhook) => channels.push(Channel {
                     name: notification.name.clone(),
                     webhook,
                     send_resolved: notification.send_resolved,
                 }),
-                Err(message) => self.faults.push(Fault {
-                    place: Place::Secret {
-                        name: secret.name.clone(),
-                        key: secret.key.clone(),
-                        line: 1,
-                    },
-                    message: format!("the webhook's URL {message}"),
-                }),
+                Err(message) => {
+                    let message = format!("the webhook's URL {message}");
+                    let fault = Fault::secret(&secret.name, &secret.key, 1, message);
+                    self.faults.push(fault);
+                }
             }
         }
         channels

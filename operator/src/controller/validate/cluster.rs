@@ -1,12 +1,12 @@
 //! A cluster that can be built: types that cannot be wrong.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use proxy_core::config::balancer;
 
 use crate::{
-    api::{PoolMode, Resources, ServiceType},
-    controller::{Fault, dereference::SecretValue},
+    api::{Images, PodTemplate, Resources, Service, TlsMode},
+    controller::{Fault, Place, dereference::SecretValue},
     webhook::Webhook,
 };
 
@@ -19,10 +19,12 @@ pub struct ValidatedCluster {
     pub suspend: bool,
     /// Where PostgreSQL is.
     pub upstream: HostPort,
+    /// The field that says so.
+    pub upstream_origin: String,
     /// How clients are authenticated.
     pub auth: ClientAuth,
-    /// userlist.txt.
-    pub userlist: SecretValue,
+    /// Who may log in.
+    pub userlist: Userlist,
     /// Databases with settings of their own; empty means all.
     pub databases: Vec<Database>,
     /// Users with settings of their own.
@@ -33,12 +35,21 @@ pub struct ValidatedCluster {
     pub poolers: Poolers,
     /// Balancers.
     pub balancer: Balancer,
-    /// Certificate and key shown to clients, where TLS is on.
+    /// Between clients and poolers, where TLS is on.
     pub client_tls: Option<ClientTls>,
+    /// Between poolers and PostgreSQL.
+    pub server_tls: ServerTls,
     /// The port that applications connect to.
     pub service_port: u16,
-    /// Type of the Kubernetes Service with that port.
-    pub service_type: ServiceType,
+    /// The rest of the Kubernetes Service with that port.
+    pub service: Service,
+    /// Whether only those who must may reach the Pods.
+    pub network_policy: bool,
+    /// What the Pods run.
+    pub images: Images,
+    /// Value of the annotation [`RESTART`](crate::controller::build::RESTART):
+    /// another one rolls the Pods.
+    pub restart: Option<String>,
     /// Time between two full resynchronisations.
     pub monitoring_interval: Duration,
     /// Who is told.
@@ -59,6 +70,26 @@ pub struct HostPort {
     pub port: u16,
 }
 
+impl HostPort {
+    /// In place of one that is not known.
+    pub(super) fn nowhere() -> Self {
+        Self {
+            host: "unknown".to_owned(),
+            port: 1,
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// How clients are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
@@ -68,6 +99,41 @@ pub enum ClientAuth {
     Md5,
     /// No proof.
     Trust,
+    /// A client certificate.
+    Cert,
+    /// As rules say.
+    Hba,
+}
+
+/// userlist.txt, and where each line of it is from.
+#[derive(Clone, Debug)]
+pub struct Userlist {
+    /// The file.
+    pub content: SecretValue,
+    /// The Secret whose lines come first.
+    pub secret: Option<String>,
+    /// How many lines those are.
+    pub lines: u32,
+    /// Where the others are from.
+    pub added: Vec<Place>,
+}
+
+impl Userlist {
+    /// Where line `line`, counted from 1, is from.
+    #[must_use]
+    pub fn place(&self, line: u32) -> Place {
+        let added = line.checked_sub(self.lines + 1);
+        let added = added.and_then(|index| self.added.get(index as usize));
+        match (added, &self.secret) {
+            (Some(place), _) => place.clone(),
+            (None, Some(secret)) => Place::Secret {
+                name: secret.clone(),
+                key: crate::controller::build::USERLIST.to_owned(),
+                line,
+            },
+            (None, None) => Place::Field("spec.auth".to_owned()),
+        }
+    }
 }
 
 /// A database with settings of its own.
@@ -77,6 +143,8 @@ pub struct Database {
     pub name: String,
     /// Its name on the upstream, if another.
     pub upstream_name: Option<String>,
+    /// The field that says where it is.
+    pub address_origin: String,
     /// Where it is.
     pub address: HostPort,
     /// Settings by their key in pgbouncer.ini, each with the field it is from.
@@ -106,14 +174,10 @@ pub struct Setting {
 /// The pools' settings.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// When a server goes back.
-    pub mode: PoolMode,
-    /// Servers of each pool.
-    pub default_pool_size: u32,
-    /// Clients of each pooler.
-    pub max_client_connections: u32,
-    /// Other settings of section `[pgbouncer]`.
+    /// Settings of section `[pgbouncer]`.
     pub settings: Vec<Setting>,
+    /// Servers of the whole tier; no limit without.
+    pub max_server_connections: Option<u32>,
 }
 
 /// Poolers.
@@ -125,6 +189,8 @@ pub struct Poolers {
     pub drain_timeout: Duration,
     /// CPU and memory of each.
     pub resources: Resources,
+    /// What the Pods are to have besides; fits what they have.
+    pub pod_template: Option<PodTemplate>,
 }
 
 /// Balancers.
@@ -138,15 +204,39 @@ pub struct Balancer {
     pub max_connections: u32,
     /// How poolers are checked.
     pub check: balancer::Check,
+    /// How long one that ends waits for its sessions.
+    pub drain_timeout: Duration,
     /// CPU and memory of each.
     pub resources: Resources,
+    /// What the Pods are to have besides; fits what they have.
+    pub pod_template: Option<PodTemplate>,
 }
 
-/// What clients are shown.
+/// TLS between clients and poolers.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
-    /// Whether clients must use TLS.
-    pub required: bool,
+    /// How much.
+    pub mode: TlsMode,
+    /// What clients are shown.
+    pub pair: Pair,
+    /// Who may sign clients' certificates.
+    pub authority: Option<SecretValue>,
+}
+
+/// TLS between poolers and PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// How much.
+    pub mode: TlsMode,
+    /// What PostgreSQL is shown.
+    pub pair: Option<Pair>,
+    /// Who may sign PostgreSQL's certificate.
+    pub authority: Option<SecretValue>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct Pair {
     /// PEM chain.
     pub certificate: SecretValue,
     /// PEM private key that belongs to it.

@@ -2,26 +2,24 @@
 //! own.
 
 use super::{
-    Database, HostPort, Pool, User, Validator,
+    Database, HostPort, Pool, User, ValidatedCluster, Validator,
     settings::{self, mode},
+    upstream::Upstream,
 };
-use crate::api;
+use crate::{
+    api,
+    controller::{Fault, build},
+};
 
 impl Validator<'_> {
     pub(super) fn databases(
         &mut self,
         databases: &[api::Database],
-        upstream: &HostPort,
+        upstream: &Upstream,
     ) -> Vec<Database> {
         let mut validated = Vec::with_capacity(databases.len());
         for (index, database) in databases.iter().enumerate() {
             let path = format!("spec.databases[{index}]");
-            if database.name == "*" && database.database.is_some() {
-                self.fault(
-                    format!("{path}.database"),
-                    "does not go with the name *, which stands for many databases",
-                );
-            }
             let mut settings = settings::List::new(&path);
             settings.add("pool_mode", "mode", database.mode.map(mode));
             settings.add("pool_size", "poolSize", database.pool_size);
@@ -36,6 +34,11 @@ impl Validator<'_> {
                 "maxConnections",
                 database.max_connections,
             );
+            settings.add(
+                "max_db_client_connections",
+                "maxClientConnections",
+                database.max_client_connections,
+            );
             let own = settings::parameters(
                 &mut self.faults,
                 &format!("{path}.parameters"),
@@ -45,14 +48,18 @@ impl Validator<'_> {
             validated.push(Database {
                 name: database.name.clone(),
                 upstream_name: database.database.clone(),
+                address_origin: match database.host.is_some() || database.port.is_some() {
+                    true => path.clone(),
+                    false => upstream.origin.clone(),
+                },
                 address: HostPort {
                     host: database
                         .host
                         .clone()
-                        .unwrap_or_else(|| upstream.host.clone()),
+                        .unwrap_or_else(|| upstream.address.host.clone()),
                     port: match database.port {
                         Some(port) => self.number(&format!("{path}.port"), port),
-                        None => upstream.port,
+                        None => upstream.address.port,
                     },
                 },
                 settings: settings.with(own),
@@ -68,6 +75,11 @@ impl Validator<'_> {
             let mut settings = settings::List::new(&path);
             settings.add("pool_mode", "mode", user.mode.map(mode));
             settings.add("pool_size", "poolSize", user.pool_size);
+            settings.add(
+                "reserve_pool_size",
+                "reservePoolSize",
+                user.reserve_pool_size,
+            );
             settings.add(
                 "max_user_connections",
                 "maxConnections",
@@ -93,19 +105,90 @@ impl Validator<'_> {
     }
 
     pub(super) fn pool(&mut self, pool: &api::Pool) -> Pool {
+        let path = "spec.pool";
+        let seconds = |period: Option<api::Period>| period.map(|period| period.0.as_secs_f64());
+        let mut settings = settings::List::new(path);
+        settings.add("pool_mode", "mode", Some(mode(pool.mode)));
+        settings.add(
+            "default_pool_size",
+            "defaultPoolSize",
+            Some(pool.default_pool_size),
+        );
+        settings.add("min_pool_size", "minPoolSize", pool.min_pool_size);
+        settings.add(
+            "reserve_pool_size",
+            "reservePoolSize",
+            pool.reserve_pool_size,
+        );
+        settings.add(
+            "reserve_pool_timeout",
+            "reservePoolTimeout",
+            seconds(pool.reserve_pool_timeout),
+        );
+        settings.add(
+            "max_client_conn",
+            "maxClientConnections",
+            Some(pool.max_client_connections),
+        );
+        settings.add(
+            "query_wait_timeout",
+            "queryWaitTimeout",
+            seconds(pool.query_wait_timeout),
+        );
+        settings.add(
+            "server_idle_timeout",
+            "serverIdleTimeout",
+            seconds(pool.server_idle_timeout),
+        );
+        settings.add(
+            "server_lifetime",
+            "serverLifetime",
+            seconds(pool.server_lifetime),
+        );
+        let paused = (pool.state == api::PoolState::Paused).then_some(1);
+        settings.add("paused", "state", paused);
+        let own = settings::parameters(
+            &mut self.faults,
+            &format!("{path}.parameters"),
+            &pool.parameters,
+            settings::POOL_FIELDS,
+        );
+        let limit = pool.max_server_connections;
         Pool {
-            mode: pool.mode,
-            default_pool_size: self.number("spec.pool.defaultPoolSize", pool.default_pool_size),
-            max_client_connections: self.number(
-                "spec.pool.maxClientConnections",
-                pool.max_client_connections,
-            ),
-            settings: settings::parameters(
-                &mut self.faults,
-                "spec.pool.parameters",
-                &pool.parameters,
-                settings::POOL_FIELDS,
-            ),
+            settings: settings.with(own),
+            max_server_connections: limit
+                .map(|limit| self.number(&format!("{path}.maxServerConnections"), limit)),
+        }
+    }
+
+    /// Whether what pools may open fits what there is.
+    pub(super) fn budget(&mut self, spec: &api::PgPoolClusterSpec, cluster: &ValidatedCluster) {
+        let pools = build::poolers_at_once(cluster.poolers.replicas);
+        let size = i64::from(spec.pool.default_pool_size);
+        let path = "spec.pool.maxServerConnections";
+        let Some(limit) = cluster.pool.max_server_connections else {
+            let all = size * i64::from(pools);
+            if let Some(most) = spec.upstream.max_connections
+                && all > i64::from(most)
+            {
+                let message = format!(
+                    "would keep the tier within upstream.maxConnections, {most}: one database and user alone can open {size} in each of {pools} poolers, {all}"
+                );
+                self.warnings.push(Fault::field(path, message));
+            }
+            return;
+        };
+        let share = limit / pools;
+        if share == 0 {
+            let message = format!(
+                "must be at least poolers.replicas + {}: as many poolers can be there at once while they are replaced, and each needs one",
+                build::POOLERS_IN_CHANGE
+            );
+            self.fault(path, message);
+        } else if i64::from(share) < size {
+            let message =
+                format!("gives each of {pools} poolers {share}, less than defaultPoolSize, {size}");
+            self.warnings.push(Fault::field(path, message));
         }
     }
 }

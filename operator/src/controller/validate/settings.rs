@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
-use proxy_core::config::{Global, Problem, balancer, pooler};
+use proxy_core::config::{
+    Global, Problem, balancer, pooler,
+    settings::{DATABASE_KEYS, SETTINGS, USER_KEYS},
+};
 
 use super::{Setting, ValidatedCluster};
 use crate::{
     api::{ParameterValue, PoolMode},
-    controller::{Fault, Place, build, dereference::Dereferenced},
+    controller::{Fault, FaultKind, build},
 };
 
 /// Why a key is not taken among `parameters`.
@@ -27,7 +30,21 @@ const ONE_FILE: Instead = Because("would be one file for all poolers");
 pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
     ("pool_mode", Field("spec.pool.mode")),
     ("default_pool_size", Field("spec.pool.defaultPoolSize")),
+    ("min_pool_size", Field("spec.pool.minPoolSize")),
+    ("reserve_pool_size", Field("spec.pool.reservePoolSize")),
+    (
+        "reserve_pool_timeout",
+        Field("spec.pool.reservePoolTimeout"),
+    ),
     ("max_client_conn", Field("spec.pool.maxClientConnections")),
+    (
+        "max_server_connections",
+        Field("spec.pool.maxServerConnections"),
+    ),
+    ("query_wait_timeout", Field("spec.pool.queryWaitTimeout")),
+    ("server_idle_timeout", Field("spec.pool.serverIdleTimeout")),
+    ("server_lifetime", Field("spec.pool.serverLifetime")),
+    ("paused", Field("spec.pool.state")),
     ("auth_type", Field("spec.auth.type")),
     ("auth_file", Field("spec.auth.userlistSecretRef")),
     ("drain_timeout", Field("spec.poolers.drainTimeout")),
@@ -40,11 +57,17 @@ pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
         "client_tls_key_file",
         Field("spec.tls.client.certSecretRef"),
     ),
-    ("client_tls_ca_file", Field("spec.tls.client")),
+    ("client_tls_ca_file", Field("spec.tls.client.caSecretRef")),
     ("server_tls_sslmode", Field("spec.tls.server.mode")),
     ("server_tls_ca_file", Field("spec.tls.server.caSecretRef")),
-    ("server_tls_cert_file", Field("spec.tls.server")),
-    ("server_tls_key_file", Field("spec.tls.server")),
+    (
+        "server_tls_cert_file",
+        Field("spec.tls.server.certSecretRef"),
+    ),
+    (
+        "server_tls_key_file",
+        Field("spec.tls.server.certSecretRef"),
+    ),
     ("listen_addr", BY_OPERATOR),
     ("listen_port", BY_OPERATOR),
     ("so_reuseport", BY_OPERATOR),
@@ -56,6 +79,7 @@ pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
     ("advertise_addr", BY_OPERATOR),
     ("proxy_protocol", BY_OPERATOR),
     ("conffile", BY_OPERATOR),
+    ("reload_on_change", BY_OPERATOR),
     ("user", BY_OPERATOR),
     ("logfile", ONE_FILE),
     ("pidfile", ONE_FILE),
@@ -80,9 +104,10 @@ pub(super) const DATABASE_FIELDS: &[(&str, Instead)] = &[
     ("reserve_pool_size", Field("reservePoolSize")),
     ("reserve_pool", Field("reservePoolSize")),
     ("max_db_connections", Field("maxConnections")),
+    ("max_db_client_connections", Field("maxClientConnections")),
     (
         "password",
-        Because("is a secret and belongs into the user list"),
+        Because("is a secret and belongs into the user list, or users[].passwordSecretRef"),
     ),
 ];
 
@@ -90,6 +115,7 @@ pub(super) const DATABASE_FIELDS: &[(&str, Instead)] = &[
 pub(super) const USER_FIELDS: &[(&str, Instead)] = &[
     ("pool_mode", Field("mode")),
     ("pool_size", Field("poolSize")),
+    ("reserve_pool_size", Field("reservePoolSize")),
     ("max_user_connections", Field("maxConnections")),
     ("max_user_client_connections", Field("maxClientConnections")),
 ];
@@ -184,25 +210,32 @@ pub(super) struct Verdict {
 }
 
 /// Has the proxies' own configuration code read the files that would be written.
-pub(super) fn judged_by_the_proxies(cluster: &ValidatedCluster, input: &Dereferenced) -> Verdict {
+pub(super) fn judged_by_the_proxies(cluster: &ValidatedCluster) -> Verdict {
     let tier = build::tier(cluster);
     let example = build::Realisation::example(&tier);
     let mut verdict = Verdict::default();
     let ini = build::pooler_ini(&tier, &example.pooler(0));
-    let userlist_secret = &input.cluster.spec.auth.userlist_secret_ref.name;
     let translate = |problem: &Problem| {
+        let (line, message) = (problem.line, problem.message.clone());
         if problem.file.ends_with(build::USERLIST) {
             return Fault {
-                place: Place::Secret {
-                    name: userlist_secret.clone(),
-                    key: build::USERLIST.to_owned(),
-                    line: problem.line,
-                },
-                message: problem.message.clone(),
+                kind: FaultKind::Invalid,
+                place: cluster.userlist.place(line),
+                message,
             };
         }
-        let origin = ini.origin(problem.line).unwrap_or("spec");
-        Fault::field(origin, problem.message.clone())
+        let waits = ini.settings(line).iter().any(|(key, value)| {
+            let tables = [SETTINGS, DATABASE_KEYS, USER_KEYS];
+            let mut settings = tables.into_iter().flatten();
+            settings.any(|setting| setting.name == key && setting.waits_for_support(value))
+                && message.contains(key.as_str())
+        });
+        let kind = match waits {
+            true => FaultKind::NotSupportedYet,
+            false => FaultKind::Invalid,
+        };
+        let origin = ini.origin(line).unwrap_or("spec");
+        Fault::field(origin, message).of_kind(kind)
     };
     let mut read = |path: &Path| {
         if path == Path::new(INI) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    controller::FaultKind,
     manifest::{self, Source},
     webhook::Webhook,
 };
@@ -54,65 +55,6 @@ fn minimum_is_valid() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_by_name() {
-    for (spec, expected) in [
-        (
-            "  pool: {state: Paused}\n",
-            "f:7: spec.pool.state: not supported yet",
-        ),
-        (
-            "  tls: {server: {mode: require}}\n",
-            "f:7: spec.tls.server.mode: not supported yet",
-        ),
-        (
-            "  tls:\n    client: {mode: verify-ca, certSecretRef: {name: users}}\n",
-            "f:8: spec.tls.client.mode: not supported yet",
-        ),
-        (
-            "  notifications:\n  - name: a\n    slack: {botTokenSecretRef: {name: users, key: t}, channel: c}\n",
-            "f:9: spec.notifications[0].slack.botTokenSecretRef: not supported yet",
-        ),
-    ] {
-        let faults = faults(spec, USERS);
-        assert!(
-            faults.iter().any(|fault| fault.starts_with(expected)),
-            "{faults:?}"
-        );
-    }
-    for (from, to, expected) in [
-        (
-            "{address: {host: db}}",
-            "{uriSecretRef: {name: users}}",
-            "f:5: spec.upstream.uriSecretRef: not",
-        ),
-        (
-            "{address: {host: db}}",
-            "{cnpgClusterRef: {name: users}}",
-            "f:5: spec.upstream.cnpgClusterRef: not",
-        ),
-        (
-            "auth: {",
-            "auth: {type: cert, ",
-            "f:6: spec.auth.type: not supported yet",
-        ),
-        (
-            "auth: {",
-            "auth: {type: hba, ",
-            "f:6: spec.auth.type: not supported yet",
-        ),
-    ] {
-        let source = Source {
-            name: "f".to_owned(),
-            text: format!("{}{USERS}", CLUSTER.replace(from, to)),
-        };
-        let manifest = manifest::read(&[source]).map_err(|_| ()).unwrap();
-        let faults = validate(&manifest.dereference(), &WebhookPolicy::default()).unwrap_err();
-        let problem = manifest.problem(&faults[0]).to_string();
-        assert!(problem.starts_with(expected), "{problem}");
-    }
-}
-
-#[test]
 fn parameters_are_judged_by_the_pooler_itself() {
     let spec = r"  pool:
     parameters:
@@ -125,7 +67,7 @@ fn parameters_are_judged_by_the_pooler_itself() {
   databases:
   - name: a
     parameters:
-      max_db_client_connections: -5
+      server_lifetime: -5
       password: x
   - name: b
     poolSize: 5
@@ -134,33 +76,26 @@ fn parameters_are_judged_by_the_pooler_itself() {
   - name: u
     parameters: {query_timeout: never}
 ";
-    // Ours come first; only when they are mended are the proxies asked.
-    let mut ours = faults(spec, USERS);
-    ours.sort();
-    assert_eq!(
-        ours,
-        [
-            "f:11: spec.pool.parameters.pool_mode: has a field of its own: spec.pool.mode",
-            "f:12: spec.pool.parameters.listen_port: is set by the operator",
-            "f:13: spec.pool.parameters.x y: is not a key: keys are of a to z, 0 to 9 and _",
-            "f:19: spec.databases[0].parameters.password: is a secret and belongs into the user list",
-        ]
-    );
-    let mended: String = spec
-        .lines()
-        .map(|line| {
-            if ["pool_mode", "listen_port", "x y", "password"]
-                .iter()
-                .any(|word| line.contains(word))
-            {
-                "\n".to_owned()
-            } else {
-                format!("{line}\n")
-            }
-        })
-        .collect();
-    let theirs = faults(&mended, USERS).join("\n");
+    let faults = faults(spec, USERS);
+    assert_eq!(faults.len(), 10, "{faults:?}");
+    let theirs = faults.join("\n");
     for (place, about) in [
+        (
+            "f:11: spec.pool.parameters.pool_mode",
+            "has a field of its own: spec.pool.mode",
+        ),
+        (
+            "f:12: spec.pool.parameters.listen_port",
+            "is set by the operator",
+        ),
+        (
+            "f:13: spec.pool.parameters.x y",
+            "is not a key: keys are of a to z, 0 to 9 and _",
+        ),
+        (
+            "f:19: spec.databases[0].parameters.password",
+            "is a secret and belongs into the user list",
+        ),
         (
             "f:9: spec.pool.parameters.max_prepared_statments",
             "did you mean max_prepared_statements?",
@@ -170,7 +105,7 @@ fn parameters_are_judged_by_the_pooler_itself() {
             "query_timeout = soon is invalid, expected a number of seconds",
         ),
         ("f:14: spec.pool.parameters.threads", "from 1 to 64"),
-        ("f:16: spec.databases[0]", "max_db_client_connections"),
+        ("f:16: spec.databases[0]", "server_lifetime"),
         ("f:20: spec.databases[1]", "nonsense"),
         ("f:24: spec.users[0]", "query_timeout"),
     ] {
@@ -236,7 +171,8 @@ fn client_tls_needs_a_pair_that_fits() {
         indent(certified.signing_key.serialize_pem()),
     );
     let cluster = check(spec, &tls).unwrap();
-    assert!(cluster.client_tls.as_ref().unwrap().required);
+    let mode = cluster.client_tls.as_ref().unwrap().mode;
+    assert_eq!(mode, api::TlsMode::Require);
     assert!(!format!("{cluster:?}").contains("PRIVATE KEY"));
     let broken = tls
         .replace("tls.key: |", "tls.key: |\n    x")
@@ -266,4 +202,206 @@ fn hosts_are_resolved_and_leftovers_reported() {
     assert_eq!(cluster.databases[0].address, to(1));
     assert_eq!(cluster.databases[1].address, to(2));
     assert_eq!(cluster.databases[2].address.host, "third");
+}
+
+/// The same with another upstream and other ways to log in.
+fn judged(
+    upstream: &str,
+    auth: &str,
+    spec: &str,
+    more: &str,
+) -> Result<ValidatedCluster, Vec<Fault>> {
+    let text = CLUSTER
+        .replace("{address: {host: db}}", upstream)
+        .replace("  auth: {userlistSecretRef: {name: users}}\n", auth);
+    let source = Source {
+        name: "f".to_owned(),
+        text: format!("{text}{spec}{more}"),
+    };
+    let manifest = manifest::read(&[source]).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    validate(&manifest.dereference(), &WebhookPolicy::default())
+}
+
+fn secret(name: &str, values: &str) -> String {
+    format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {values}\n")
+}
+
+#[test]
+fn cloudnativepg_is_known_by_its_names() {
+    let cnpg = "{cnpgClusterRef: {name: pg, type: ro}}";
+    let app = secret("pg-app", "{username: app, password: s3cret}");
+    let cluster = judged(cnpg, "", "", &app).unwrap();
+    assert_eq!(cluster.upstream.to_string(), "pg-ro:5432");
+    assert_eq!(
+        cluster.userlist.content.text(),
+        Some("\"app\" \"s3cret\"\n")
+    );
+    assert!(!format!("{cluster:?}").contains("s3cret"));
+
+    let faults = judged(cnpg, "", "", "").unwrap_err();
+    assert!(
+        faults
+            .iter()
+            .all(|fault| fault.kind == FaultKind::MissingReference),
+        "{faults:?}"
+    );
+    // Somebody else can log in.
+    let auth = "  auth: {userlistSecretRef: {name: users}}\n";
+    assert!(judged(cnpg, auth, "", USERS).is_ok());
+    // The list's word counts.
+    let both = judged(
+        cnpg,
+        auth,
+        "",
+        &format!(
+            "{USERS}{}",
+            secret("pg-app", "{username: a, password: other}")
+        ),
+    )
+    .unwrap();
+    assert_eq!(both.userlist.content.text(), Some("\"a\" \"b\"\n"));
+
+    let verify = "  tls: {server: {mode: verify-full}}\n";
+    let faults = judged(cnpg, "", verify, &app).unwrap_err();
+    let missing = faults
+        .iter()
+        .find(|fault| fault.message.contains("Secret pg-ca does not exist"));
+    assert_eq!(missing.unwrap().kind, FaultKind::MissingReference);
+}
+
+#[test]
+fn a_service_that_was_looked_for_is_missed() {
+    let text = CLUSTER.replace("{address: {host: db}}", "{cnpgClusterRef: {name: pg}}");
+    let source = Source {
+        name: "f".to_owned(),
+        text: format!("{text}{USERS}"),
+    };
+    let manifest = manifest::read(&[source]).map_err(|_| ()).unwrap();
+    let mut read = manifest.dereference();
+    let references = crate::controller::dereference::references(&read.cluster);
+    assert_eq!(Vec::from_iter(&references.services), ["pg-rw"]);
+    assert_eq!(Vec::from_iter(&references.secrets), ["pg-app", "users"]);
+    assert!(validate(&read, &WebhookPolicy::default()).is_ok());
+    read.missing_services.insert("pg-rw".to_owned());
+    let faults = validate(&read, &WebhookPolicy::default()).unwrap_err();
+    assert_eq!(faults[0].kind, FaultKind::MissingReference);
+    assert!(
+        faults[0]
+            .to_string()
+            .contains("Service pg-rw does not exist")
+    );
+}
+
+#[test]
+fn a_uri_says_where_and_who() {
+    let by_uri = "{uriSecretRef: {name: pg}}";
+    let uri = |uri: &str| secret("pg", &format!("{{uri: \"{uri}\"}}"));
+    let cluster = judged(
+        by_uri,
+        "",
+        "",
+        &uri("postgresql://app:s3%22cret@db:5433/shop?connect_timeout=3"),
+    )
+    .unwrap();
+    assert_eq!(cluster.upstream.to_string(), "db:5433");
+    assert_eq!(
+        cluster.userlist.content.text(),
+        Some("\"app\" \"s3\"\"cret\"\n")
+    );
+    assert!(
+        cluster.warnings[0]
+            .to_string()
+            .contains("has no effect here: connect_timeout")
+    );
+    for (text, about) in [
+        (
+            "postgresql://db:x",
+            "Secret pg, key uri, line 1: has a port",
+        ),
+        (
+            "postgresql://a:b@db?sslmode=verify-full",
+            "spec.tls.server.mode: is disable, while",
+        ),
+    ] {
+        let faults = judged(by_uri, "", "", &uri(text)).unwrap_err();
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.to_string().starts_with(about)),
+            "{faults:?}"
+        );
+        assert!(faults.iter().all(|fault| fault.kind == FaultKind::Invalid));
+    }
+}
+
+#[test]
+fn users_bring_their_passwords() {
+    let address = "{address: {host: db}}";
+    let spec = "  users: [{name: 'a\"b', passwordSecretRef: {name: one}}, {name: c}]\n";
+    let one = secret("one", "{password: x}");
+    let cluster = judged(address, "", spec, &one).unwrap();
+    assert_eq!(cluster.userlist.content.text(), Some("\"a\"\"b\" \"x\"\n"));
+    // A secret that the pooler refuses is told at its own place.
+    let long = secret("one", &format!("{{password: {}}}", "x".repeat(3_000)));
+    let faults = judged(address, "", spec, &long).unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "Secret one, key password, line 1: the secret is longer than 2047 bytes"
+    );
+}
+
+#[test]
+fn faults_say_what_has_to_happen() {
+    for (spec, auth, kind) in [
+        (
+            "",
+            "  auth: {type: cert, userlistSecretRef: {name: users}}\n",
+            FaultKind::NotSupportedYet,
+        ),
+        (
+            "",
+            "  auth: {userlistSecretRef: {name: none}}\n",
+            FaultKind::MissingReference,
+        ),
+        (
+            "  pool: {parameters: {query_timeout: soon}}\n",
+            "  auth: {userlistSecretRef: {name: users}}\n",
+            FaultKind::Invalid,
+        ),
+        (
+            "  databases: [{name: a, parameters: {target_session_attrs: primary}}]\n",
+            "  auth: {userlistSecretRef: {name: users}}\n",
+            FaultKind::NotSupportedYet,
+        ),
+    ] {
+        let faults = judged("{address: {host: db}}", auth, spec, USERS).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].kind, kind, "{faults:?}");
+    }
+}
+
+#[test]
+fn a_tier_that_may_not_fit_is_warned_of() {
+    let warnings = |upstream: &str, spec: &str| {
+        let auth = "  auth: {userlistSecretRef: {name: users}}\n";
+        let cluster = judged(upstream, auth, spec, USERS).unwrap();
+        Vec::from_iter(cluster.warnings.iter().map(ToString::to_string))
+    };
+    let limited = "{address: {host: db}, maxConnections: 100}";
+    assert_eq!(
+        warnings(limited, "  pool: {defaultPoolSize: 50}\n"),
+        [
+            "spec.pool.maxServerConnections: would keep the tier within upstream.maxConnections, 100: one database and user alone can open 50 in each of 5 poolers, 250"
+        ]
+    );
+    assert_eq!(
+        warnings(
+            limited,
+            "  pool: {defaultPoolSize: 50, maxServerConnections: 100}\n"
+        ),
+        [
+            "spec.pool.maxServerConnections: gives each of 5 poolers 20, less than defaultPoolSize, 50"
+        ]
+    );
+    assert!(warnings(limited, "  pool: {defaultPoolSize: 20}\n").is_empty());
 }

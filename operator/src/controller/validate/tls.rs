@@ -1,19 +1,107 @@
-//! Certificate and key: whether a pooler could use them.
+//! Certificates, keys and authorities: whether a pooler could use them.
 
 use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::controller::build::{TLS_CERTIFICATE, TLS_KEY};
+use super::{ClientTls, Pair, ServerTls, Validator};
+use crate::{
+    api::{self, CaSecretRef, SecretRef, TlsMode},
+    controller::{
+        Fault,
+        build::{TLS_AUTHORITY, TLS_CERTIFICATE, TLS_KEY},
+        dereference::SecretValue,
+    },
+};
+
+impl Validator<'_> {
+    pub(super) fn client_tls(&mut self, client: &api::ClientTls) -> Option<ClientTls> {
+        if client.mode == TlsMode::Disable {
+            return None;
+        }
+        let path = "spec.tls.client";
+        let Some(secret) = &client.cert_secret_ref else {
+            self.fault(
+                format!("{path}.certSecretRef"),
+                "is needed unless mode is disable",
+            );
+            return None;
+        };
+        let pair = self.pair(&format!("{path}.certSecretRef.name"), secret)?;
+        let authority = client.ca_secret_ref.as_ref();
+        Some(ClientTls {
+            mode: client.mode,
+            pair,
+            authority: authority.and_then(|it| self.authority(&format!("{path}.caSecretRef"), it)),
+        })
+    }
+
+    pub(super) fn server_tls(&mut self, spec: &api::PgPoolClusterSpec) -> ServerTls {
+        let server = &spec.tls.server;
+        let path = "spec.tls.server";
+        let pair = server.cert_secret_ref.as_ref();
+        let cnpg = spec.upstream.cnpg_cluster_ref.as_ref();
+        let authority = match (&server.ca_secret_ref, cnpg) {
+            (Some(authority), _) => self.authority(&format!("{path}.caSecretRef"), authority),
+            (None, Some(cnpg)) if server.checks_authority() => {
+                let authority = CaSecretRef {
+                    name: cnpg.ca_secret(),
+                    key: TLS_AUTHORITY.to_owned(),
+                };
+                self.authority("spec.upstream.cnpgClusterRef.name", &authority)
+            }
+            (None, _) if server.checks_authority() => {
+                let message = "is needed with verify-ca and verify-full";
+                self.fault(format!("{path}.caSecretRef"), message);
+                None
+            }
+            (None, _) => None,
+        };
+        ServerTls {
+            mode: server.mode,
+            pair: pair.and_then(|it| self.pair(&format!("{path}.certSecretRef.name"), it)),
+            authority,
+        }
+    }
+
+    fn pair(&mut self, path: &str, secret: &SecretRef) -> Option<Pair> {
+        let certificate = self.secret(path, &secret.name, TLS_CERTIFICATE);
+        let key = self.secret(path, &secret.name, TLS_KEY);
+        let (certificate, key) = certificate.zip(key)?;
+        if let Err((key, message)) = check_pair(certificate.bytes(), key.bytes()) {
+            self.faults
+                .push(Fault::secret(&secret.name, key, 1, message));
+            return None;
+        }
+        Some(Pair { certificate, key })
+    }
+
+    fn authority(&mut self, path: &str, secret: &CaSecretRef) -> Option<SecretValue> {
+        let value = self.secret(path, &secret.name, &secret.key)?;
+        if let Err(message) = certificates(value.bytes()) {
+            self.faults
+                .push(Fault::secret(&secret.name, &secret.key, 1, message));
+            return None;
+        }
+        Some(value)
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "is not PEM")?;
+    if chain.is_empty() {
+        return Err("holds no certificate in PEM");
+    }
+    Ok(chain)
+}
 
 /// Checks that both can be read and belong together. The error names the key of
 /// the Secret that is wrong.
-pub(super) fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), (&'static str, String)> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
-        .collect::<Result<_, _>>()
-        .map_err(|_| (TLS_CERTIFICATE, "is not PEM".to_owned()))?;
-    if chain.is_empty() {
-        return Err((TLS_CERTIFICATE, "holds no certificate in PEM".to_owned()));
-    }
+fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), (&'static str, String)> {
+    let chain =
+        certificates(certificate).map_err(|message| (TLS_CERTIFICATE, message.to_owned()))?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| (TLS_KEY, "holds no private key in PEM".to_owned()))?;
     // The error's text is dropped: it could repeat parts of the key.

@@ -16,8 +16,12 @@ use serde::{Deserialize, Serialize};
 pub struct BalancerConfig {
     /// Where applications connect. Exactly one today.
     pub frontends: Vec<Frontend>,
-    /// What connections are relayed to, at least one.
+    /// What connections are relayed to: at least one, or `discovery`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Target>,
+    /// Where further targets are found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
     /// How a target is chosen.
     #[serde(default)]
     pub algorithm: Algorithm,
@@ -69,6 +73,20 @@ pub struct Target {
     pub name: String,
     /// Address and port, numeric.
     pub address: SocketAddr,
+}
+
+/// Targets found by DNS: each address of a name, such as a headless Service's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    /// The name; its A and AAAA records are targets.
+    pub dns: String,
+    /// The port of each.
+    pub port: u16,
+    /// The name server to ask. Default: those of /etc/resolv.conf, with its
+    /// search domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
 }
 
 /// How a target is chosen.

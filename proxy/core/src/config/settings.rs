@@ -19,6 +19,9 @@ pub use value::{FileMode, ListenAddress, Milliseconds, Sensitive};
 use super::nearest;
 use value::{Kind, Value};
 
+/// What is said of values that wait for being built.
+const NOT_SUPPORTED: &str = "is not supported yet";
+
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Setting {
@@ -60,6 +63,21 @@ impl Setting {
         (self.check)(self, value)
     }
 
+    /// Whether a value is more than is built yet: of the right form, and
+    /// refused all the same.
+    #[must_use]
+    pub fn waits_for_support(&self, value: &str) -> bool {
+        let waits = match self.support {
+            Support::Honoured | Support::NoEffect(_) => false,
+            Support::Only(..) | Support::NotSupported(_) => true,
+        };
+        // What is built accepts it, or its form is what is wrong.
+        waits
+            && self
+                .check(value)
+                .is_err_and(|message| message.contains(NOT_SUPPORTED))
+    }
+
     fn read<T: Value>(&self, text: &str) -> Result<T, String> {
         let value = T::parse(text).map_err(|detail| self.refuse(text, detail.as_deref()))?;
         if let (Some((low, high)), Some(measure)) = (self.range, value.measure())
@@ -84,12 +102,12 @@ impl Setting {
                 Ok(value)
             }
             Support::Only(values, reason) => Err(format!(
-                "{} is not supported yet: {reason}; accepted are {}",
+                "{} {NOT_SUPPORTED}: {reason}; accepted are {}",
                 self.shown(text),
                 values.join(", ")
             )),
             Support::NotSupported(reason) => Err(format!(
-                "{} is not supported yet: {reason}; accepted is {}",
+                "{} {NOT_SUPPORTED}: {reason}; accepted is {}",
                 self.shown(text),
                 match self.default {
                     Some("") | None => "only to leave it unset".to_owned(),

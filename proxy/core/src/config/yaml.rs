@@ -4,7 +4,12 @@
 //! Deserializing into structs ends at the first error. Here the text becomes a
 //! tree first; [`Reader`] then takes it apart and keeps a list of problems.
 
-use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -310,6 +315,18 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A name to look up: labels of letters, digits, `-` and `_`, with dots
+    /// between them; a dot at the end makes it absolute.
+    pub(super) fn dns_name(&mut self, fields: &Fields<'_>, key: &str) -> Option<String> {
+        self.scalar(fields, key, |value| match value.text() {
+            Some(text) if text.parse::<IpAddr>().is_ok() => {
+                Err("a DNS name, addresses go into targets".to_owned())
+            }
+            Some(text) if is_dns_name(text) => Ok(text.to_owned()),
+            _ => Err("a DNS name, such as shop-pooler.default.svc".to_owned()),
+        })
+    }
+
     pub(super) fn number(
         &mut self,
         fields: &Fields<'_>,
@@ -383,6 +400,20 @@ impl<'a> Reader<'a> {
                 })
         })
     }
+}
+
+/// RFC 1035, 2.3.4, with the underscore that is found in practice.
+fn is_dns_name(text: &str) -> bool {
+    let relative = text.strip_suffix('.').unwrap_or(text);
+    relative.len() <= 253
+        && relative.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        })
 }
 
 impl Value {

@@ -17,6 +17,7 @@ fn observations(story: &str) -> Vec<Observation> {
                     report: Some(TargetReport {
                         state,
                         boot_id: boot_id.clone(),
+                        name: None,
                         config_revision: None,
                         clients: 0,
                         waiting: 0,
@@ -53,7 +54,10 @@ fn at(second: usize) -> Timestamp {
 /// The changes of a story as `N:From>To` (N counts checks from 1), with `!` for
 /// a restart, `/` where sessions are cut, and the reason.
 fn tell(story: &str) -> Vec<String> {
-    let mut state = State::new(at(0));
+    tell_from(State::new(at(0)), story)
+}
+
+fn tell_from(mut state: State, story: &str) -> Vec<String> {
     let mut told = Vec::new();
     for (index, observation) in observations(story).iter().enumerate() {
         let (next, change) = judge(&state, observation, POLICY, at(index + 1));
@@ -73,6 +77,35 @@ fn tell(story: &str) -> Vec<String> {
         state = next;
     }
     told
+}
+
+#[test]
+fn a_discovered_target_is_down_untold_until_one_check_passes() {
+    let state = State::discovered(at(0));
+    let cases: &[(&str, &[&str])] = &[
+        ("", &[]),
+        ("xxxxtttt", &[]),
+        ("r", &["1:Down>Up check passed"]),
+        ("xxxxr", &["5:Down>Up check passed"]),
+        ("dr", &["1:Down>Draining says that it is draining"]),
+        // From then on as any other.
+        (
+            "rxxxrr",
+            &[
+                "1:Down>Up check passed",
+                "4:Up>Down/ connection refused",
+                "6:Down>Up 2 checks passed",
+            ],
+        ),
+    ];
+    for (story, told) in cases {
+        assert_eq!(tell_from(state.clone(), story), *told, "{story}");
+    }
+    let (state, _) = judge(&state, &observations("t")[0], POLICY, at(1));
+    assert_eq!(
+        (state.health, state.reason.as_str()),
+        (Health::Down, "timeout")
+    );
 }
 
 #[test]

@@ -11,7 +11,8 @@ use super::{LOOK_AGAIN, Moment};
 /// again every [`LOOK_AGAIN`].
 const WANTED: Duration = LOOK_AGAIN.saturating_mul(10);
 
-/// `max_db_connections` or `max_user_connections` of one database or user.
+/// `max_db_connections` or `max_user_connections` of one database or user, or
+/// `max_server_connections` of all.
 #[derive(Debug)]
 pub struct Budget {
     /// 0 means unlimited.
@@ -32,7 +33,8 @@ impl Budget {
         }
     }
 
-    /// Changes the limit; servers already open stay.
+    /// Changes the limit. Servers beyond it are closed as they return to their
+    /// pools; idle ones are [`Shared::excess`](super::Shared::excess).
     pub fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::SeqCst);
     }
@@ -47,6 +49,21 @@ impl Budget {
     #[must_use]
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::SeqCst)
+    }
+
+    /// Whether there is no place left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let limit = self.limit();
+        limit > 0 && self.used() >= limit
+    }
+
+    /// Servers beyond the limit, after it was lowered.
+    pub(super) fn excess(&self) -> u32 {
+        match self.limit.load(Ordering::Relaxed) {
+            0 => 0,
+            limit => self.used.load(Ordering::Relaxed).saturating_sub(limit),
+        }
     }
 
     /// Takes note that a waiter has been refused a place.

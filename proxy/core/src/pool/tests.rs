@@ -277,3 +277,29 @@ fn there_is_a_pause_after_a_rejected_login_even_if_none_is_configured() {
     pool.open_failed(OpenFailure::Rejected, Moment(0));
     assert_eq!(pool.next_step(Moment(0)), Step::Refuse);
 }
+
+#[test]
+fn a_budget_that_was_lowered_is_kept_again_as_servers_return() {
+    let budget = Arc::new(Budget::new(3));
+    let shared = Shared::new(1, LIMITS, vec![budget.clone()]);
+    let mut pool = Pool::new(0, shared.clone(), false);
+    for client in 0..2 {
+        pool.request(client, Moment(0));
+    }
+    for server in [10, 11] {
+        assert!(matches!(
+            open(&mut pool, server, Moment(0)),
+            Returned::Serve(_)
+        ));
+    }
+    assert!(!budget.is_full());
+    budget.set_limit(1);
+    assert!(budget.is_full());
+    assert_eq!(shared.excess(), 1);
+    assert_eq!(pool.returned(10, Moment(0)), Returned::Close);
+    pool.closed(10);
+    assert_eq!(shared.excess(), 0);
+    assert_eq!(pool.returned(11, Moment(0)), Returned::Kept);
+    budget.set_limit(0);
+    assert_eq!(shared.excess(), 0);
+}

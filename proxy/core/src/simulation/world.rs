@@ -103,6 +103,7 @@ pub(super) struct World {
     pub(super) idle_longest: Duration,
     pub(super) registry: Registry,
     pub(super) interner: Interner,
+    /// Of all pools, as `max_server_connections` is.
     pub(super) budget: Arc<Budget>,
     pub(super) limits: Vec<Limits>,
     pub(super) pools: Vec<Arc<Shared>>,

@@ -70,6 +70,9 @@ pub struct TargetReport {
     pub state: TargetState,
     /// Random, new at each start of the process.
     pub boot_id: String,
+    /// The name of its host; in a Pod, the Pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Opaque name of the configuration in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<String>,
@@ -176,6 +179,7 @@ mod tests {
         let report = TargetReport {
             state: TargetState::Draining,
             boot_id: "b1".into(),
+            name: Some("shop-pooler-7d9f".into()),
             config_revision: Some("r7".into()),
             clients: 12,
             waiting: 3,

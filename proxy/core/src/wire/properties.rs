@@ -81,6 +81,7 @@ proptest! {
     #[test]
     fn a_report_reads_back(
         boot_id in any::<String>(),
+        name in any::<Option<String>>(),
         config_revision in any::<Option<String>>(),
         clients in any::<u32>(),
         waiting in any::<u32>(),
@@ -88,6 +89,7 @@ proptest! {
         let report = TargetReport {
             state: TargetState::Paused,
             boot_id,
+            name,
             config_revision,
             clients,
             waiting,

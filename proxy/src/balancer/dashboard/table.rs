@@ -104,6 +104,9 @@ impl View<'_> {
                     count(report.clients.into()),
                     count(report.waiting.into())
                 )?;
+                if let Some(name) = &report.name {
+                    write!(out, "host {}<br>", e(name))?;
+                }
                 if let Some(revision) = &report.config_revision {
                     write!(out, "revision {}<br>", e(revision))?;
                 }

@@ -53,6 +53,9 @@ impl EventLoop {
     /// this its clients would hang until TCP gives up, a quarter of an hour
     /// later. They get a reset, reconnect, and are served by another.
     pub(super) fn cut(&mut self) {
+        let targets = &self.targets;
+        self.cuts_seen
+            .retain(|id, _| targets.iter().any(|target| target.id == *id));
         let mut cut = Vec::new();
         for target in self.targets.iter() {
             let seen = self.cuts_seen.entry(target.id).or_default();

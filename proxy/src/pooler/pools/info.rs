@@ -47,6 +47,8 @@ pub(in crate::pooler) struct PoolInfo {
     pub(super) clients: AtomicU32,
     pub(super) db_budget: Arc<Budget>,
     pub(super) user_budget: Arc<Budget>,
+    /// Of all pools.
+    pub(super) budget: Arc<Budget>,
     pub(super) forgotten: AtomicBool,
 }
 
@@ -54,6 +56,14 @@ impl PoolInfo {
     /// Whether nobody will use it any more.
     pub(in crate::pooler) fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::SeqCst)
+    }
+
+    /// Whether closing a server of `other` makes room for one of this pool,
+    /// where a limit stands in the way.
+    pub(in crate::pooler) fn shares_limit(&self, other: &Self) -> bool {
+        let own_full = self.db_budget.is_full() || self.user_budget.is_full();
+        let related = self.database == other.database || self.user == other.user;
+        self.id != other.id && (related || (!own_full && self.budget.is_full()))
     }
 
     /// Why the last attempt to open a server failed, if it did.

@@ -138,3 +138,47 @@ fn limits_of_clients_hold_over_the_pools_of_a_database() {
     pools.leave(&info, "ann");
     assert!(pools.admit(&config, "shop", "bob").is_ok());
 }
+
+fn global(settings: &str) -> PoolerConfig {
+    let text = format!(
+        "[databases]\n* = host=10.0.0.1\n[pgbouncer]\nauth_type = trust\nauth_file = users\n{settings}"
+    );
+    proxy_core::config::load(Path::new("pooler.ini"), &mut |path| {
+        Ok(match path.to_str() {
+            Some("pooler.ini") => text.clone(),
+            _ => "\"ann\" \"\"\n".to_owned(),
+        })
+    })
+    .unwrap()
+}
+
+#[test]
+fn all_pools_share_max_server_connections() {
+    let config = global("max_server_connections = 1\n");
+    let pools = Pools::new(1);
+    pools.begin(&config);
+    let [one, other] = [("one", "ann"), ("other", "bob")]
+        .map(|(database, user)| pools.admit(&config, database, user).unwrap());
+    let mut pool = pool::Pool::new(0, one.shared.clone(), false);
+    pool.request(0, at(0));
+    assert!(!other.shares_limit(&one));
+    assert_eq!(pool.next_step(at(0)), pool::Step::Open);
+    let mut second = pool::Pool::new(0, other.shared.clone(), false);
+    second.request(0, at(0));
+    assert_eq!(second.next_step(at(0)), pool::Step::Evict);
+    assert!(other.shares_limit(&one));
+    pools.reconfigure(&global(""));
+    assert_eq!(second.next_step(at(0)), pool::Step::Open);
+}
+
+#[test]
+fn pools_can_be_paused_from_the_start() {
+    let config = global("paused = 1\n");
+    let pools = Pools::new(1);
+    pools.begin(&config);
+    assert!(pools.is_paused());
+    let info = pools.admit(&config, "shop", "ann").unwrap();
+    assert!(info.shared.is_paused());
+    pools.set_all_paused(false).unwrap();
+    assert!(!info.shared.is_paused());
+}

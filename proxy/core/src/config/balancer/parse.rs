@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    Algorithm, BalancerConfig, Check, CheckType, Frontend, Http, Target, default_max_connections,
-    default_threads,
+    Algorithm, BalancerConfig, Check, CheckType, Discovery, Frontend, Http, Target,
+    default_max_connections, default_threads,
 };
 use crate::config::{
     Problem,
@@ -41,14 +41,14 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
         "revision",
     ];
     let fields = reader.fields(document, "", KEYS)?;
-    if let Some(node) = fields.value("discovery") {
-        reader.problem(
-            node.line,
-            "discovery is not supported yet, list the targets",
-        );
-    }
     let frontends = frontends(reader, &fields);
-    let targets = targets(reader, &fields);
+    let discovery = fields
+        .value("discovery")
+        .map(|node| discovery(reader, node));
+    let targets = match (fields.value("targets"), &discovery) {
+        (None, Some(_)) => Some(Vec::new()),
+        _ => targets(reader, &fields),
+    };
     let check = match fields.value("check") {
         Some(node) => check(reader, node),
         None => Some(Check::default()),
@@ -82,6 +82,10 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
     Some(BalancerConfig {
         frontends: frontends?,
         targets: targets?,
+        discovery: match discovery {
+            Some(discovery) => Some(discovery?),
+            None => None,
+        },
         algorithm: algorithm.unwrap_or_default(),
         check: check?,
         max_connections: max_connections.unwrap_or(default_max_connections()),
@@ -164,6 +168,28 @@ fn targets(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<Target>> 
         })
     });
     all(targets)
+}
+
+fn discovery(reader: &mut Reader<'_>, node: &Node) -> Option<Discovery> {
+    let fields = reader.fields(node, "discovery", &["dns", "port", "resolver"])?;
+    let dns = reader.dns_name(&fields, "dns");
+    let port = reader.number(&fields, "port", 1..=65_535);
+    let resolver = reader.address(&fields, "resolver");
+    if let (Some(resolver), Some(node)) = (resolver, fields.value("resolver"))
+        && (resolver.port() == 0 || resolver.ip().is_unspecified())
+    {
+        reader.problem(
+            node.line,
+            format!("discovery.resolver is {resolver}, which nobody can ask"),
+        );
+    }
+    let dns = reader.require(&fields, "dns", dns);
+    let port = reader.require(&fields, "port", port);
+    Some(Discovery {
+        dns: dns?,
+        port: u16::try_from(port?).ok()?,
+        resolver,
+    })
 }
 
 /// Every item, or nothing; all of them are looked at in any case, and so are

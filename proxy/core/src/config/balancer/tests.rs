@@ -160,13 +160,69 @@ fn missing_and_empty_lists_are_problems() {
 }
 
 #[test]
-fn repeated_keys_and_what_comes_later_are_problems() {
+fn repeated_keys_are_problems() {
     let twice = format!("{FULL}threads: 2\n");
     assert_eq!(problems(&twice), ["13: threads is set twice"]);
-    let discovery = format!("{FULL}discovery: {{dns: pooler, port: 6432}}\n");
+}
+
+const FRONTEND: &str = "frontends: [{name: a, bind: \"127.0.0.1:0\"}]\n";
+
+#[test]
+fn targets_are_listed_or_discovered_or_both() {
+    let line = "discovery: {dns: shop-pooler.default.svc, port: 6432, resolver: \"[::1]:53\"}\n";
+    let config = parse("b.yaml", &format!("{FRONTEND}{line}")).unwrap();
+    assert!(config.targets.is_empty());
+    let discovery = config.discovery.clone().unwrap();
+    assert_eq!(discovery.dns, "shop-pooler.default.svc");
+    assert_eq!(discovery.port, 6432);
+    assert_eq!(discovery.resolver, Some("[::1]:53".parse().unwrap()));
+    let text = serde_saphyr::to_string(&config).unwrap();
+    assert_eq!(parse("b.yaml", &text), Ok(config));
+
+    let both = parse("b.yaml", &format!("{FULL}{line}")).unwrap();
+    assert_eq!((both.targets.len(), both.discovery.is_some()), (2, true));
+    for absolute in ["a", "a.", "_pg._tcp.example.com"] {
+        let line = format!("discovery: {{dns: {absolute}, port: 1}}\n");
+        let config = parse("b.yaml", &format!("{FRONTEND}{line}")).unwrap();
+        assert_eq!(config.discovery.unwrap().resolver, None);
+    }
+}
+
+#[test]
+fn a_discovery_that_cannot_work_is_told() {
+    let told = |discovery: &str| problems(&format!("{FRONTEND}discovery: {discovery}\n"));
     assert_eq!(
-        problems(&discovery),
-        ["13: discovery is not supported yet, list the targets"]
+        told("{dns: a..b, port: 0, resolver: \"1.2.3.4:0\", ttl: 5s}"),
+        [
+            "2: unknown key discovery.ttl, expected dns, port, resolver",
+            "2: discovery.dns is \"a..b\", expected a DNS name, such as shop-pooler.default.svc",
+            "2: discovery.port is 0, expected a whole number from 1 to 65535",
+            "2: discovery.resolver is 1.2.3.4:0, which nobody can ask",
+        ]
+    );
+    assert_eq!(
+        told("{resolver: localhost}"),
+        [
+            "2: discovery.resolver is \"localhost\", expected a numeric address and a port, such as 10.0.0.5:6432 or [::1]:6432",
+            "2: discovery.dns is missing",
+            "2: discovery.port is missing",
+        ]
+    );
+    for name in ["10.0.0.5", "\"fd00::1\""] {
+        let name = told(&format!("{{dns: {name}, port: 1}}"));
+        assert!(
+            name[0].ends_with("expected a DNS name, addresses go into targets"),
+            "{name:?}"
+        );
+    }
+    let long = format!("{}.a", "a".repeat(64));
+    for name in ["-a", "a-", "\"\"", "\".\"", "a/b", "\u{e4}", &long] {
+        let problem = told(&format!("{{dns: {name}, port: 1}}"));
+        assert!(problem[0].contains("expected a DNS name"), "{problem:?}");
+    }
+    assert_eq!(
+        told("headless"),
+        ["2: discovery is \"headless\", expected keys and values"]
     );
 }
 

@@ -211,6 +211,10 @@ settings! {
     /// work in session pooling only.
     max_prepared_statements: u32 = "200", [0, 100_000], reload, Honoured;
 
+    /// *Ours.* Servers at once, whatever database and user; 0 means no limit. A tier of several poolers
+    /// keeps a limit of all of them by giving each its share.
+    max_server_connections: u32 = "0", [0, 1_000_000], reload, Honoured;
+
     /// Clients of one user at once, whatever the database; 0 means no limit.
     max_user_client_connections: u32 = "0", [0, 1_000_000], reload, Honoured;
 
@@ -220,6 +224,10 @@ settings! {
     /// Servers that a pool keeps open once it is in use, at most its size; of a database that came
     /// from `*` only while it has clients.
     min_pool_size: u32 = "0", [0, 1_000_000], reload, Honoured;
+
+    /// *Ours.* Whether everything is paused from the start, as after PAUSE. A reload that changes it
+    /// pauses or resumes; one that does not leaves what the console said.
+    paused: bool = "0", [], reload, Honoured;
 
     /// *Ours.* The name whose addresses are this pooler's peers.
     peer_discovery: Option<String> = unset, [], restart, NotSupported("list peers in [peers]");

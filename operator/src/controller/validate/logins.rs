@@ -1,0 +1,104 @@
+//! userlist.txt: who may log in, put together from the user list's Secret, the
+//! users' own Secrets and the upstream's.
+
+use std::collections::BTreeSet;
+
+use proxy_core::config::userlist;
+
+use super::{
+    Userlist, Validator,
+    upstream::{Login, Upstream},
+};
+use crate::{
+    api::PgPoolClusterSpec,
+    controller::{Place, build, dereference::SecretValue},
+};
+
+impl Validator<'_> {
+    /// The manifest's own word counts before the upstream's: a user that both
+    /// name has the password that the manifest names.
+    pub(super) fn userlist(&mut self, spec: &PgPoolClusterSpec, upstream: &Upstream) -> Userlist {
+        let path = "spec.auth.userlistSecretRef.name";
+        let listed = spec.auth.userlist_secret_ref.as_ref();
+        let value = listed.and_then(|listed| self.secret(path, &listed.name, build::USERLIST));
+        let mut text = value.map_or(Vec::new(), |value| value.bytes().to_vec());
+        let mut known = names(&text);
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        let mut added = Vec::new();
+        let mut logins = self.users_logins(spec, &known);
+        known.extend(logins.iter().map(|login| login.user.clone()));
+        if let Some(login) = &upstream.login
+            && !known.contains(&login.user)
+        {
+            logins.push(Login {
+                user: login.user.clone(),
+                password: login.password.clone(),
+                place: login.place.clone(),
+            });
+        }
+        for login in logins {
+            let double = |text: &str| text.replace('"', "\"\"");
+            let line = format!(
+                "\"{}\" \"{}\"\n",
+                double(&login.user),
+                double(&login.password)
+            );
+            text.extend_from_slice(line.as_bytes());
+            added.push(login.place);
+        }
+        Userlist {
+            content: SecretValue::new(text),
+            secret: listed.map(|listed| listed.name.clone()),
+            lines: u32::try_from(lines).unwrap_or(u32::MAX),
+            added,
+        }
+    }
+
+    fn users_logins(&mut self, spec: &PgPoolClusterSpec, known: &BTreeSet<String>) -> Vec<Login> {
+        let mut logins = Vec::new();
+        for (index, user) in spec.users.iter().enumerate() {
+            let Some(secret) = &user.password_secret_ref else {
+                continue;
+            };
+            let path = format!("spec.users[{index}].passwordSecretRef.name");
+            if known.contains(&user.name) {
+                let message = format!("the user list has a line for {:?} too; drop one", user.name);
+                self.fault(&path, message);
+            }
+            let Some(value) = self.secret(&path, &secret.name, build::PASSWORD) else {
+                continue;
+            };
+            let data = self.secrets.get(&secret.name).and_then(Option::as_ref);
+            let named = data.and_then(|data| data.get(build::USERNAME));
+            if named.is_some_and(|named| named.bytes() != user.name.as_bytes()) {
+                let message = format!(
+                    "Secret {} is another user's: its key username is not {:?}",
+                    secret.name, user.name
+                );
+                self.fault(&path, message);
+            }
+            if let Some(password) = self.line(&secret.name, build::PASSWORD, &value) {
+                logins.push(Login {
+                    user: user.name.clone(),
+                    password,
+                    place: Place::Secret {
+                        name: secret.name.clone(),
+                        key: build::PASSWORD.to_owned(),
+                        line: 1,
+                    },
+                });
+            }
+        }
+        logins
+    }
+}
+
+/// The users of a list; none if it holds a mistake, which is told elsewhere.
+fn names(text: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(text);
+    let list = userlist::parse(build::USERLIST, &text).unwrap_or_default();
+    list.users().map(|(user, _)| user.to_owned()).collect()
+}

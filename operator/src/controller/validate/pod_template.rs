@@ -1,0 +1,171 @@
+//! podTemplates: whether Kubernetes knows what they hold, and whether they leave
+//! alone what the operator answers for.
+
+use std::sync::LazyLock;
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde_json::{Map, Value};
+
+use super::{Validator, service::is_key};
+use crate::{
+    api::{Component, PodTemplate},
+    controller::objects,
+    manifest,
+};
+
+/// Longest podTemplate, in bytes of JSON.
+const LENGTH_MAX: usize = 64 * 1024;
+
+/// Fields of the component's own container, and whose they are.
+const CONTAINER: [(&str, &str); 5] = [
+    ("args", "the operator's"),
+    ("command", "the operator's"),
+    ("image", "a field of its own, spec.images"),
+    (
+        "lifecycle",
+        "the operator's: Pods end in the order that drains them",
+    ),
+    ("ports", "the operator's"),
+];
+
+/// Fields of the Pod, and whose they are.
+const POD: [(&str, &str); 3] = [
+    ("ephemeralContainers", "no part of a template"),
+    ("restartPolicy", "the operator's"),
+    (
+        "terminationGracePeriodSeconds",
+        "the operator's, it follows from drainTimeout",
+    ),
+];
+
+impl Validator<'_> {
+    pub(super) fn pod_template(
+        &mut self,
+        component: Component,
+        template: Option<&PodTemplate>,
+    ) -> Option<PodTemplate> {
+        let template = template?;
+        let path = match component {
+            Component::Pooler => "spec.poolers.podTemplate",
+            Component::Balancer => "spec.balancer.podTemplate",
+        };
+        let length = serde_json::to_vec(template).map_or(usize::MAX, |json| json.len());
+        if length > LENGTH_MAX {
+            let message = format!("is {length} bytes long, at most {LENGTH_MAX} are allowed");
+            self.fault(path, message);
+            return None;
+        }
+        let faults_before = self.faults.len();
+        let whole = Value::Object(template.0.clone());
+        for (path, message) in manifest::misfits_of_pod_template(&whole, path) {
+            self.fault(path, message);
+        }
+        self.metadata(path, &whole["metadata"]);
+        self.pod(component, path, &whole["spec"]);
+        if self.faults.len() > faults_before {
+            return None;
+        }
+        match objects::merge(PodTemplateSpec::default(), template) {
+            Ok(_) => Some(template.clone()),
+            Err(message) => {
+                self.fault(path, message);
+                None
+            }
+        }
+    }
+
+    fn metadata(&mut self, path: &str, metadata: &Value) {
+        for field in fields(metadata).keys() {
+            if !["labels", "annotations"].contains(&field.as_str()) {
+                let path = format!("{path}.metadata.{field}");
+                self.fault(
+                    path,
+                    "is the operator's; labels and annotations may be added",
+                );
+            }
+        }
+        for (field, own) in [
+            ("labels", &["app.kubernetes.io/", "poolkeeper.dev/"][..]),
+            ("annotations", &["poolkeeper.dev/"][..]),
+        ] {
+            for (key, value) in fields(&metadata[field]) {
+                let path = format!("{path}.metadata.{field}.{key}");
+                if let Some(own) = own.iter().find(|own| key.starts_with(**own)) {
+                    self.fault(path, format!("begins with {own}, which is the operator's"));
+                } else if !is_key(key) {
+                    self.fault(path, "is no key that Kubernetes takes");
+                } else if field == "labels" && !value.as_str().is_none_or(is_label) {
+                    self.fault(path, "is no value that Kubernetes takes for a label");
+                }
+            }
+        }
+    }
+
+    fn pod(&mut self, component: Component, path: &str, pod: &Value) {
+        let path = format!("{path}.spec");
+        self.owned(&path, pod, &POD);
+        for field in ["containers", "volumes"] {
+            if fields(pod).get(field).is_some_and(Value::is_null) {
+                self.fault(format!("{path}.{field}"), "cannot be removed");
+            }
+        }
+        for (index, volume) in list(&pod["volumes"]).iter().enumerate() {
+            let name = volume["name"].as_str().unwrap_or_default();
+            if objects::VOLUMES.contains(&name) {
+                let path = format!("{path}.volumes[{index}].name");
+                self.fault(path, format!("{name:?} is the operator's volume"));
+            }
+        }
+        for (index, container) in list(&pod["containers"]).iter().enumerate() {
+            if container["name"].as_str() == Some(component.word()) {
+                self.container(&format!("{path}.containers[{index}]"), container);
+            }
+        }
+    }
+
+    fn container(&mut self, path: &str, container: &Value) {
+        self.owned(path, container, &CONTAINER);
+        for field in ["env", "volumeMounts"] {
+            if fields(container).get(field).is_some_and(Value::is_null) {
+                self.fault(format!("{path}.{field}"), "cannot be removed");
+            }
+        }
+        for (index, variable) in list(&container["env"]).iter().enumerate() {
+            let name = variable["name"].as_str().unwrap_or_default();
+            if objects::VARIABLES.contains(&name) {
+                let path = format!("{path}.env[{index}].name");
+                self.fault(path, format!("{name:?} is the operator's variable"));
+            }
+        }
+        for (index, mount) in list(&container["volumeMounts"]).iter().enumerate() {
+            let folder = mount["mountPath"].as_str().unwrap_or_default();
+            let own = objects::FOLDER.starts_with(folder.trim_end_matches('/'))
+                || folder.starts_with(objects::FOLDER);
+            if own {
+                let path = format!("{path}.volumeMounts[{index}].mountPath");
+                self.fault(path, format!("{folder:?} would hide {}", objects::FOLDER));
+            }
+        }
+    }
+
+    fn owned(&mut self, path: &str, object: &Value, owned: &[(&str, &str)]) {
+        for (field, whose) in owned {
+            if fields(object).contains_key(*field) {
+                self.fault(format!("{path}.{field}"), format!("is {whose}"));
+            }
+        }
+    }
+}
+
+fn fields(value: &Value) -> &Map<String, Value> {
+    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    value.as_object().unwrap_or(&NONE)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn is_label(value: &str) -> bool {
+    value.is_empty() || (!value.contains('/') && is_key(value))
+}

@@ -1,0 +1,191 @@
+//! Which images Pods run, and what else rolls them. Pure.
+//!
+//! A newer operator with an unchanged spec rolls nothing: Pods go on with the
+//! images that they have until somebody asks for newer ones.
+
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+use crate::{
+    api::{Component, PgPoolCluster, UpdatePolicy},
+    controller::objects::{Images, Objects},
+};
+
+/// Annotation of a cluster: another value restarts all Pods, one by one.
+pub(super) const RESTART: &str = "poolkeeper.dev/restart";
+/// Annotation of a cluster: another value takes the operator's images. On a
+/// Deployment, the value for which it last did.
+pub(super) const UPDATE: &str = "poolkeeper.dev/update";
+
+/// What the Deployments of a cluster say of themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running<'a> {
+    pub(super) poolers: Option<&'a Deployment>,
+    pub(super) balancers: Option<&'a Deployment>,
+}
+
+/// What Pods are to run where the spec does not say it.
+pub(super) fn images(cluster: &PgPoolCluster, running: Running<'_>, ours: &Images) -> Images {
+    let update = annotation(&cluster.metadata, UPDATE);
+    let chosen = |deployment: Option<&Deployment>, component, ours: &String| {
+        let Some(deployment) = deployment else {
+            return ours.clone();
+        };
+        let asked = update.is_some() && annotation(&deployment.metadata, UPDATE) != update;
+        if asked || cluster.spec.update_policy == UpdatePolicy::Automatic {
+            return ours.clone();
+        }
+        image(deployment, component).unwrap_or(ours).to_owned()
+    };
+    Images {
+        pooler: chosen(running.poolers, Component::Pooler, &ours.pooler),
+        balancer: chosen(running.balancers, Component::Balancer, &ours.balancer),
+    }
+}
+
+/// What an update would change, in words; `None` if nothing.
+pub(super) fn update(
+    cluster: &PgPoolCluster,
+    running: Running<'_>,
+    ours: &Images,
+) -> Option<String> {
+    let spec = &cluster.spec.images;
+    let change = |deployment: Option<&Deployment>, component, own: &Option<String>, ours: &str| {
+        let running = image(deployment?, component)?;
+        (own.is_none() && running != ours).then(|| format!("{running} could become {ours}"))
+    };
+    let changes = [
+        change(
+            running.poolers,
+            Component::Pooler,
+            &spec.pooler,
+            &ours.pooler,
+        ),
+        change(
+            running.balancers,
+            Component::Balancer,
+            &spec.balancer,
+            &ours.balancer,
+        ),
+    ];
+    let changes: Vec<String> = changes.into_iter().flatten().collect();
+    (!changes.is_empty()).then(|| changes.join(", "))
+}
+
+/// Notes on the Deployments what was asked for by annotation.
+pub(super) fn mark(objects: &mut Objects, cluster: &PgPoolCluster) {
+    for deployment in [&mut objects.poolers, &mut objects.balancers] {
+        if let Some(update) = annotation(&cluster.metadata, UPDATE) {
+            let annotations = deployment.metadata.annotations.get_or_insert_default();
+            annotations.insert(UPDATE.to_owned(), update.to_owned());
+        }
+        if let Some(restart) = annotation(&cluster.metadata, RESTART)
+            && let Some(spec) = &mut deployment.spec
+        {
+            let metadata = spec.template.metadata.get_or_insert_default();
+            let annotations = metadata.annotations.get_or_insert_default();
+            annotations.insert(RESTART.to_owned(), restart.to_owned());
+        }
+    }
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// What the Pods of a Deployment run.
+fn image(deployment: &Deployment, component: Component) -> Option<&String> {
+    let pods = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    let container = pods
+        .containers
+        .iter()
+        .find(|one| one.name == component.word());
+    container?.image.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster(more: serde_json::Value, update: Option<&str>) -> PgPoolCluster {
+        let mut spec = json!({
+            "upstream": {"address": {"host": "pg"}},
+            "auth": {"type": "scram-sha-256", "userlistSecretRef": {"name": "users"}},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let mut cluster: PgPoolCluster = serde_json::from_value(json!({
+            "apiVersion": "poolkeeper.dev/v1alpha1", "kind": "PgPoolCluster",
+            "metadata": {"name": "shop"}, "spec": spec,
+        }))
+        .unwrap();
+        if let Some(update) = update {
+            cluster.metadata.annotations = Some([(UPDATE.to_owned(), update.to_owned())].into());
+        }
+        cluster
+    }
+
+    fn deployment(component: &str, update: Option<&str>) -> Deployment {
+        serde_json::from_value(json!({
+            "metadata": {"annotations": update.map(|update| json!({UPDATE: update}))},
+            "spec": {"selector": {}, "template": {"spec": {"containers": [
+                {"name": "sidecar", "image": "s:1"},
+                {"name": component, "image": format!("{component}:1")},
+            ]}}},
+        }))
+        .unwrap()
+    }
+
+    /// The poolers' image of a cluster whose Deployments run version 1 and last
+    /// took an update for `taken`, and what would be updated.
+    fn chosen(cluster: &PgPoolCluster, taken: Option<&str>) -> (String, bool) {
+        let (poolers, balancers) = (deployment("pooler", taken), deployment("balancer", taken));
+        let running = Running {
+            poolers: Some(&poolers),
+            balancers: Some(&balancers),
+        };
+        let ours = Images {
+            pooler: "pooler:2".to_owned(),
+            balancer: "balancer:2".to_owned(),
+        };
+        let images = images(cluster, running, &ours);
+        (images.pooler, update(cluster, running, &ours).is_some())
+    }
+
+    #[test]
+    fn images_stay_until_asked_for() {
+        let asked = |update| cluster(json!({}), update);
+        assert_eq!(chosen(&asked(None), None), ("pooler:1".to_owned(), true));
+        assert_eq!(chosen(&asked(Some("a")), None).0, "pooler:2");
+        assert_eq!(
+            chosen(&asked(Some("a")), Some("a")).0,
+            "pooler:1",
+            "taken once"
+        );
+        assert_eq!(chosen(&asked(Some("b")), Some("a")).0, "pooler:2");
+        let automatic = cluster(json!({"updatePolicy": "Automatic"}), None);
+        assert_eq!(chosen(&automatic, None).0, "pooler:2");
+    }
+
+    #[test]
+    fn an_image_of_the_spec_is_no_update() {
+        let own = json!({"images": {"pooler": "own:7", "balancer": "own:8"}});
+        assert!(!chosen(&cluster(own, None), None).1);
+    }
+
+    #[test]
+    fn the_first_pods_run_the_operators_images() {
+        let running = Running {
+            poolers: None,
+            balancers: None,
+        };
+        let ours = Images {
+            pooler: "pooler:2".to_owned(),
+            balancer: "balancer:2".to_owned(),
+        };
+        assert_eq!(images(&cluster(json!({}), None), running, &ours), ours);
+        assert_eq!(update(&cluster(json!({}), None), running, &ours), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! `operator run`: a replica that looks after an API server's PgPoolClusters.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    Child, Scratch, Signal, binaries,
+    child::{self, As},
+    http, wait,
+};
+
+/// Ample for a machine that is busy.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running replica. It ends when it is dropped.
+#[derive(Debug)]
+pub struct ClusterOperator {
+    child: Child,
+    http: SocketAddr,
+    _dir: Scratch,
+}
+
+impl ClusterOperator {
+    /// Starts one as whom the kubeconfig names; it has begun when this returns,
+    /// and may not lead yet.
+    ///
+    /// # Errors
+    /// When it does not start, with the end of its log.
+    pub fn start(kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let dir = Scratch::new()?;
+        let mut command = child::command(&binaries::ours("operator")?, As::Ourselves);
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .arg("run")
+            .args(["--pooler-image", "example.org/pooler:1"])
+            .args(["--balancer-image", "example.org/balancer:1"])
+            .args(["--http", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--lease-namespace", "default"])
+            .args(arguments);
+        let mut child = Child::start(command, &dir.path().join("operator.log"))?;
+        let http = wait::until("the operator to serve HTTP", START_LIMIT, || {
+            if let Err(ended) = child.check_runs("operator run") {
+                return Ok(Err(ended));
+            }
+            address(&child.log())
+                .map(Ok)
+                .ok_or_else(|| "not yet".to_owned())
+        })
+        .with_context(|| format!("it says:\n{}", child.log_tail()))??;
+        Ok(Self {
+            child,
+            http,
+            _dir: dir,
+        })
+    }
+
+    /// A value of its `/metrics`, by the beginning of its line; 0 if there is none.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let page = http::get(self.http, "/metrics")?.body;
+        let line = page.lines().find_map(|line| line.strip_prefix(series));
+        Ok(line
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0.0))
+    }
+
+    /// Whether it acts.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.metric("poolkeeper_operator_leading ")
+            .is_ok_and(|leads| leads > 0.0)
+    }
+
+    /// Where it serves HTTP.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.child.log()
+    }
+
+    /// Stops it in its tracks, or lets it go on.
+    pub fn freeze(&mut self, frozen: bool) {
+        self.child
+            .signal(if frozen { Signal::STOP } else { Signal::CONT });
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        self.child.kill9();
+    }
+
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// When it does not end within a minute.
+    pub fn terminate(&mut self) -> Result<()> {
+        let status = self.child.terminate(START_LIMIT)?;
+        anyhow::ensure!(
+            status.success(),
+            "it ended with {status}:\n{}",
+            self.child.log_tail()
+        );
+        Ok(())
+    }
+}
+
+/// The address in the log line that says that HTTP is served.
+fn address(log: &str) -> Option<SocketAddr> {
+    log.lines().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let fields = &line["fields"];
+        (fields["message"] == "serving HTTP").then(|| fields["address"].as_str()?.parse().ok())?
+    })
+}
