@@ -30,8 +30,10 @@ pub mod status;
 pub mod target;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::TcpListener,
+    path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -52,6 +54,7 @@ use self::{
 use crate::{
     boot,
     net::{self, ListenError},
+    on_disk::{LOOK_INTERVAL, Watch},
 };
 
 /// Connections that wait to be accepted; the kernel cuts it to somaxconn.
@@ -84,12 +87,14 @@ impl StartError {
 }
 
 /// Runs a balancer by `config` until SIGTERM or SIGINT ended it in order.
-/// `reload` reads the configuration anew, at SIGHUP.
+/// `reload` reads the configuration of `file` anew, at SIGHUP and, where it says
+/// so, when it changes on disk.
 ///
 /// # Errors
 /// See [`StartError`]; once started, it only ends by a signal.
 pub async fn run(
     config: BalancerConfig,
+    file: &Path,
     reload: impl Fn() -> Result<BalancerConfig, Vec<Problem>>,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
@@ -115,8 +120,17 @@ pub async fn run(
     tokio::spawn(checker::run(shared.clone()));
     tokio::spawn(sample(shared.clone()));
 
+    let mut files = Files {
+        file,
+        shared: &shared,
+        watch: None,
+    };
     loop {
-        match signals.next().await {
+        let order = tokio::select! {
+            order = signals.next() => order,
+            () = files.changed(&reload) => Order::Reload,
+        };
+        match order {
             Order::Reload => apply(&shared, reload()),
             Order::Drain => {
                 drain(&shared, &mut signals).await;
@@ -172,6 +186,8 @@ fn start_loops(
 
 /// Puts a configuration read anew in force, as far as that goes while running.
 fn apply(shared: &Arc<Shared>, read: Result<BalancerConfig, Vec<Problem>>) {
+    let reloads = &shared.reloads;
+    reloads.lock().expect("no holder panics").note(&read);
     let mut config = match read {
         Ok(config) => config,
         Err(problems) => {
@@ -204,6 +220,39 @@ fn apply(shared: &Arc<Shared>, read: Result<BalancerConfig, Vec<Problem>>) {
     );
     for target in added {
         checker::add(shared, target, None);
+    }
+}
+
+/// The files of the configuration, while it says that they are watched.
+struct Files<'a> {
+    file: &'a Path,
+    shared: &'a Shared,
+    watch: Option<Watch>,
+}
+
+impl Files<'_> {
+    /// Waits until they have changed. Cancel safe.
+    async fn changed(&mut self, read: impl Fn() -> Result<BalancerConfig, Vec<Problem>>) {
+        loop {
+            let config = self.shared.config();
+            let files = BTreeSet::from([self.file.to_owned()]);
+            if !config.reload_on_change {
+                self.watch = None;
+            } else if let Some(watch) = &mut self.watch {
+                if watch.look(&files) {
+                    tracing::info!("file changed on disk");
+                    return;
+                }
+            } else {
+                let mut begun = Watch::new(&files);
+                // It may have changed since it was put in force.
+                if read().as_ref() != Ok(&*config) {
+                    begun.distrust();
+                }
+                self.watch = Some(begun);
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
     }
 }
 

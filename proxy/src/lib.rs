@@ -4,6 +4,7 @@ pub mod balancer;
 pub mod boot;
 pub mod metrics;
 pub mod net;
+pub mod on_disk;
 pub mod pooler;
 pub mod resolve;
 pub mod telemetry;

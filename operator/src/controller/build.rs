@@ -6,26 +6,28 @@
 //! made from the same [`Tier`].
 
 mod balancer;
+mod content;
+mod place;
 mod pooler;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use proxy_core::config::balancer::{Algorithm, Check, Discovery, Target};
+use proxy_core::config::balancer::{Algorithm, Check};
 use sha2::Sha256;
 
 use super::{
     dereference::SecretValue,
-    validate::{ClientAuth, Database, HostPort, Setting, User, ValidatedCluster},
+    validate::{Setting, ValidatedCluster},
 };
+use content::{databases, files, settings, user};
+
 use crate::api::{Images, PodTemplate, Resources, Service};
 
 pub use balancer::balancer_yaml;
+pub use place::{
+    BalancerPlace, Peers, PoolerAddresses, PoolerPlace, Realisation, balancer_name, pooler_name,
+};
 pub use pooler::{Ini, Part, pooler_ini, pooler_part};
 
 /// The file of users, and the Secret's key that holds it.
@@ -192,298 +194,12 @@ pub fn tier_among(cluster: &ValidatedCluster, poolers_seen: u32) -> Tier {
     }
 }
 
-fn databases(cluster: &ValidatedCluster) -> Vec<Entry> {
-    if cluster.databases.is_empty() {
-        return vec![Entry {
-            name: "*".to_owned(),
-            settings: address(&cluster.upstream, &cluster.upstream_origin),
-            origin: "spec.upstream".to_owned(),
-        }];
-    }
-    cluster.databases.iter().enumerate().map(database).collect()
-}
-
-fn database((index, database): (usize, &Database)) -> Entry {
-    let origin = format!("spec.databases[{index}]");
-    let mut settings = address(&database.address, &database.address_origin);
-    if let Some(name) = &database.upstream_name {
-        settings.push(setting("dbname", name, &format!("{origin}.database")));
-    }
-    settings.extend(database.settings.iter().cloned());
-    Entry {
-        name: database.name.clone(),
-        settings,
-        origin,
-    }
-}
-
-fn user((index, user): (usize, &User)) -> Entry {
-    Entry {
-        name: user.name.clone(),
-        settings: user.settings.clone(),
-        origin: format!("spec.users[{index}]"),
-    }
-}
-
-fn address(address: &HostPort, origin: &str) -> Vec<Setting> {
-    // A URI has no fields.
-    let field = |name: &str| match origin.ends_with("address") || origin.ends_with(']') {
-        true => format!("{origin}.{name}"),
-        false => origin.to_owned(),
-    };
-    vec![
-        setting("host", &address.host, &field("host")),
-        setting("port", &address.port, &field("port")),
-    ]
-}
-
-fn settings(cluster: &ValidatedCluster, poolers_seen: u32) -> Vec<Setting> {
-    let auth_type = match cluster.auth {
-        ClientAuth::ScramSha256 => "scram-sha-256",
-        ClientAuth::Md5 => "md5",
-        ClientAuth::Trust => "trust",
-        ClientAuth::Cert => "cert",
-        ClientAuth::Hba => "hba",
-    };
-    let client_tls = cluster.client_tls.as_ref().map(|tls| tls.mode);
-    let pool = &cluster.pool;
-    let drain_timeout_s = cluster.poolers.drain_timeout.as_secs_f64();
-    let mut settings = vec![
-        setting("auth_type", auth_type, "spec.auth.type"),
-        setting(
-            "drain_timeout",
-            &drain_timeout_s,
-            "spec.poolers.drainTimeout",
-        ),
-        setting(
-            "client_tls_sslmode",
-            client_tls.unwrap_or_default().word(),
-            "spec.tls.client.mode",
-        ),
-        setting(
-            "server_tls_sslmode",
-            cluster.server_tls.mode.word(),
-            "spec.tls.server.mode",
-        ),
-    ];
-    // Poolers are reached by TCP alone; PgBouncer's default would put a socket
-    // into /tmp, which several on one machine share.
-    if pool.settings.iter().all(|own| own.key != "unix_socket_dir") {
-        settings.push(setting("unix_socket_dir", "", "spec.pool.parameters"));
-    }
-    if let Some(limit) = pool.max_server_connections {
-        let poolers = poolers_at_once(cluster.poolers.replicas).max(poolers_seen);
-        // 0 would mean no limit.
-        let share = (limit / poolers).max(1);
-        let origin = "spec.pool.maxServerConnections";
-        settings.push(setting("max_server_connections", &share, origin));
-    }
-    settings.extend(pool.settings.iter().cloned());
-    settings
-}
-
-fn files(cluster: &ValidatedCluster) -> Vec<File> {
-    let (client, server) = (cluster.client_tls.as_ref(), &cluster.server_tls);
-    let pair = client.map(|tls| &tls.pair);
-    let shown = server.pair.as_ref();
-    let authority = client.and_then(|tls| tls.authority.as_ref());
-    let file = |name, setting, content: &SecretValue| File {
-        name,
-        setting,
-        content: content.clone(),
-    };
-    let tls = [
-        (
-            TLS_CERTIFICATE,
-            "client_tls_cert_file",
-            "spec.tls.client.certSecretRef",
-            pair.map(|it| &it.certificate),
-        ),
-        (
-            TLS_KEY,
-            "client_tls_key_file",
-            "spec.tls.client.certSecretRef",
-            pair.map(|it| &it.key),
-        ),
-        (
-            CLIENT_AUTHORITY,
-            "client_tls_ca_file",
-            "spec.tls.client.caSecretRef",
-            authority,
-        ),
-        (
-            SERVER_AUTHORITY,
-            "server_tls_ca_file",
-            "spec.tls.server.caSecretRef",
-            server.authority.as_ref(),
-        ),
-        (
-            SERVER_CERTIFICATE,
-            "server_tls_cert_file",
-            "spec.tls.server.certSecretRef",
-            shown.map(|it| &it.certificate),
-        ),
-        (
-            SERVER_KEY,
-            "server_tls_key_file",
-            "spec.tls.server.certSecretRef",
-            shown.map(|it| &it.key),
-        ),
-    ];
-    let userlist = file(
-        USERLIST,
-        ("auth_file", "spec.auth.userlistSecretRef"),
-        &cluster.userlist.content,
-    );
-    let tls = tls
-        .into_iter()
-        .filter_map(|(name, key, origin, content)| Some(file(name, (key, origin), content?)));
-    std::iter::once(userlist).chain(tls).collect()
-}
-
 fn setting(key: &str, value: &(impl ToString + ?Sized), origin: &str) -> Setting {
     Setting {
         key: key.to_owned(),
         value: value.to_string(),
         origin: origin.to_owned(),
     }
-}
-
-/// Where a tier runs.
-#[derive(Clone, Debug)]
-pub struct Realisation {
-    /// Where applications connect.
-    pub service: SocketAddr,
-    /// Whether balancers share that address with each other.
-    pub shared_service: bool,
-    /// One for each pooler.
-    pub poolers: Vec<PoolerAddresses>,
-    /// Where each balancer serves its dashboard.
-    pub dashboards: Vec<SocketAddr>,
-    /// The folder of the pooler's files.
-    pub files: PathBuf,
-    /// Names the configuration, see [`revision`].
-    pub revision: String,
-}
-
-/// Where a pooler listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolerAddresses {
-    /// For clients.
-    pub data: SocketAddr,
-    /// For `/status` and the like.
-    pub http: SocketAddr,
-}
-
-impl Realisation {
-    /// A realisation that exists on paper: what is checked before anything is
-    /// started.
-    #[must_use]
-    pub fn example(tier: &Tier) -> Self {
-        let address = |port: u32| {
-            let port = u16::try_from(port).expect("replicas are few");
-            SocketAddr::from(([127, 0, 0, 1], port))
-        };
-        Self {
-            service: address(u32::from(tier.service_port)),
-            shared_service: true,
-            poolers: (0..tier.pooler.replicas)
-                .map(|index| PoolerAddresses {
-                    data: address(6432 + index),
-                    http: address(9127 + index),
-                })
-                .collect(),
-            dashboards: (0..tier.balancer.replicas)
-                .map(|index| address(8404 + index))
-                .collect(),
-            files: PathBuf::from("/etc/poolkeeper"),
-            revision: "example".to_owned(),
-        }
-    }
-
-    /// Pooler `index` of it.
-    #[must_use]
-    pub fn pooler(&self, index: usize) -> PoolerPlace<'_> {
-        PoolerPlace {
-            addresses: self.poolers[index],
-            peers: Some(Peers {
-                all: &self.poolers,
-                own: index,
-            }),
-            files: &self.files,
-            revision: Some(&self.revision),
-        }
-    }
-
-    /// Balancer `index` of it.
-    #[must_use]
-    pub fn balancer(&self, index: usize) -> BalancerPlace<'_> {
-        let poolers = self.poolers.iter().enumerate();
-        BalancerPlace {
-            service: self.service,
-            shared_service: self.shared_service,
-            dashboard: self.dashboards[index],
-            targets: poolers
-                .map(|(index, pooler)| Target {
-                    name: pooler_name(index),
-                    address: pooler.data,
-                })
-                .collect(),
-            discovery: None,
-            revision: Some(&self.revision),
-        }
-    }
-}
-
-/// What a pooler is told of where it and others run.
-#[derive(Clone, Copy, Debug)]
-pub struct PoolerPlace<'a> {
-    /// Where it listens.
-    pub addresses: PoolerAddresses,
-    /// The poolers that know each other, and which of them it is.
-    pub peers: Option<Peers<'a>>,
-    /// The folder of its files.
-    pub files: &'a Path,
-    /// Names the configuration, see [`revision`].
-    pub revision: Option<&'a str>,
-}
-
-/// Poolers that know each other.
-#[derive(Clone, Copy, Debug)]
-pub struct Peers<'a> {
-    /// Where all of them listen.
-    pub all: &'a [PoolerAddresses],
-    /// Which of them is told, from 0.
-    pub own: usize,
-}
-
-/// What a balancer is told of where it and the poolers run.
-#[derive(Clone, Debug)]
-pub struct BalancerPlace<'a> {
-    /// Where applications connect.
-    pub service: SocketAddr,
-    /// Whether it shares that address with other balancers.
-    pub shared_service: bool,
-    /// Where it serves its dashboard.
-    pub dashboard: SocketAddr,
-    /// The poolers, where they are known.
-    pub targets: Vec<Target>,
-    /// Where they are found by name otherwise.
-    pub discovery: Option<Discovery>,
-    /// Names the configuration, see [`revision`].
-    pub revision: Option<&'a str>,
-}
-
-/// Name of pooler `index`, from 0.
-#[must_use]
-pub fn pooler_name(index: usize) -> String {
-    format!("pooler-{index}")
-}
-
-/// Name of balancer `index`, from 0.
-#[must_use]
-pub fn balancer_name(index: usize) -> String {
-    format!("balancer-{index}")
 }
 
 /// An opaque name of everything that a tier's processes are told, apart from

@@ -1,7 +1,7 @@
 //! Stories as observers tell them, and what people are told.
 
 use proxy_core::{
-    status::{BalancerStatus, Health, TargetStatus, Transition},
+    status::{BalancerStatus, Health, ReloadStatus, TargetStatus, Transition},
     wire::TargetReport,
 };
 
@@ -96,6 +96,7 @@ impl Script {
             max_connections: 1,
             targets: self.targets.clone(),
             discovery: None,
+            reloads: ReloadStatus::default(),
             transitions,
             newest: self.told,
             missed: false,

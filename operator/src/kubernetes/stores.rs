@@ -25,7 +25,7 @@ use kube::{
         WatchStreamExt as _,
         reflector::{self, ObjectRef, Store},
         utils::{Backoff, ResetTimerBackoff},
-        watcher::{self, ExponentialBackoff, watcher},
+        watcher::{self, watcher},
     },
 };
 
@@ -92,8 +92,26 @@ pub(super) fn watch_config() -> watcher::Config {
 /// How a watch that broke is begun again: soon, so that an API server that is
 /// back is noticed, and not all at once.
 pub(super) fn backoff() -> impl Backoff {
-    let pauses = ExponentialBackoff::new(PAUSE_MIN, PAUSE_MAX, 2.0, true);
-    ResetTimerBackoff::new(pauses, 2 * PAUSE_MAX)
+    ResetTimerBackoff::new(Pauses(PAUSE_MIN), 2 * PAUSE_MAX)
+}
+
+/// Each is up to twice the one before.
+struct Pauses(Duration);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0.mul_f64(1.0 + super::random());
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+        Some(pause.min(PAUSE_MAX))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = PAUSE_MIN;
+    }
 }
 
 impl Stores {

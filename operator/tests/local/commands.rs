@@ -111,12 +111,7 @@ fn crd_is_the_committed_one() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    for command in [
-        &["run"][..],
-        &["status", "shop"],
-        &["notify-test"],
-        &["convert"],
-    ] {
+    for command in [&["status", "shop"][..], &["notify-test"], &["convert"]] {
         let output = operator(command);
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         assert!(

@@ -7,7 +7,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{TargetReport, TargetState};
+use crate::{
+    config::Problem,
+    wire::{TargetReport, TargetState},
+};
 
 /// A pooler's `/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,45 @@ pub struct PoolerStatus {
     pub clients: ClientCounts,
     /// Server connections.
     pub servers: ServerCounts,
+    /// What became of reloads.
+    #[serde(default)]
+    pub reloads: ReloadStatus,
+}
+
+/// What became of a process's reloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReloadStatus {
+    /// Those that failed: what was in force stayed.
+    pub failures_total: u64,
+    /// The problems of the newest one, one a line; absent if it succeeded, or
+    /// there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl ReloadStatus {
+    /// Characters kept of the problems.
+    const ERROR_LENGTH_MAX: usize = 2_000;
+
+    /// Takes one more in.
+    pub fn note<T>(&mut self, result: &Result<T, Vec<Problem>>) {
+        match result {
+            Ok(_) => self.error = None,
+            Err(problems) => {
+                self.failures_total += 1;
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let text = lines.join("\n");
+                self.error = Some(text.chars().take(Self::ERROR_LENGTH_MAX).collect());
+            }
+        }
+    }
+
+    /// Whether the newest one succeeded, or there was none.
+    #[must_use]
+    pub const fn last_successful(&self) -> bool {
+        self.error.is_none()
+    }
 }
 
 /// A pooler's client connections by state.
@@ -83,6 +125,9 @@ pub struct BalancerStatus {
     /// How targets are looked up, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Box<DiscoveryStatus>>,
+    /// What became of reloads.
+    #[serde(default)]
+    pub reloads: ReloadStatus,
     /// Transitions after the number asked for, oldest first.
     pub transitions: Vec<Transition>,
     /// Number of the newest transition, 0 if there was none. Ask next with

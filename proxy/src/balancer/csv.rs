@@ -339,6 +339,7 @@ mod tests {
             max_connections: 10,
             http: None,
             threads: 1,
+            reload_on_change: false,
             revision: None,
         }
     }

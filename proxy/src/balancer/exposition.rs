@@ -106,6 +106,10 @@ fn process(page: &mut Page, shared: &Shared, now: Instant) {
             .count();
         page.sample(&series::TARGETS, &[label], count as f64);
     }
+    let reloads = shared.reloads.lock().expect("no holder panics").clone();
+    page.sample(&series::RELOAD_FAILURES, &[], reloads.failures_total as f64);
+    let successful = f64::from(reloads.last_successful());
+    page.sample(&series::RELOAD_SUCCESSFUL, &[], successful);
     look_ups(page, shared);
     for (index, handle) in shared.loops.iter().enumerate() {
         let age_s = handle.heart.age(now).as_secs_f64();

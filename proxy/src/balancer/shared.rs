@@ -21,7 +21,7 @@ use mio::{Waker, net::TcpStream};
 use proxy_core::{
     config::balancer::BalancerConfig,
     health::{Health, Policy},
-    status::Transition,
+    status::{ReloadStatus, Transition},
 };
 use tokio::sync::{Notify, watch};
 use web::{polls::Polls, probes::Heartbeat};
@@ -95,6 +95,8 @@ pub struct Shared {
     pub polls: Polls,
     /// By event loop.
     pub loops: Box<[LoopHandle]>,
+    /// What became of reloads.
+    pub reloads: Mutex<ReloadStatus>,
     /// What became of look-ups.
     pub look_ups: Mutex<LookUps>,
     /// Targets in force; tells their checkers of every change, and of every
@@ -180,6 +182,7 @@ impl Shared {
             idle: Notify::new(),
             polls: Polls::default(),
             loops: loops.into(),
+            reloads: Mutex::default(),
             look_ups: Mutex::default(),
             targets: watch::Sender::new(Arc::new([])),
             target_ids: AtomicU32::new(0),

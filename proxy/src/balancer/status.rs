@@ -109,6 +109,7 @@ fn report(shared: &Shared, since: Option<(&str, u64)>) -> BalancerStatus {
             .map(|target| target.status())
             .collect(),
         discovery: shared.discovery_status(),
+        reloads: shared.reloads.lock().expect("no holder panics").clone(),
         transitions: extract.transitions,
         newest: extract.newest,
         missed: missed.unwrap_or(extract.missed),

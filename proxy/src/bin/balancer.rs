@@ -12,8 +12,8 @@ use proxy_core::config::{
 /// Spreads PostgreSQL connections over poolers, checks them, and shows how they are.
 ///
 /// SIGTERM closes the port and waits up to 60 s for the sessions to end; a
-/// second one, or SIGINT, ends at once. SIGHUP reloads targets, check,
-/// algorithm, max_connections and revision.
+/// second one, or SIGINT, ends at once. SIGHUP reloads targets, discovery, check,
+/// algorithm, max_connections, reload_on_change and revision.
 #[derive(Debug, Parser)]
 #[command(name = "balancer", version, disable_version_flag = true)]
 struct Flags {
@@ -66,7 +66,7 @@ fn serve(flags: &Flags, config: BalancerConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(balancer::run(config, || read(&flags.file)));
+    let ended = runtime.block_on(balancer::run(config, &flags.file, || read(&flags.file)));
     // Not a thread that is stuck may keep the process.
     runtime.shutdown_background();
     ended.map_err(|error| match error.hint() {

@@ -7,6 +7,10 @@ series! {
         "Always 1; the labels say what runs.";
     START_TIME = "poolkeeper_balancer_start_time_seconds", Gauge, Seconds, [],
         "When the process started, in Unix time.";
+    RELOAD_FAILURES = "poolkeeper_balancer_reload_failures_total", Counter, None, [],
+        "Reloads that failed: what was in force stayed.";
+    RELOAD_SUCCESSFUL = "poolkeeper_balancer_last_reload_successful", Gauge, None, [],
+        "1 unless the newest reload failed; /status tells why it did.";
     CONNECTIONS = "poolkeeper_balancer_connections", Gauge, None, [],
         "Client connections now, those about to be refused included.";
     CONNECTIONS_LIMIT = "poolkeeper_balancer_connections_limit", Gauge, None, [],

@@ -11,6 +11,10 @@ series! {
         "1 while everything is paused.";
     DRAINING = "poolkeeper_pooler_draining", Gauge, None, [],
         "1 once the process has been asked to end.";
+    RELOAD_FAILURES = "poolkeeper_pooler_reload_failures_total", Counter, None, [],
+        "Reloads that failed: what was in force stayed.";
+    RELOAD_SUCCESSFUL = "poolkeeper_pooler_last_reload_successful", Gauge, None, [],
+        "1 unless the newest reload failed; /status tells why it did.";
     CLIENTS = "poolkeeper_pooler_clients", Gauge, None, ["state"],
         "Client connections: login (not logged in yet), idle (without a server), active (linked to a server), waiting (for a server), console.";
     CLIENTS_LIMIT = "poolkeeper_pooler_clients_limit", Gauge, None, [],

@@ -2,6 +2,7 @@
 //! reload, drain. Runs on tokio, beside the loops, and talks to them by mail.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -10,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use proxy_core::config::{self, Problem};
+use proxy_core::{
+    config::{self, Global, Problem},
+    status::ReloadStatus,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -22,7 +26,10 @@ use super::{
     tls,
     view::View,
 };
-use crate::telemetry::Telemetry;
+use crate::{
+    on_disk::{LOOK_INTERVAL, Watch},
+    telemetry::Telemetry,
+};
 
 /// Commands that may wait to be taken up. Those that were, such as PAUSE, are as
 /// many as the console has clients.
@@ -118,6 +125,10 @@ pub(super) struct Control {
     /// One reload at a time.
     reloading: Mutex<()>,
     ordered: Ordered,
+    /// What became of reloads.
+    reloads: Mutex<ReloadStatus>,
+    /// The files that the newest attempt to reload read, or was told to.
+    files: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Control {
@@ -130,6 +141,8 @@ impl Control {
             telemetry,
             reloading: Mutex::new(()),
             ordered: Ordered::default(),
+            reloads: Mutex::default(),
+            files: Mutex::default(),
         }
     }
 
@@ -192,7 +205,7 @@ impl Control {
             .reloading
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let newer = load(&self.file)?;
+        let newer = self.load()?;
         let live = self.shared.live();
         let tls = tls::server_config(&newer.global)
             .map_err(|error| vec![newer.problem(error.key(), error.to_string())])?;
@@ -220,6 +233,7 @@ impl Control {
             tracing::error!(%error, "log file not opened anew");
         }
         let result = self.reload();
+        lock(&self.reloads).note(&result);
         match &result {
             Ok(restart) if restart.is_empty() => tracing::info!("configuration reloaded"),
             Ok(restart) => {
@@ -235,6 +249,54 @@ impl Control {
             }
         }
         result
+    }
+
+    /// Reads the configuration, and notes all the files that belong to it: also
+    /// where it has problems, since a file may be what they wait for.
+    fn load(&self) -> Result<config::PoolerConfig, Vec<Problem>> {
+        let mut files = BTreeSet::new();
+        let result = config::load(&self.file, &mut |path| {
+            files.insert(path.to_owned());
+            std::fs::read_to_string(path)
+        });
+        let live = self.shared.live();
+        let global = &result.as_ref().unwrap_or(&live.config).global;
+        files.extend(named(global));
+        *lock(&self.files) = files;
+        result
+    }
+
+    /// What became of reloads.
+    pub(super) fn reloads(&self) -> ReloadStatus {
+        lock(&self.reloads).clone()
+    }
+
+    /// Reloads when files change on disk, while `reload_on_change` says so.
+    pub(super) async fn watch_files(self: Arc<Self>) {
+        let mut watch: Option<Watch> = None;
+        loop {
+            let live = self.shared.live();
+            if !live.config.global.reload_on_change {
+                watch = None;
+            } else if let Some(watch) = &mut watch {
+                let files = lock(&self.files).clone();
+                if watch.look(&files) {
+                    tracing::info!("files changed on disk");
+                    // It has told the log.
+                    drop(self.reload_and_log());
+                }
+            } else {
+                // Once to learn which files, and once more after they were looked
+                // at: they may have changed since they were put in force.
+                drop(self.load());
+                let mut begun = Watch::new(&lock(&self.files));
+                if self.load().as_ref() != Ok(&live.config) {
+                    begun.distrust();
+                }
+                watch = Some(begun);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// Pauses one database or all: no more servers are lent.
@@ -367,6 +429,24 @@ impl Control {
             interval_ms => Duration::from_millis(2 * interval_ms + 1_000),
         }
     }
+}
+
+/// The files that settings name, but for `auth_file`, which is read with them.
+fn named(global: &Global) -> impl Iterator<Item = PathBuf> {
+    [
+        &global.auth_hba_file,
+        &global.auth_ident_file,
+        &global.client_tls_ca_file,
+        &global.client_tls_cert_file,
+        &global.client_tls_key_file,
+        &global.server_tls_ca_file,
+        &global.server_tls_cert_file,
+        &global.server_tls_key_file,
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|name| !name.is_empty())
+    .map(PathBuf::from)
 }
 
 /// Reads the pooler's configuration from disk.

@@ -3,7 +3,8 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{
-    counters::NotOpened, pools::PoolInfo, shared::Shared, snapshot::PoolSnapshot, view::View,
+    control::Control, counters::NotOpened, pools::PoolInfo, shared::Shared, snapshot::PoolSnapshot,
+    view::View,
 };
 use crate::metrics::{Page, pooler as series};
 
@@ -26,9 +27,14 @@ const SERVER_STATES: [State; 6] = [
 ];
 
 /// The whole page.
-pub(super) fn page(shared: &Shared, view: &View, now: Instant) -> String {
+pub(super) fn page(control: &Control, view: &View, now: Instant) -> String {
+    let shared = &*control.shared;
     let mut page = Page::new(series::ALL);
     process(&mut page, shared, view);
+    let reloads = control.reloads();
+    page.sample(&series::RELOAD_FAILURES, &[], reloads.failures_total as f64);
+    let successful = f64::from(reloads.last_successful());
+    page.sample(&series::RELOAD_SUCCESSFUL, &[], successful);
     clients_and_servers(&mut page, view);
     for (info, snapshot) in view.pools() {
         pool(&mut page, info, snapshot);

@@ -37,7 +37,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
             let control = control.clone();
             async move {
                 let view = control.view(false).await;
-                exposition::page(&control.shared, &view, Instant::now())
+                exposition::page(&control, &view, Instant::now())
             }
         }
     };
@@ -75,5 +75,6 @@ async fn status(control: &Control) -> PoolerStatus {
         listen: shared.listen.clone(),
         clients,
         servers,
+        reloads: control.reloads(),
     }
 }

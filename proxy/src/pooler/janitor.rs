@@ -420,9 +420,20 @@ impl EventLoop {
     /// Closes idle servers beyond a limit that was lowered. Lent ones are closed
     /// when they return.
     fn close_excess(&mut self, id: usize) {
-        let local = self.pool(id);
-        let excess = local.info.shared.excess() as usize;
-        let idle: Vec<ServerKey> = local.pool.idle().take(excess).map(|(key, _)| key).collect();
+        let info = self.pool(id).info.clone();
+        let excess = info.shared.excess() as usize;
+        if excess == 0 {
+            return;
+        }
+        // Those on their way out count until PostgreSQL has closed them.
+        let leaving = self.servers.iter().filter(|(_, server)| {
+            let other = self.pools.get(&server.pool);
+            let related = other.is_some_and(|other| info.shares_limit(&other.info));
+            server.is_closing() && (server.pool == id || related)
+        });
+        let excess = excess.saturating_sub(leaving.count());
+        let idle = self.pools[&id].pool.idle().take(excess);
+        let idle: Vec<ServerKey> = idle.map(|(key, _)| key).collect();
         for key in idle {
             self.close_server(key, "a limit was lowered");
         }

@@ -209,6 +209,7 @@ pub fn run(
     runtime.spawn(control.clone().serve_console(command_queue));
     runtime.spawn(control.clone().keep_stats());
     runtime.spawn(control.clone().forget_unused_pools());
+    runtime.spawn(control.clone().watch_files());
     runtime.spawn(signals.obey(control.clone()));
     if let Some(listener) = http {
         let router = http::router(control.clone());

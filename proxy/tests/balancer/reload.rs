@@ -104,3 +104,67 @@ fn a_reload_keeps_counters_and_numbers_and_tells_nothing_twice() {
     let sessions: u32 = after.targets.iter().map(|one| one.connections).sum();
     assert_eq!(sessions, 1, "kept, and counted once");
 }
+
+/// As Kubernetes mounts it: `file` is a link into `..data`, a link that is
+/// swapped.
+fn mount(file: &std::path::Path, version: &str, yaml: &str) {
+    let directory = file.parent().unwrap();
+    let inner = directory.join(version);
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("balancer.yaml"), yaml).unwrap();
+    let next = directory.join("..next");
+    std::os::unix::fs::symlink(version, &next).unwrap();
+    std::fs::rename(next, directory.join("..data")).unwrap();
+    if !file.is_symlink() {
+        std::fs::remove_file(file).unwrap();
+        std::os::unix::fs::symlink("..data/balancer.yaml", file).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_changes_is_reloaded_however_it_changes() {
+    let target = Target::start("pooler-0");
+    let with = |revision: &str| {
+        let config = Config::over([&target]).with("reload_on_change: true");
+        config.with(&format!("revision: {revision}")).yaml()
+    };
+    let balancer = Balancer::serving(&Config::over([&target]).with("reload_on_change: true"));
+    let wait_for_revision = |revision: &str| {
+        wait_for(revision, || {
+            (balancer.status().config_revision.as_deref() == Some(revision)).then_some(())
+        });
+    };
+    // In place.
+    std::fs::write(&balancer.file, with("r1")).unwrap();
+    wait_for_revision("r1");
+    // Renamed over.
+    let next = balancer.file.with_extension("next");
+    std::fs::write(&next, with("r2")).unwrap();
+    std::fs::rename(next, &balancer.file).unwrap();
+    wait_for_revision("r2");
+    // Swapped.
+    mount(&balancer.file, "v3", &with("r3"));
+    wait_for_revision("r3");
+    mount(&balancer.file, "v4", &with("r4"));
+    wait_for_revision("r4");
+
+    // A bad one is told once, and what was in force stays.
+    mount(&balancer.file, "v5", "targets: 7\n");
+    let reloads = wait_for("the refusal", || {
+        let reloads = balancer.status().reloads;
+        reloads.error.is_some().then_some(reloads)
+    });
+    assert!(reloads.error.unwrap().contains("targets is 7"));
+    let status = balancer.status();
+    assert_eq!(status.reloads.failures_total, 1, "once per content");
+    assert_eq!(status.config_revision.as_deref(), Some("r4"));
+    let metrics = http::get(balancer.web, "/metrics").body;
+    assert!(metrics.contains("poolkeeper_balancer_reload_failures_total 1"));
+    assert!(metrics.contains("poolkeeper_balancer_last_reload_successful 0"));
+
+    // Switched off by the file itself.
+    let off = Config::over([&target]).with("revision: r6").yaml();
+    mount(&balancer.file, "v6", &off);
+    wait_for_revision("r6");
+    assert_eq!(balancer.status().reloads.error, None);
+}

@@ -108,3 +108,37 @@ fn a_server_whose_lifetime_is_over_serves_nobody_else() {
     });
     assert!(servers.is_sorted_by(|a, b| a < b), "{servers:?}");
 }
+
+/// `max_server_connections` is of all pools: where it is reached, a server of one
+/// that has nothing else in common makes room.
+#[test]
+fn a_server_of_any_pool_makes_room_where_all_are_counted() {
+    let postgres = Postgres::start();
+    let entry = postgres.entry_of_each();
+    let config = Config::new()
+        .database("shop", &entry)
+        .database("store", &entry);
+    let pooler = Pooler::start(&config.clone().set("max_server_connections", "1"));
+    let mut clients = Vec::new();
+    for (user, database) in [("ann", "shop"), ("app", "store")] {
+        clients.push(Client::connect(pooler.address, user, database));
+    }
+    let mut console = pooler.console();
+    for client in [0, 1, 0] {
+        assert_eq!(clients[client].query("SELECT 1").tags(), ["SELECT 0"]);
+        assert_eq!(console.query("SHOW SERVERS").rows().len(), 1);
+    }
+    // Without the limit each has its own; with it again, one goes though idle.
+    for (limit, servers) in [("0", 2), ("1", 1)] {
+        pooler.rewrite(&config.clone().set("max_server_connections", limit));
+        assert_eq!(console.query("RELOAD").code(), "");
+        if servers == 2 {
+            for client in &mut clients {
+                assert_eq!(client.query("SELECT 1").tags(), ["SELECT 0"]);
+            }
+        }
+        wait_for("as many servers as there may be", || {
+            (console.query("SHOW SERVERS").rows().len() == servers).then_some(())
+        });
+    }
+}

@@ -30,7 +30,7 @@ pub struct Balancer {
 
     /// How long a balancer that is about to end waits for its sessions to end,
     /// each at the end of its transaction; what is left then is cut. At most
-    /// 24h; 0s cuts at once. Default 60s.
+    /// 24h; 0s cuts at once. Default 60s; other values are not supported yet.
     pub drain_timeout: Period,
 
     /// CPU and memory of each. Has no effect on local processes.

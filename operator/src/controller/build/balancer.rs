@@ -22,6 +22,7 @@ pub fn balancer_yaml(tier: &Tier, place: &BalancerPlace<'_>) -> String {
             bind: place.dashboard,
         }),
         threads: 1,
+        reload_on_change: place.reload_on_change,
         revision: place.revision.map(str::to_owned),
     };
     let yaml = serde_saphyr::to_string(&config).expect("plain data serialises");

@@ -141,6 +141,9 @@ pub fn pooler_part(tier: &Tier, place: &PoolerPlace<'_>, part: Part<'_>) -> Ini 
     if let Some(Peers { own, .. }) = place.peers {
         ini.setting(part, "peer_id", &peer_id(own).to_string(), None);
     }
+    if place.reload_on_change {
+        ini.setting(part, "reload_on_change", "1", None);
+    }
     if let Some(revision) = place.revision {
         ini.setting(part, "config_revision", revision, None);
     }

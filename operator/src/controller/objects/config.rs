@@ -39,6 +39,7 @@ fn pooler_place(revision: Option<&str>) -> PoolerPlace<'_> {
         },
         peers: None,
         files: Path::new(CONFIG_FOLDER),
+        reload_on_change: true,
         revision,
     }
 }
@@ -87,6 +88,7 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
     let place = BalancerPlace {
         service: everywhere(balancer::PORTS.postgres),
         shared_service: false,
+        reload_on_change: true,
         dashboard: everywhere(balancer::PORTS.http),
         targets: Vec::new(),
         // Addresses of Pods come and go; the Service of the poolers lists them.

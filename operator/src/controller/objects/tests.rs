@@ -511,8 +511,15 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
             .collect();
         assert_eq!(
             differing,
-            ["config_revision", "http_addr", "listen_addr", "peer_id"]
+            [
+                "config_revision",
+                "http_addr",
+                "listen_addr",
+                "peer_id",
+                "reload_on_change"
+            ]
         );
+        assert!(pod.global.reload_on_change);
         let everywhere = ListenAddress::One(Ipv4Addr::UNSPECIFIED.into());
         assert_eq!(pod.global.listen_addr, [everywhere]);
         assert_eq!(pod.global.http_addr, everywhere);
@@ -534,6 +541,7 @@ fn balancers_find_the_poolers_by_their_service() {
     assert_eq!(discovery.dns, format!("{name}.default.svc"));
     let spec = objects.pooler_service.spec.unwrap();
     assert_eq!(spec.cluster_ip.as_deref(), Some("None"));
+    assert!(config.reload_on_change);
     assert_eq!(discovery.port, pooler_port(&objects.poolers));
     assert_eq!(config.check, balancer_config::Check::default());
     assert!(!config.frontends[0].reuse_port);

@@ -111,28 +111,11 @@ pub(super) fn secret(name: String) -> Volume {
     }
 }
 
-pub(super) fn deployment(
-    family: &Family<'_>,
-    tier: &Tier,
-    mut workload: Workload<'_>,
-) -> Deployment {
+pub(super) fn deployment(family: &Family<'_>, tier: &Tier, workload: Workload<'_>) -> Deployment {
     let component = workload.component;
     let steady = seconds(workload.steady);
     let step = STEP_TIME_MAX + workload.steady + workload.end;
-    let config = std::mem::take(&mut workload.config);
-    workload
-        .more
-        .insert(0, mount(CONFIG, CONFIG_FOLDER, config));
-    let internal = secret(internal_name(family.name));
-    workload
-        .more
-        .push(mount(INTERNAL, INTERNAL_FOLDER, internal));
     let replicas = number(workload.replicas);
-    let own = workload.pod_template;
-    let mut template = template(family, tier, workload);
-    if let Some(own) = own {
-        template = merge(template, own).expect("a podTemplate that was validated can be merged");
-    }
     let one = |count| Some(IntOrString::Int(count));
     Deployment {
         metadata: family.metadata(family.component_name(component), component),
@@ -148,10 +131,26 @@ pub(super) fn deployment(
             }),
             min_ready_seconds: Some(steady),
             progress_deadline_seconds: Some(seconds(step)),
-            template,
+            template: whole_template(family, tier, workload),
             ..DeploymentSpec::default()
         }),
         status: None,
+    }
+}
+
+/// With the volumes that all Pods have, and what users add.
+fn whole_template(family: &Family<'_>, tier: &Tier, mut workload: Workload<'_>) -> PodTemplateSpec {
+    let config = mount(CONFIG, CONFIG_FOLDER, std::mem::take(&mut workload.config));
+    let internal = secret(internal_name(family.name));
+    workload.more.insert(0, config);
+    workload
+        .more
+        .push(mount(INTERNAL, INTERNAL_FOLDER, internal));
+    let own = workload.pod_template;
+    let template = template(family, tier, workload);
+    match own {
+        Some(own) => merge(template, own).expect("a podTemplate that was validated can be merged"),
+        None => template,
     }
 }
 

@@ -337,10 +337,13 @@ fn a_uri_says_where_and_who() {
 #[test]
 fn users_bring_their_passwords() {
     let address = "{address: {host: db}}";
-    let spec = "  users: [{name: 'a\"b', passwordSecretRef: {name: one}}, {name: c}]\n";
-    let one = secret("one", "{password: x}");
+    let spec = "  users: [{name: a b, passwordSecretRef: {name: one}}, {name: c}]\n";
+    let one = secret("one", "{password: 'x\"y'}");
     let cluster = judged(address, "", spec, &one).unwrap();
-    assert_eq!(cluster.userlist.content.text(), Some("\"a\"\"b\" \"x\"\n"));
+    assert_eq!(
+        cluster.userlist.content.text(),
+        Some("\"a b\" \"x\"\"y\"\n")
+    );
     // A secret that the pooler refuses is told at its own place.
     let long = secret("one", &format!("{{password: {}}}", "x".repeat(3_000)));
     let faults = judged(address, "", spec, &long).unwrap_err();

@@ -38,9 +38,17 @@ pub struct BalancerConfig {
     /// Event loops, 1 to 64.
     #[serde(default = "default_threads")]
     pub threads: u32,
+    /// Reload when this file changes on disk, as at SIGHUP.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reload_on_change: bool,
     /// Opaque name of this configuration, repeated in `/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 const fn default_max_connections() -> u32 {

@@ -38,6 +38,7 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
         "max_connections",
         "http",
         "threads",
+        "reload_on_change",
         "revision",
     ];
     let fields = reader.fields(document, "", KEYS)?;
@@ -78,6 +79,7 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
     );
     let max_connections = reader.number(&fields, "max_connections", 1..=1_000_000);
     let threads = reader.number(&fields, "threads", 1..=64);
+    let reload_on_change = reader.truth(&fields, "reload_on_change");
     let revision = reader.text(&fields, "revision");
     Some(BalancerConfig {
         frontends: frontends?,
@@ -94,6 +96,7 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
             None => None,
         },
         threads: threads.unwrap_or(default_threads()),
+        reload_on_change: reload_on_change.unwrap_or(false),
         revision,
     })
 }

@@ -13,6 +13,7 @@ check: {type: tcp, interval: 500ms, rise: 1, fall: 100, timeout: 10ms}
 max_connections: 1000000
 http: {bind: "0.0.0.0:8404"}
 threads: 64
+reload_on_change: true
 revision: "7"
 "#;
 
@@ -51,6 +52,7 @@ fn every_key_is_read() {
     assert_eq!(config.max_connections, 1_000_000);
     assert_eq!(config.http.unwrap().bind.port(), 8404);
     assert_eq!(config.threads, 64);
+    assert!(config.reload_on_change);
     assert_eq!(config.revision.as_deref(), Some("7"));
 }
 
@@ -67,6 +69,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(config.max_connections, 12_000);
     assert_eq!(config.http, None);
     assert_eq!(config.threads, 1);
+    assert!(!config.reload_on_change);
     assert_eq!(config.revision, None);
 }
 
@@ -162,7 +165,7 @@ fn missing_and_empty_lists_are_problems() {
 #[test]
 fn repeated_keys_are_problems() {
     let twice = format!("{FULL}threads: 2\n");
-    assert_eq!(problems(&twice), ["13: threads is set twice"]);
+    assert_eq!(problems(&twice), ["14: threads is set twice"]);
 }
 
 const FRONTEND: &str = "frontends: [{name: a, bind: \"127.0.0.1:0\"}]\n";

@@ -264,6 +264,10 @@ settings! {
     /// How long a client may wait for a server before it gets an error; 0 means for ever.
     query_wait_timeout: Duration = "120", [], reload, Honoured;
 
+    /// *Ours.* Whether to reload when the configuration changes on disk: this file, what it includes, and the
+    /// files of users, rules and certificates that it names. Looked at once a second.
+    reload_on_change: bool = "0", [], reload, Honoured;
+
     /// Servers that a pool may open beyond its size when a client has waited for `reserve_pool_timeout`.
     reserve_pool_size: u32 = "0", [0, 1_000_000], reload, Honoured;
 

@@ -1,0 +1,154 @@
+//! Where a tier runs: addresses, ports and folders, on one machine or in Pods.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use proxy_core::config::balancer::{Discovery, Target};
+
+use super::Tier;
+
+/// Where a tier runs.
+#[derive(Clone, Debug)]
+pub struct Realisation {
+    /// Where applications connect.
+    pub service: SocketAddr,
+    /// Whether balancers share that address with each other.
+    pub shared_service: bool,
+    /// One for each pooler.
+    pub poolers: Vec<PoolerAddresses>,
+    /// Where each balancer serves its dashboard.
+    pub dashboards: Vec<SocketAddr>,
+    /// The folder of the pooler's files.
+    pub files: PathBuf,
+    /// Names the configuration, see [`revision`].
+    pub revision: String,
+}
+
+/// Where a pooler listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolerAddresses {
+    /// For clients.
+    pub data: SocketAddr,
+    /// For `/status` and the like.
+    pub http: SocketAddr,
+}
+
+impl Realisation {
+    /// A realisation that exists on paper: what is checked before anything is
+    /// started.
+    #[must_use]
+    pub fn example(tier: &Tier) -> Self {
+        let address = |port: u32| {
+            let port = u16::try_from(port).expect("replicas are few");
+            SocketAddr::from(([127, 0, 0, 1], port))
+        };
+        Self {
+            service: address(u32::from(tier.service_port)),
+            shared_service: true,
+            poolers: (0..tier.pooler.replicas)
+                .map(|index| PoolerAddresses {
+                    data: address(6432 + index),
+                    http: address(9127 + index),
+                })
+                .collect(),
+            dashboards: (0..tier.balancer.replicas)
+                .map(|index| address(8404 + index))
+                .collect(),
+            files: PathBuf::from("/etc/poolkeeper"),
+            revision: "example".to_owned(),
+        }
+    }
+
+    /// Pooler `index` of it.
+    #[must_use]
+    pub fn pooler(&self, index: usize) -> PoolerPlace<'_> {
+        PoolerPlace {
+            addresses: self.poolers[index],
+            peers: Some(Peers {
+                all: &self.poolers,
+                own: index,
+            }),
+            files: &self.files,
+            // They are told when there is something new.
+            reload_on_change: false,
+            revision: Some(&self.revision),
+        }
+    }
+
+    /// Balancer `index` of it.
+    #[must_use]
+    pub fn balancer(&self, index: usize) -> BalancerPlace<'_> {
+        let poolers = self.poolers.iter().enumerate();
+        BalancerPlace {
+            service: self.service,
+            shared_service: self.shared_service,
+            dashboard: self.dashboards[index],
+            targets: poolers
+                .map(|(index, pooler)| Target {
+                    name: pooler_name(index),
+                    address: pooler.data,
+                })
+                .collect(),
+            discovery: None,
+            reload_on_change: false,
+            revision: Some(&self.revision),
+        }
+    }
+}
+
+/// What a pooler is told of where it and others run.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolerPlace<'a> {
+    /// Where it listens.
+    pub addresses: PoolerAddresses,
+    /// The poolers that know each other, and which of them it is.
+    pub peers: Option<Peers<'a>>,
+    /// The folder of its files.
+    pub files: &'a Path,
+    /// Whether it looks itself whether they have changed.
+    pub reload_on_change: bool,
+    /// Names the configuration, see [`revision`].
+    pub revision: Option<&'a str>,
+}
+
+/// Poolers that know each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Peers<'a> {
+    /// Where all of them listen.
+    pub all: &'a [PoolerAddresses],
+    /// Which of them is told, from 0.
+    pub own: usize,
+}
+
+/// What a balancer is told of where it and the poolers run.
+#[derive(Clone, Debug)]
+pub struct BalancerPlace<'a> {
+    /// Where applications connect.
+    pub service: SocketAddr,
+    /// Whether it shares that address with other balancers.
+    pub shared_service: bool,
+    /// Where it serves its dashboard.
+    pub dashboard: SocketAddr,
+    /// The poolers, where they are known.
+    pub targets: Vec<Target>,
+    /// Where they are found by name otherwise.
+    pub discovery: Option<Discovery>,
+    /// Whether it looks itself whether its file has changed.
+    pub reload_on_change: bool,
+    /// Names the configuration, see [`revision`].
+    pub revision: Option<&'a str>,
+}
+
+/// Name of pooler `index`, from 0.
+#[must_use]
+pub fn pooler_name(index: usize) -> String {
+    format!("pooler-{index}")
+}
+
+/// Name of balancer `index`, from 0.
+#[must_use]
+pub fn balancer_name(index: usize) -> String {
+    format!("balancer-{index}")
+}
