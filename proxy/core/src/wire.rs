@@ -9,6 +9,7 @@ mod error;
 mod frame;
 #[cfg(test)]
 mod properties;
+mod proxy_header;
 #[cfg(test)]
 pub(crate) mod sample;
 mod startup;
@@ -23,6 +24,9 @@ pub use build::{
 pub use check::{CheckReply, CheckRequest, TargetReport, TargetState, read_check_reply};
 pub use error::{ErrorFields, Severity, SqlState, error_response, notice_response};
 pub use frame::{Frame, FrameError, Header, cstr, cstr_len, header, messages};
+pub use proxy_header::{
+    ProxyHeader, ProxyHeaderError, VouchError, begins_proxy_header, proxy_header, read_proxy_header,
+};
 pub use startup::{
     CancelKey, FirstPacket, STARTUP_LENGTH_MAX, StartupError, StartupParameters, first_packet,
 };

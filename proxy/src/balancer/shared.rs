@@ -192,6 +192,12 @@ impl Shared {
         shared
     }
 
+    /// The bootId as the number that it is the text of.
+    #[must_use]
+    pub fn boot_number(&self) -> u64 {
+        u64::from_str_radix(&self.boot_id, 16).unwrap_or_default()
+    }
+
     /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> Arc<BalancerConfig> {

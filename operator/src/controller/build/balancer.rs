@@ -23,6 +23,10 @@ pub fn balancer_yaml(tier: &Tier, place: &BalancerPlace<'_>) -> String {
         }),
         threads: 1,
         reload_on_change: false,
+        proxy_protocol: false,
+        shared_key_file: None,
+        shared_key: None,
+        drain_timeout: std::time::Duration::from_secs(60),
         revision: place.revision.map(str::to_owned),
     };
     let yaml = serde_saphyr::to_string(&config).expect("plain data serialises");
