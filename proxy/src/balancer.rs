@@ -259,9 +259,10 @@ impl Files<'_> {
 /// Closes the port and waits for the sessions to end, up to drain_timeout or
 /// another signal.
 ///
-/// Sessions end when their clients or servers close them. Asking the poolers to
-/// close them at transaction boundaries, which only they can see, is not part
-/// of this yet: a session still open then is cut.
+/// Poolers are asked, over the checks, to end the sessions at their transaction
+/// boundaries, which only they can see: see [`Shared::drain_order`]. Without a
+/// shared key and PROXY headers sessions end when clients or servers close them.
+/// A session still open at the end is cut.
 async fn drain(shared: &Shared, signals: &mut Signals) {
     let connections = shared.frontend.connections.now();
     let limit = shared.config().drain_timeout;
@@ -272,6 +273,12 @@ async fn drain(shared: &Shared, signals: &mut Signals) {
         "draining: port closed, sessions go on"
     );
     shared.enter(Phase::Draining);
+    if shared.drain_order().is_some() {
+        tracing::info!("asking poolers to end sessions at their boundaries");
+        for target in shared.targets().iter() {
+            target.check_wanted.notify_one();
+        }
+    }
     let mut port_closed = shared.port_closed.subscribe();
     let empty = async {
         // Until then connections may come, and no zero counts.

@@ -21,7 +21,9 @@ pub use build::{
     parameter_status, parse, password, query, ready_for_query, row_description, sasl_initial,
     sasl_response, ssl_request, startup, sync, terminate,
 };
-pub use check::{CheckReply, CheckRequest, TargetReport, TargetState, read_check_reply};
+pub use check::{
+    CheckReply, CheckRequest, DrainOrder, TargetReport, TargetState, read_check_reply,
+};
 pub use error::{ErrorFields, Severity, SqlState, error_response, notice_response};
 pub use frame::{Frame, FrameError, Header, cstr, cstr_len, header, messages};
 pub use proxy_header::{

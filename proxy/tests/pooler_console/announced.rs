@@ -4,12 +4,13 @@ use std::{
     io::Write,
     net::SocketAddr,
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use proxy_core::{
     shared_key::SharedKey,
-    wire::{self, proxy_header},
+    wire::{self, CheckRequest, DrainOrder, proxy_header},
 };
 
 use crate::{
@@ -155,7 +156,7 @@ fn a_header_without_a_valid_proof_is_refused() {
             told.contains("PROXY header refused") && told.contains(reason),
             "{told}"
         );
-        assert!(pooler.log().contains(reason), "{}", pooler.log());
+        wait_for("the log", || pooler.log().contains(reason).then_some(()));
         assert!(!pooler.log().contains(KEY));
     }
     let metrics = pooler.get("/metrics").body;
@@ -218,4 +219,98 @@ fn a_missing_or_short_key_is_a_problem_of_its_line() {
         "{told}"
     );
     assert!(!told.contains("geheim"), "{told}");
+}
+
+/// A transaction of three statements; false if the session was ended before it
+/// began. One that is cut is a failure.
+fn transaction(client: &mut Client) -> bool {
+    let begun = client.query("BEGIN");
+    if begun.code() == "57P01" {
+        return false;
+    }
+    for answer in [begun, client.query("SELECT 1"), client.query("COMMIT")] {
+        assert_eq!(answer.code(), "", "{}", answer.error());
+    }
+    true
+}
+
+#[test]
+fn a_balancer_that_drains_has_its_sessions_ended_at_their_boundaries() {
+    let (postgres, key) = (Postgres::start(), key_file());
+    let poolers = [0, 1].map(|_| Pooler::start(&with_mac(&postgres, &key)));
+    let poolers = [&poolers[0], &poolers[1]];
+    // Their ends are spread over the first 4 s.
+    let more = proxied(&key) + "drain_timeout: 16s\ncheck: {interval: 1s}\n";
+    let mut leaving = Balancer::start(&poolers, &more);
+    let staying = Balancer::start(&poolers, &more);
+    let (there, elsewhere) = (leaving.address, staying.address);
+    let over = AtomicBool::new(false);
+    let moved = AtomicU32::new(0);
+    let connect = |address| Client::connect(address, "ann", "shop");
+    // One is in a transaction that outlasts the moments of all others.
+    let mut busy = connect(there);
+    assert_eq!(busy.query("BEGIN").code(), "");
+    let idle = connect(there);
+    let (over, moved) = (&over, &moved);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                let mut client = connect(there);
+                while !over.load(SeqCst) {
+                    if !transaction(&mut client) {
+                        moved.fetch_add(1, SeqCst);
+                        client = connect(elsewhere);
+                    }
+                }
+            });
+            scope.spawn(move || {
+                let mut client = connect(elsewhere);
+                while !over.load(SeqCst) {
+                    assert!(transaction(&mut client), "it is not concerned");
+                }
+            });
+        }
+        leaving.process.signal(rustix::process::Signal::TERM);
+        wait_for("all who were at a boundary", || {
+            (moved.load(SeqCst) == 4).then_some(())
+        });
+        let mut idle = idle;
+        assert_eq!(idle.read().code(), "57P01");
+        assert_eq!(busy.query("COMMIT").code(), "", "not cut");
+        assert_eq!(busy.read().code(), "57P01");
+        drop((idle, busy));
+        let (status, log) = leaving.process.wait();
+        over.store(true, SeqCst);
+        assert!(status.success(), "{log}");
+        assert!(log.contains("asking poolers"), "{log}");
+        assert!(!log.contains("sessions left after draining"), "{log}");
+    });
+}
+
+#[test]
+fn an_order_to_drain_without_a_valid_proof_ends_nothing() {
+    let (postgres, key) = (Postgres::start(), key_file());
+    let pooler = Pooler::start(&with_mac(&postgres, &key));
+    let mut client = login_after(&pooler, &header(KEY, now_ms())).unwrap();
+    let order = |key: &str| {
+        let key = SharedKey::parse(key).unwrap();
+        let order = DrainOrder::new(7, Duration::ZERO, &key, now_ms());
+        let mut check = connect(pooler.address);
+        let request = CheckRequest {
+            interval: Duration::from_secs(1),
+            drain: Some(order),
+        };
+        check.write_all(&request.encode()).unwrap();
+        Client::from(check).rest()
+    };
+    assert!(!order("another key than ours").is_empty(), "it is answered");
+    wait_for("the refusal", || {
+        pooler
+            .log()
+            .contains("order to drain refused")
+            .then_some(())
+    });
+    assert!(transaction(&mut client));
+    assert!(!order(KEY).is_empty());
+    assert_eq!(client.read().code(), "57P01");
 }

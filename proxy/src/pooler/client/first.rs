@@ -1,26 +1,31 @@
 //! What a connection says first: a check, a cancel request, TLS, who it is.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use proxy_core::{
     config::{ProxyProtocol, SslMode, pooler::CONSOLE},
     parameters::{Parameters, wanted},
     pool::ClientKey,
     wire::{
-        self, CancelKey, CheckRequest, FirstPacket, ProxyHeader, SqlState, StartupParameters,
-        begins_proxy_header, read_proxy_header,
+        self, CancelKey, CheckRequest, DrainOrder, FirstPacket, ProxyHeader, SqlState,
+        StartupParameters, begins_proxy_header, read_proxy_header,
     },
 };
 
 use super::{Phase, login::Asked};
 use crate::{
     boot::unix_ms,
-    pooler::{event_loop::EventLoop, io::Address, tls::Tls},
+    pooler::{event_loop::EventLoop, io::Address, shared::Mail, tls::Tls},
 };
 
 /// Longest interval believed of a check, for anybody may send one: it decides
 /// how long a drain waits to be heard.
 const CHECK_INTERVAL_MAX_MS: u64 = 10_000;
+/// Longest time over which a balancer's sessions are ended.
+const BALANCER_DRAIN_MAX: Duration = Duration::from_secs(3600);
 
 const NOT_A_HEADER: &str =
     "This port speaks PostgreSQL's protocol, version 3; before it the PROXY protocol, version 2.";
@@ -156,8 +161,32 @@ impl EventLoop {
         self.shared
             .check_interval_ms
             .store(interval_ms.min(CHECK_INTERVAL_MAX_MS), Ordering::Relaxed);
+        if let Some(order) = check.drain {
+            self.drain_ordered(key, &order);
+        }
         let report = self.shared.report().encode();
         self.end_client(key, &report);
+    }
+
+    /// A balancer orders its sessions to end.
+    fn drain_ordered(&self, key: ClientKey, order: &DrainOrder) {
+        let client = self.clients[key].address;
+        let Some(shared_key) = &self.live.config.shared_key else {
+            tracing::warn!(%client, "order to drain refused: there is no shared_key_file");
+            return;
+        };
+        if let Err(error) = order.check(shared_key, unix_ms()) {
+            tracing::warn!(%client, %error, "order to drain refused");
+            return;
+        }
+        let from = self.shared.now();
+        let within = order.within.min(BALANCER_DRAIN_MAX);
+        let balancer = order.boot_id;
+        self.shared.tell_all(|| Mail::BalancerDrains {
+            balancer,
+            from,
+            within,
+        });
     }
 
     fn startup(&mut self, key: ClientKey, parameters: &StartupParameters) {
