@@ -142,8 +142,7 @@ pub(super) async fn internal_key(
             // Somebody emptied it: the resourceVersion keeps two from filling it.
             wanted.metadata.resource_version = found.metadata.resource_version;
         }
-        let mut key = vec![0; KEY_LENGTH];
-        getrandom::fill(&mut key).map_err(|_| ApplyError::NoRandomness)?;
+        let key = new_key().map_err(|_| ApplyError::NoRandomness)?;
         wanted.data = Some([(INTERNAL_KEY.to_owned(), ByteString(key.clone()))].into());
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -163,4 +162,12 @@ pub(super) async fn internal_key(
         }
     }
     Err(ApplyError::NameConflict { child: title })
+}
+
+/// A key in hexadecimal: who reads the file takes it as text.
+fn new_key() -> Result<Vec<u8>, getrandom::Error> {
+    let mut key = [0; KEY_LENGTH];
+    getrandom::fill(&mut key)?;
+    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(text.into_bytes())
 }

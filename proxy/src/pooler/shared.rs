@@ -116,6 +116,13 @@ pub(super) enum Mail {
         spread: Duration,
         end: Moment,
     },
+    /// Close the sessions that came through `balancer` at their boundaries, each
+    /// from a moment of its own within `within` on.
+    BalancerDrains {
+        balancer: u64,
+        from: Moment,
+        within: Duration,
+    },
     /// Close everything and return.
     Stop,
 }

@@ -5,7 +5,7 @@ use super::{
     load::{Findings, Places, Section},
 };
 use crate::config::{
-    AuthType, Database, Global, Peer, Secret, SslMode, User, excerpt,
+    AuthType, Database, Global, Peer, ProxyProtocol, Secret, SslMode, User, excerpt,
     settings::{Setting, Support},
 };
 
@@ -14,7 +14,17 @@ pub(super) fn check(config: &PoolerConfig, places: &Places, findings: &mut Findi
     listening(config, places, findings);
     authentication(config, places, findings);
     tls(&config.global, places, findings);
+    proxy_protocol(&config.global, places, findings);
     pools(config, places, findings);
+}
+
+fn proxy_protocol(global: &Global, places: &Places, findings: &mut Findings) {
+    if global.proxy_protocol == ProxyProtocol::Mac && global.shared_key_file.is_none() {
+        findings.problem(
+            places.key("proxy_protocol"),
+            "proxy_protocol = mac needs shared_key_file, the key that balancers prove their headers with",
+        );
+    }
 }
 
 /// Warns of keys that are set and change nothing.

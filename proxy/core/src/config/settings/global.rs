@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds, PoolMode, Sensitive,
-    Setting, SslMode, Support,
+    AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds, PoolMode, ProxyProtocol,
+    Sensitive, Setting, SslMode, Support,
     Support::{Honoured, NoEffect, NotSupported, Only},
     TlsProtocols, Value, nearest, settings,
 };
@@ -252,8 +252,14 @@ settings! {
     /// - `statement`: when the statement ends; transactions of several statements are refused.
     pool_mode: PoolMode = "session", [], reload, Honoured;
 
-    /// *Ours.* From whom a PROXY protocol header with the client's address is accepted.
-    proxy_protocol: Option<String> = unset, [], restart, NotSupported("client addresses are those of the connections");
+    /// *Ours.* Whose PROXY protocol header (version 2) is believed: it tells the client's address, and comes before
+    /// everything else of a connection. Connections without one are served in any case.
+    ///
+    /// - `off`: nobody's; a header is refused.
+    /// - `mac`: that of balancers with the same `shared_key_file`.
+    /// - networks, such as `10.0.0.0/8, fd00::/8`: that of everybody who connects from there. Meant for balancers
+    ///   that have no shared key; whoever is in such a network can claim any address.
+    proxy_protocol: ProxyProtocol = "off", [], reload, Honoured;
 
     /// How long a query may run before its client is disconnected; 0 means for ever.
     query_timeout: Duration = "0", [], reload, Honoured;
@@ -345,6 +351,10 @@ settings! {
 
     /// *Ours.* What of a session is kept when a server changes.
     session_state: Option<String> = unset, [], reload, NotSupported("the tracked parameters and prepared statements are kept, nothing else");
+
+    /// *Ours.* The file with the key that this tier's balancers, poolers and operator share, 16 to 4096 bytes of text.
+    /// What a balancer says with it is believed: clients' addresses (`proxy_protocol`), and that its sessions are to end.
+    shared_key_file: Option<String> = unset, [], reload, Honoured;
 
     /// Whether other processes may listen on the same address and port, so that the kernel spreads clients
     /// over them.
