@@ -5,6 +5,7 @@ pub mod boot;
 pub mod metrics;
 pub mod net;
 pub mod pooler;
+pub mod resolve;
 pub mod telemetry;
 
 /// A loop that panicked leaves its sessions hanging: the process ends, and its
