@@ -12,6 +12,7 @@ mod properties;
 #[cfg(test)]
 pub(crate) mod sample;
 mod startup;
+mod tls_answer;
 
 pub use build::{
     Column, authentication_cleartext, authentication_md5, authentication_ok, authentication_sasl,
@@ -26,6 +27,7 @@ pub use frame::{Frame, FrameError, Header, cstr, cstr_len, header, messages};
 pub use startup::{
     CancelKey, FirstPacket, STARTUP_LENGTH_MAX, StartupError, StartupParameters, first_packet,
 };
+pub use tls_answer::{TlsAnswer, TlsAnswerError};
 
 /// Message types that a frontend (an application) sends.
 ///

@@ -19,7 +19,7 @@ use super::{
     shared::{ClientRef, Mail, Shared, lock},
     snapshot::LoopSnapshot,
     stats::Stats,
-    tls,
+    tls::{self, Connector, TlsConfigError},
     view::View,
 };
 use crate::telemetry::Telemetry;
@@ -194,10 +194,11 @@ impl Control {
             .unwrap_or_else(PoisonError::into_inner);
         let newer = load(&self.file)?;
         let live = self.shared.live();
-        let tls = tls::server_config(&newer.global)
-            .map_err(|error| vec![newer.problem(error.key(), error.to_string())])?;
+        let problem = |error: TlsConfigError| vec![newer.problem(error.key(), error.to_string())];
+        let tls = tls::server_config(&newer.global).map_err(problem)?;
+        let connector = Connector::new(&newer.global).map_err(problem)?;
         let restart = live.config.changes_needing_restart(&newer);
-        self.shared.pools.reconfigure(&newer);
+        self.shared.pools.reconfigure(&newer, &Arc::new(connector));
         self.shared.set_live(newer, tls);
         self.shared.tell_all(|| Mail::Reconfigured);
         Ok(restart)

@@ -30,6 +30,7 @@ use super::{
     pools::Pools,
     server::{Moved, Opening},
     snapshot::LoopSnapshot,
+    tls::Connector,
     worker::{Desk, Job, Names},
 };
 use crate::boot;
@@ -38,6 +39,7 @@ use crate::boot;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) config: PoolerConfig,
+    /// For clients.
     pub(super) tls: Option<Arc<ServerConfig>>,
 }
 
@@ -286,6 +288,7 @@ impl Shared {
     pub(super) fn new(
         config: PoolerConfig,
         tls: Option<Arc<ServerConfig>>,
+        connector: Arc<Connector>,
         mailboxes: Vec<Mailbox>,
         desk: Desk,
         commands: tokio::sync::mpsc::Sender<Command>,
@@ -304,7 +307,7 @@ impl Shared {
             start: Instant::now(),
             interner: Interner::new(tracked),
             registry: Registry::default(),
-            pools: Pools::new(mailboxes.len()),
+            pools: Pools::new(mailboxes.len(), connector),
             live: RwLock::new(Arc::new(Live { config, tls })),
             mailboxes,
             secrets: Secrets::default(),
