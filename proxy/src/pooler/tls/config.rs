@@ -36,7 +36,7 @@ pub enum TlsConfigError {
         /// Key file.
         key: String,
         /// What is wrong.
-        reason: rustls::Error,
+        reason: Box<rustls::Error>,
     },
 }
 
@@ -256,7 +256,7 @@ impl PairFiles<'_> {
             cert: self.cert.to_owned(),
             key_key: self.key_key,
             key: self.key.to_owned(),
-            reason,
+            reason: Box::new(reason),
         }
     }
 }
