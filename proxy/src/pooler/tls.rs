@@ -17,8 +17,7 @@ use rustls::{
 };
 use rustls_pki_types::ServerName;
 
-pub use config::TlsConfigError;
-pub(super) use config::{Connector, server_config};
+pub(super) use config::{Connector, TlsConfigError, server_config};
 pub(super) use verifier::explain;
 
 /// Most plaintext in one record (RFC 8446, 5.1).
