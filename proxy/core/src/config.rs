@@ -13,7 +13,7 @@ use std::{borrow::Cow, fmt};
 pub use pooler::{PoolerConfig, load};
 pub use settings::{
     AuthType, Database, Global, ListenAddress, LogFormat, Network, Peer, PoolMode, ProxyProtocol,
-    SslMode, User,
+    SslMode, TlsProtocols, User,
 };
 pub use userlist::{Secret, SecretKind, Userlist};
 

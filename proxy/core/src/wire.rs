@@ -13,6 +13,7 @@ mod proxy_header;
 #[cfg(test)]
 pub(crate) mod sample;
 mod startup;
+mod tls_answer;
 
 pub use build::{
     Column, authentication_cleartext, authentication_md5, authentication_ok, authentication_sasl,
@@ -32,6 +33,7 @@ pub use proxy_header::{
 pub use startup::{
     CancelKey, FirstPacket, STARTUP_LENGTH_MAX, StartupError, StartupParameters, first_packet,
 };
+pub use tls_answer::{TlsAnswer, TlsAnswerError};
 
 /// Message types that a frontend (an application) sends.
 ///

@@ -147,7 +147,7 @@ impl EventLoop {
         if !self.tell_client(key, b"S") {
             return;
         }
-        match Tls::new(config) {
+        match Tls::accept(config) {
             Ok(tls) => self.clients[key].io.tls = Some(Box::new(tls)),
             Err(error) => {
                 tracing::error!(%error, "TLS session not begun");
