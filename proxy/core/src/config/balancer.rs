@@ -54,7 +54,11 @@ pub struct BalancerConfig {
     #[serde(skip)]
     pub shared_key: Option<SharedKey>,
     /// How long sessions may go on after SIGTERM, up to 1 h.
-    #[serde(default = "default_drain_timeout", with = "duration")]
+    #[serde(
+        default = "default_drain_timeout",
+        with = "duration",
+        skip_serializing_if = "is_default_drain_timeout"
+    )]
     pub drain_timeout: Duration,
     /// Opaque name of this configuration, repeated in `/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +76,10 @@ const fn default_max_connections() -> u32 {
 
 const fn default_drain_timeout() -> Duration {
     Duration::from_secs(60)
+}
+
+fn is_default_drain_timeout(time: &Duration) -> bool {
+    *time == default_drain_timeout()
 }
 
 const fn default_threads() -> u32 {
