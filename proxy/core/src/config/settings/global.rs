@@ -362,8 +362,8 @@ settings! {
     /// *Ours.* What of a session is kept when a server changes.
     session_state: Option<String> = unset, [], reload, NotSupported("the tracked parameters and prepared statements are kept, nothing else");
 
-    /// *Ours.* The file with the key that this tier's balancers, poolers and operator share, 16 to 4096 bytes of text.
-    /// What a balancer says with it is believed: clients' addresses (`proxy_protocol`), and that its sessions are to end.
+    /// *Ours.* The file with the key that this tier's balancers and poolers share, 16 to 4096 bytes of text. What
+    /// a balancer says with it is believed: clients' addresses (`proxy_protocol`), and that its sessions are to end.
     shared_key_file: Option<String> = unset, [], reload, Honoured;
 
     /// Whether other processes may listen on the same address and port, so that the kernel spreads clients
