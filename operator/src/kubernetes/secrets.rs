@@ -30,10 +30,13 @@ use crate::{
 /// Length of the key that the parts of a tier share, in bytes.
 const KEY_LENGTH: usize = 32;
 
+/// By namespace and name.
+type BySecret = HashMap<(String, String), HashSet<ObjectRef<Cluster>>>;
+
 /// Which clusters refer to a Secret: whom to look at when it changes.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    by_secret: Mutex<HashMap<(String, String), HashSet<ObjectRef<Cluster>>>>,
+    by_secret: Mutex<BySecret>,
 }
 
 impl References {
