@@ -1,6 +1,6 @@
 //! Which crates are in a program: CycloneDX 1.5, from what cargo knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -15,100 +15,74 @@ pub(super) struct List {
     pub(super) crates: usize,
 }
 
-/// Lists the crates that are linked into a program.
+/// Lists the crates that are linked into a program: what only builds or tests it,
+/// macros too, is in no program.
 ///
 /// # Errors
 /// If cargo does not say which they are.
 pub(super) fn of(program: &str, package: &str, target: &str) -> Result<List> {
-    let output = cargo(&["metadata", "--locked", "--format-version", "1"])
-        .args(["--filter-platform", target])
+    let output = cargo(&["tree", "--locked", "--package", package, "--target", target])
+        .args(["--edges", "normal,no-proc-macro", "--no-dedupe"])
+        .args(["--prefix", "none", "--format", "{p}|{l}"])
         .output()
         .context("cargo does not start")?;
     ensure!(
         output.status.success(),
-        "cargo metadata failed: {}",
+        "cargo tree failed: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    document(program, package, &metadata)
+    let tree = String::from_utf8_lossy(&output.stdout);
+    document(program, package, &tree)
 }
 
-fn document(program: &str, package: &str, metadata: &Value) -> Result<List> {
-    let packages: BTreeMap<&str, &Value> = (metadata["packages"].as_array().into_iter().flatten())
-        .filter_map(|package| Some((package["id"].as_str()?, package)))
-        .collect();
-    let nodes: BTreeMap<&str, &Value> = (metadata["resolve"]["nodes"].as_array().into_iter())
-        .flatten()
-        .filter_map(|node| Some((node["id"].as_str()?, node)))
-        .collect();
-    let root = packages
-        .iter()
-        .find(|(_, one)| one["name"] == package && one["source"].is_null())
-        .map(|(id, _)| *id)
-        .with_context(|| format!("no package {package} in the workspace"))?;
-    let linked = linked(root, &nodes);
-    let mut components: Vec<Value> = linked
-        .iter()
-        .filter(|id| **id != root)
-        .filter_map(|id| packages.get(id))
-        .map(|package| component(package))
-        .collect();
-    components.sort_by_key(|one| one["bom-ref"].to_string());
+/// `tree` has a line for each crate, `name v1.0.0|MIT`; those of the workspace say
+/// where they are, too.
+fn document(program: &str, package: &str, tree: &str) -> Result<List> {
+    let mut components = Vec::new();
+    let mut itself = json!({"type": "application", "name": program, "bom-ref": program});
+    for line in tree.lines().collect::<BTreeSet<_>>() {
+        let (name, version, license) = parts(line)
+            .with_context(|| format!("cargo tree printed {line:?}, not NAME vVERSION|LICENCE"))?;
+        if name == package {
+            itself["version"] = json!(version);
+            itself["licenses"] = licenses(license);
+            continue;
+        }
+        let purl = format!("pkg:cargo/{name}@{version}");
+        components.push(json!({
+            "type": "library",
+            "name": name,
+            "version": version,
+            "purl": purl,
+            "bom-ref": purl,
+            "licenses": licenses(license),
+        }));
+    }
     let crates = components.len();
     let document = json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
-        "metadata": {"component": {
-            "type": "application",
-            "name": program,
-            "version": packages[root]["version"],
-            "bom-ref": program,
-            "licenses": [{"expression": packages[root]["license"]}],
-        }},
+        "metadata": {"component": itself},
         "components": components,
     });
     let text = format!("{}\n", serde_json::to_string_pretty(&document)?);
     Ok(List { text, crates })
 }
 
-/// A package and all that it depends on to run; what only builds or tests it is
-/// in no program.
-fn linked<'a>(root: &'a str, nodes: &BTreeMap<&str, &'a Value>) -> BTreeSet<&'a str> {
-    let mut found = BTreeSet::from([root]);
-    let mut left = vec![root];
-    while let Some(id) = left.pop() {
-        let dependencies = nodes.get(id).and_then(|node| node["deps"].as_array());
-        for dependency in dependencies.into_iter().flatten() {
-            let kinds = dependency["dep_kinds"].as_array();
-            let runs = kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()));
-            if let Some(id) = dependency["pkg"].as_str()
-                && runs
-                && found.insert(id)
-            {
-                left.push(id);
-            }
-        }
-    }
-    found
+fn parts(line: &str) -> Option<(&str, &str, &str)> {
+    let (crate_, license) = line.split_once('|')?;
+    let mut words = crate_.split(' ');
+    let name = words.next()?;
+    Some((name, words.next()?.strip_prefix('v')?, license))
 }
 
-fn component(package: &Value) -> Value {
-    let text = |key: &str| package[key].as_str().unwrap_or_default();
-    let purl = format!("pkg:cargo/{}@{}", text("name"), text("version"));
-    let mut component = json!({
-        "type": "library",
-        "name": package["name"],
-        "version": package["version"],
-        "purl": purl,
-        "bom-ref": purl,
-    });
-    if !package["license"].is_null() {
-        // Old crates write MIT/Apache-2.0.
-        let license = text("license").replace('/', " OR ");
-        component["licenses"] = json!([{ "expression": license }]);
+/// Old crates write MIT/Apache-2.0; some name no licence but a file.
+fn licenses(license: &str) -> Value {
+    if license.is_empty() {
+        return json!([]);
     }
-    component
+    json!([{ "expression": license.replace('/', " OR ") }])
 }
 
 #[cfg(test)]
@@ -116,27 +90,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_linked_is_listed() {
-        let dependency = |id: &str, kind: Value| json!({"pkg": id, "dep_kinds": [{"kind": kind}]});
-        let package = |name: &str, source: Value| json!({"id": name, "name": name, "version": "1.0.0", "license": "MIT/Apache-2.0", "source": source});
-        let metadata = json!({
-            "packages": [
-                package("proxy", json!(null)), package("linked", json!("registry")),
-                package("below", json!("registry")), package("tester", json!("registry")),
-            ],
-            "resolve": {"nodes": [
-                {"id": "proxy", "deps": [dependency("linked", json!(null)), dependency("tester", json!("dev"))]},
-                {"id": "linked", "deps": [dependency("below", json!(null)), dependency("tester", json!("build"))]},
-                {"id": "below", "deps": []},
-            ]},
-        });
-        let list = document("pooler", "proxy", &metadata).unwrap();
+    fn every_crate_is_listed_once_with_its_licence() {
+        let tree = "proxy v0.1.0 (/somewhere/proxy)|Apache-2.0\n\
+                    below v1.0.0|MIT/Apache-2.0\n\
+                    above v2.0.0|ISC\n\
+                    below v1.0.0|MIT/Apache-2.0\n";
+        let list = document("pooler", "proxy", tree).unwrap();
         assert_eq!(list.crates, 2);
+        assert!(!list.text.contains("somewhere"), "a path of one machine");
         let document: Value = serde_json::from_str(&list.text).unwrap();
-        assert_eq!(document["components"][0]["purl"], "pkg:cargo/below@1.0.0");
+        assert_eq!(document["metadata"]["component"]["version"], "0.1.0");
+        assert_eq!(document["components"][0]["purl"], "pkg:cargo/above@2.0.0");
         assert_eq!(
             document["components"][1]["licenses"][0]["expression"],
             "MIT OR Apache-2.0"
         );
+    }
+
+    #[test]
+    fn what_cargo_may_print_some_day_is_an_error() {
+        assert!(document("pooler", "proxy", "proxy 0.1.0|MIT").is_err());
     }
 }
