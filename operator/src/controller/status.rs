@@ -5,12 +5,14 @@
 
 mod conditions;
 mod progress;
+mod reason;
 
 #[cfg(test)]
 mod tests;
 
 pub use conditions::ConditionType;
 pub use progress::{Pause, Progress, Rollout, Rollouts};
+pub use reason::Reason;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -63,6 +65,7 @@ pub fn status(
         .collect();
     PgPoolClusterStatus {
         observed_generation: observed.generation,
+        config_revision: observed.revision.map(str::to_owned),
         conditions,
         poolers,
         balancer,
@@ -123,7 +126,7 @@ fn condition(
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: verdict.reason.to_owned(),
+        reason: verdict.reason.word().to_owned(),
         message: verdict.message.chars().take(MESSAGE_LENGTH_MAX).collect(),
         observed_generation: generation,
         last_transition_time: since,

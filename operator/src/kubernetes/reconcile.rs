@@ -527,7 +527,7 @@ fn observed(deployment: &Deployment) -> Rollout {
 /// named, so that they go.
 fn absent_as_null(status: &mut serde_json::Value) {
     if let Some(fields) = status.as_object_mut() {
-        for field in ["observedGeneration"] {
+        for field in ["observedGeneration", "configRevision"] {
             fields.entry(field).or_insert(serde_json::Value::Null);
         }
     }
