@@ -175,8 +175,11 @@ fn next(reading: &Reading) -> Vec<String> {
     let (first, rest): (Vec<_>, Vec<_>) = conditions
         .iter()
         .partition(|one| urgent.contains(&one.type_.as_str()));
+    let is_busy = is_true(conditions, ConditionType::Reconciling);
     for condition in first.into_iter().chain(rest) {
         let advice = match Reason::of(&condition.reason) {
+            // While Pods come and go some are not up.
+            Some(Reason::NotAllUp | Reason::NoneUp) if is_busy => None,
             Some(reason) if reason.is_news() => reason.advice(),
             Some(_) => None,
             None => Some(

@@ -57,11 +57,17 @@ pub fn status(
     before: &PgPoolClusterStatus,
     now: Timestamp,
 ) -> PgPoolClusterStatus {
+    // A new operator knows none until it has applied it.
+    let revision = observed.revision.or(before.config_revision.as_deref());
+    let observed = &Observed {
+        revision,
+        ..*observed
+    };
     let poolers = count(observed, Component::Pooler, before);
     let balancer = count(observed, Component::Balancer, before);
-    let conditions = conditions::all(observed, &poolers, &balancer)
+    let conditions = conditions::all(observed, &poolers, &balancer, &before.conditions)
         .into_iter()
-        .map(|verdict| condition(verdict, observed.generation, &before.conditions, now))
+        .map(|verdict| condition(&verdict, observed.generation, &before.conditions, now))
         .collect();
     PgPoolClusterStatus {
         observed_generation: observed.generation,
@@ -110,7 +116,7 @@ fn count(
 }
 
 fn condition(
-    verdict: Verdict,
+    verdict: &Verdict,
     generation: Option<i64>,
     before: &[Condition],
     now: Timestamp,

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Endpoint, Overview};
-use crate::api::Component;
+use crate::local::output::age;
 
 /// How much of a message is shown, in characters.
 const MESSAGE_LENGTH_MAX: usize = 400;
@@ -21,7 +21,7 @@ pub fn render(overview: &Overview, now: Timestamp) -> String {
             [
                 one.type_.clone(),
                 one.status.clone(),
-                age(now, one.last_transition_time.0),
+                age(now.duration_since(one.last_transition_time.0)),
                 one.reason.clone(),
                 one.message.clone(),
             ]
@@ -43,7 +43,7 @@ pub fn render(overview: &Overview, now: Timestamp) -> String {
         text.push('\n');
         let rows = events.iter().map(|one| {
             [
-                age(now, one.at),
+                age(now.duration_since(one.at)),
                 one.type_.clone(),
                 one.reason.clone(),
                 one.message.clone(),
@@ -99,12 +99,9 @@ fn endpoint(endpoint: &Endpoint, now: Timestamp) -> [String; 6] {
     };
     [
         status.name.clone(),
-        match status.component {
-            Component::Pooler => "pooler".to_owned(),
-            Component::Balancer => "balancer".to_owned(),
-        },
+        status.component.word().to_owned(),
         status.state.word().to_owned(),
-        age(now, status.since),
+        age(now.duration_since(status.since)),
         config.to_owned(),
         status.reason.clone(),
     ]
@@ -118,7 +115,7 @@ fn notifications(text: &mut String, overview: &Overview, now: Timestamp) {
     let rows = overview.notifications.iter().map(|one| {
         let delivered = one
             .last_delivery
-            .map_or_else(|| "never".to_owned(), |at| age(now, at));
+            .map_or_else(|| "never".to_owned(), |at| age(now.duration_since(at)));
         let problem = one.problem.clone().unwrap_or_default();
         [
             one.name.clone(),
@@ -174,15 +171,4 @@ fn plain(text: &str) -> String {
         plain.push('…');
     }
     plain
-}
-
-/// How long ago, in the largest unit: `7s`, `12m`, `3h`, `2d`.
-fn age(now: Timestamp, then: Timestamp) -> String {
-    let age: SignedDuration = now.duration_since(then);
-    match age.as_secs().max(0) {
-        seconds @ 0..60 => format!("{seconds}s"),
-        seconds @ 60..3600 => format!("{}m", seconds / 60),
-        seconds @ 3600..86_400 => format!("{}h", seconds / 3600),
-        seconds => format!("{}d", seconds / 86_400),
-    }
 }

@@ -118,3 +118,21 @@ fn of_many_events_the_newest_are_shown() {
     let seconds: Vec<_> = events.iter().map(|one| one.at.as_second()).collect();
     assert_eq!(seconds, (12..20).collect::<Vec<_>>());
 }
+
+#[test]
+fn while_pods_are_replaced_nobody_is_sent_to_look_at_them() {
+    let mut reading = reading();
+    for condition in &mut reading.status.as_mut().unwrap().conditions {
+        if condition.type_ == "Reconciling" {
+            condition.status = "True".to_owned();
+            condition.reason = "RollingOut".to_owned();
+        }
+    }
+    let next = Overview::of(reading).next;
+    assert!(
+        next.iter()
+            .any(|one| one.starts_with("wait: Pods are replaced")),
+        "{next:?}"
+    );
+    assert!(!next.iter().any(|one| one.contains("get pods")), "{next:?}");
+}

@@ -1,6 +1,8 @@
 //! Each condition, by a function of its own: ordered checks, each with a reason
 //! and a message that says what to do.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::{Observed, Progress, reason::Reason};
 use crate::{
     api::{Component, ComponentStatus, EndpointState},
@@ -34,6 +36,7 @@ condition_types!(
     ConfigValid,
     PoolersAvailable,
     BalancersAvailable,
+    UpstreamReachable,
     NotificationsDelivered,
     Paused,
     UpdateAvailable,
@@ -77,6 +80,7 @@ pub(super) fn all(
     observed: &Observed<'_>,
     poolers: &ComponentStatus,
     balancers: &ComponentStatus,
+    before: &[Condition],
 ) -> Vec<Verdict> {
     let counts = (poolers, balancers);
     let verdict = |type_, (status, reason, message): Answer| Verdict {
@@ -89,7 +93,7 @@ pub(super) fn all(
         verdict(ConditionType::Ready, ready(observed, counts)),
         verdict(ConditionType::Reconciling, reconciling(observed, counts)),
         verdict(ConditionType::Stalled, stalled(observed)),
-        verdict(ConditionType::ConfigValid, config_valid(observed)),
+        verdict(ConditionType::ConfigValid, config_valid(observed, before)),
         verdict(
             ConditionType::PoolersAvailable,
             available(observed, Component::Pooler, poolers),
@@ -98,6 +102,7 @@ pub(super) fn all(
             ConditionType::BalancersAvailable,
             available(observed, Component::Balancer, balancers),
         ),
+        verdict(ConditionType::UpstreamReachable, upstream_reachable()),
         verdict(
             ConditionType::NotificationsDelivered,
             notifications_delivered(observed),
@@ -133,6 +138,15 @@ fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
                     "nothing runs: the spec has never been valid, see ConfigValid",
                 )
             }
+            Progress::NameConflict(_) | Progress::Refused(_) => {
+                answer(false, Reason::Stalled, "nothing runs: Stalled says why")
+            }
+            Progress::Suspended => answer(
+                false,
+                Reason::Suspended,
+                "nothing runs: spec.suspend is true",
+            ),
+            Progress::Deleting => answer(false, Reason::Deleting, "no Pod is there any more"),
             _ => answer(false, Reason::Starting, "no Pod is there yet"),
         };
     }
@@ -185,8 +199,12 @@ fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
         let Some(rollout) = observed.rollouts.map(|rollouts| rollouts.of(component)) else {
             continue;
         };
-        if rollout.stuck.is_some() {
+        if rollout.stuck().is_some() {
             return answer(false, Reason::Stalled, "it waits for what Stalled says");
+        }
+        if !rollout.is_there() {
+            let message = format!("the {}s' Deployment is not there yet", component.word());
+            return answer(true, Reason::RollingOut, message);
         }
         if !rollout.is_complete() {
             let message = format!(
@@ -232,7 +250,7 @@ fn stalled(observed: &Observed<'_>) -> Answer {
         _ => {
             let stuck = Component::ALL.iter().find_map(|component| {
                 let rollout = observed.rollouts?.of(*component);
-                Some((component, rollout.stuck.as_ref()?))
+                Some((component, rollout.stuck()?))
             });
             match stuck {
                 Some((component, why)) => answer(
@@ -249,7 +267,8 @@ fn stalled(observed: &Observed<'_>) -> Answer {
     }
 }
 
-fn config_valid(observed: &Observed<'_>) -> Answer {
+/// What was found of this very spec, also while it cannot be looked at.
+fn config_valid(observed: &Observed<'_>, before: &[Condition]) -> Answer {
     match observed.progress {
         Progress::Invalid(faults) => {
             let kind = faults.iter().map(|fault| fault.kind).min();
@@ -261,11 +280,33 @@ fn config_valid(observed: &Observed<'_>) -> Answer {
             answer(false, reason, sentences(faults))
         }
         Progress::Unreadable(why) => answer(false, Reason::Unreadable, why),
-        _ if observed.generation.is_none() && observed.revision.is_none() => {
-            answer(Status::Unknown, Reason::NotLookedAt, "not looked at yet")
+        // Names are met once everything is valid.
+        Progress::Applied | Progress::NameConflict(_) => {
+            answer(true, Reason::Valid, "the manifest is valid")
         }
-        _ => answer(true, Reason::Valid, "the manifest is valid"),
+        Progress::Suspended
+        | Progress::Deleting
+        | Progress::Refused(_)
+        | Progress::Interrupted(_) => earlier(observed, before, ConditionType::ConfigValid)
+            .unwrap_or_else(|| {
+                let message = "this spec has not been looked at yet";
+                answer(Status::Unknown, Reason::NotLookedAt, message)
+            }),
     }
+}
+
+/// What a condition said of the same generation before.
+fn earlier(observed: &Observed<'_>, before: &[Condition], type_: ConditionType) -> Option<Answer> {
+    let found = before
+        .iter()
+        .find(|one| one.type_ == type_.word() && one.observed_generation == observed.generation)?;
+    let reason = Reason::of(&found.reason)?;
+    let status = match found.status.as_str() {
+        "True" => Status::True,
+        "False" => Status::False,
+        _ => Status::Unknown,
+    };
+    Some(answer(status, reason, &found.message))
 }
 
 fn sentences(faults: &[Fault]) -> String {
@@ -290,6 +331,17 @@ fn available(observed: &Observed<'_>, component: Component, count: &ComponentSta
         0 => answer(false, Reason::NoneUp, message),
         _ => answer(false, Reason::NotAllUp, message),
     }
+}
+
+/// Only poolers connect to PostgreSQL, and what balancers relay of them does
+/// not tell how that goes. To guess from clients that wait would be wrong: a
+/// tier at rest has none.
+fn upstream_reachable() -> Answer {
+    answer(
+        Status::Unknown,
+        Reason::NotReported,
+        "poolers do not report yet whether PostgreSQL answers them",
+    )
 }
 
 fn notifications_delivered(observed: &Observed<'_>) -> Answer {

@@ -38,6 +38,7 @@ reasons!(
     RollingOut,
     Reloading,
     Retrying,
+    // Reconciling, and Ready where nothing runs
     Stalled,
     Suspended,
     Deleting,
@@ -69,9 +70,7 @@ reasons!(
     NewImages,
 );
 
-const LOOK_AT_POOLERS: &str = "look at the Pods: kubectl -n NAMESPACE get pods -l app.kubernetes.io/instance=NAME, then describe and logs of one that is not Running and ready; ENDPOINTS has the balancers' word for each pooler";
-const SEE_CONFIG_VALID: &str =
-    "mend what ConfigValid names and apply it again; what runs goes on as before";
+const LOOK_AT_PODS: &str = "look at the Pods: kubectl -n NAMESPACE get pods -l app.kubernetes.io/instance=NAME, then describe and logs of one that is not Running and ready; the table of endpoints has the reason of each";
 
 impl Reason {
     /// The reason of a word, if this version knows it.
@@ -95,14 +94,17 @@ impl Reason {
             | Self::Running
             | Self::UpToDate
             // The condition that says more has the advice.
-            | Self::Stalled => return None,
+            | Self::Stalled
+            | Self::ConfigInvalid => return None,
             Self::Starting => {
                 "wait; if it takes longer than a minute, ask why the Pods do not start: kubectl -n NAMESPACE describe pods -l app.kubernetes.io/instance=NAME"
             }
             Self::NoPoolerUp | Self::NoBalancerUp | Self::NotAllUp | Self::NoneUp => {
-                LOOK_AT_POOLERS
+                LOOK_AT_PODS
             }
-            Self::ConfigInvalid | Self::Invalid => SEE_CONFIG_VALID,
+            Self::Invalid => {
+                "mend what ConfigValid names and apply it again; what runs goes on as before"
+            }
             Self::NameConflict => {
                 "delete or rename the object that Stalled names, or give the PgPoolCluster another name"
             }
