@@ -536,7 +536,7 @@ fn observed(deployment: &Deployment) -> Rollout {
 /// named, so that they go.
 fn absent_as_null(status: &mut serde_json::Value) {
     if let Some(fields) = status.as_object_mut() {
-        for field in ["observedGeneration", "configRevision"] {
+        for field in ["observedGeneration"] {
             fields.entry(field).or_insert(serde_json::Value::Null);
         }
     }

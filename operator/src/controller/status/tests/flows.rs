@@ -131,7 +131,7 @@ fn obstacles() -> Vec<Flow> {
             down(at, 1);
         }),
         flow("all balancers are down", "InProgress", "Degraded", |at| {
-            down(at, 2)
+            down(at, 2);
         }),
         flow("changed to an invalid spec", "Failed", "Degraded", |at| {
             at.progress = fault(FaultKind::Invalid);
