@@ -36,7 +36,9 @@ pub struct Question {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// There is no API server that could be asked.
-    #[error("cannot find the API server: {0}; set KUBECONFIG to a file that names one")]
+    #[error(
+        "cannot find the API server: {0}; set KUBECONFIG to a file that names one. A tier of `operator local` answers on http://127.0.0.1:8080/status"
+    )]
     Connect(String),
     /// It has no such kind.
     #[error(
