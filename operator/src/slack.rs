@@ -9,7 +9,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use jiff::{SignedDuration, Timestamp, Unit};
-use reqwest::{Client, StatusCode, Url, header, redirect};
+use reqwest::{Certificate, Client, StatusCode, Url, header, redirect};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -250,8 +250,10 @@ impl Slack {
                 .user_agent(concat!("poolkeeper-operator/", env!("CARGO_PKG_VERSION")))
         };
         Ok(Self {
-            outside: builder().build()?,
-            inside: builder().no_proxy().build()?,
+            // An image from scratch has no authorities of its own; those of a
+            // system, or of SSL_CERT_FILE, are trusted too.
+            outside: builder().tls_certs_merge(authorities()).build()?,
+            inside: builder().no_proxy().tls_certs_only([]).build()?,
         })
     }
 
@@ -274,6 +276,13 @@ impl Slack {
             Err(_) => Outcome::Unclear("the connection broke before an answer came".to_owned()),
         }
     }
+}
+
+/// The authorities that browsers trust (Mozilla's list).
+fn authorities() -> impl Iterator<Item = Certificate> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .filter_map(|authority| Certificate::from_der(authority).ok())
 }
 
 async fn judge(mut response: reqwest::Response) -> Outcome {

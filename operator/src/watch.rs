@@ -84,6 +84,9 @@ impl Watcher {
         let client = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
+            // It is asked over plain HTTP; without this the system's authorities
+            // would be loaded, and an image from scratch has none.
+            .tls_certs_only([])
             .build()?;
         Ok(Self {
             client,

@@ -1,6 +1,6 @@
 //! `cargo xtask generate`: golden files and reference pages are written by the
-//! same tests that compare them: those beside the code, and test targets that
-//! are called `golden`.
+//! same tests that compare them: those beside the code, test targets that are
+//! called `golden`, and the scenario that renders the chart.
 
 use anyhow::{Result, ensure};
 
@@ -24,6 +24,8 @@ pub(crate) fn write(targets: &Targets) -> Result<Tally> {
     cargo_test(
         cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
             .args(targets.golden())
+            // Last: it renders what the others have written.
+            .args(["--test", "chart_templates"])
             .env(UPDATE, "1"),
     )
 }

@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod generate;
+mod images;
 mod links;
 mod packages;
 mod stage;
@@ -34,7 +35,9 @@ enum Command {
     /// A Kubernetes cluster of one node on this machine, without Docker.
     #[command(subcommand)]
     Cluster(cluster::Command),
-    /// Write everything that is generated: golden files, reference pages, the CRD.
+    /// Build the images: static programs, from scratch, with lists of what is in them.
+    Images(images::Flags),
+    /// Write everything that is generated: golden files, reference pages, the CRD, the chart's copies.
     Generate,
 }
 
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Test(flags) => test::run(&flags),
         Command::Demo(flags) => demo::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
+        Command::Images(flags) => images::run(&flags),
         Command::Cluster(command) => cluster::run(&command),
         Command::Generate => generate::run(),
     };

@@ -15,6 +15,7 @@ pub(crate) enum For {
     Demo,
     Bench,
     Cluster,
+    Images,
 }
 
 /// A Debian package.
@@ -56,6 +57,12 @@ const PACKAGES: &[Package] = &[
         present: &["/usr/bin/etcd"],
         needed_for: &[For::Test, For::Cluster],
         why: "the store of the Kubernetes API",
+    },
+    Package {
+        name: "buildah",
+        present: &["/usr/bin/buildah"],
+        needed_for: &[For::Images],
+        why: "builds images without a daemon",
     },
     Package {
         name: "containerd",

@@ -1,0 +1,205 @@
+//! `cargo xtask images`: static programs, each in an image of its own with
+//! nothing beside it, as archives that any container runtime loads.
+
+mod builder;
+mod elf;
+mod sbom;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::stage::{Stages, Tally, cargo, check, root};
+use builder::{Builder, Image};
+
+/// The programs, and what each is, as image labels tell.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("pooler", "Shares PostgreSQL servers among clients"),
+    ("balancer", "Spreads PostgreSQL connections over poolers"),
+    (
+        "operator",
+        "Runs connection tiers as PgPoolCluster objects describe them",
+    ),
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Flags {
+    /// Where archives and lists of contents go.
+    #[arg(long, value_name = "DIR", default_value = "target/images")]
+    output: PathBuf,
+    /// In front of the images' names, as images.registry of the chart.
+    #[arg(long, value_name = "REGISTRY", default_value = "poolkeeper.dev")]
+    registry: String,
+    /// Their tag.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+    /// release is what we ship; quick is built in minutes, for tests.
+    #[arg(long, value_parser = ["release", "quick"], default_value = "release")]
+    profile: String,
+    /// For which machines: x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu.
+    /// Another than this one's needs its Rust target and a linker for it.
+    #[arg(long, value_name = "TRIPLE", default_value_t = host())]
+    target: String,
+}
+
+fn host() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// As images call it.
+fn architecture(target: &str) -> Result<&'static str> {
+    match target {
+        "x86_64-unknown-linux-gnu" => Ok("amd64"),
+        "aarch64-unknown-linux-gnu" => Ok("arm64"),
+        _ => anyhow::bail!(
+            "images are made for x86_64-unknown-linux-gnu and aarch64-unknown-linux-gnu, not for {target}"
+        ),
+    }
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let architecture = architecture(&flags.target)?;
+    let output = root().join(&flags.output);
+    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    let mut stages = Stages::new();
+    let mut builder = None;
+    stages.run("what builds images", || {
+        let found = Builder::find()?;
+        println!("  {}", found.name());
+        builder = Some(found);
+        Ok(Tally::ONE)
+    });
+    let built = stages.run("static programs", || programs(flags));
+    if let Some(builder) = builder
+        && built
+    {
+        stages.run("images", || images(flags, architecture, &builder, &output));
+        stages.run("lists of contents", || lists(flags, &output));
+    }
+    let sum = stages.finish();
+    ensure!(sum.failed == 0, "not everything was made");
+    Ok(())
+}
+
+/// A folder of its own: static programs are of other flags, and nothing that is
+/// built for tests can be used again.
+fn target_dir() -> PathBuf {
+    root().join("target/static")
+}
+
+fn program(flags: &Flags, name: &str) -> PathBuf {
+    let dir = target_dir().join(&flags.target).join(&flags.profile);
+    dir.join(name)
+}
+
+fn programs(flags: &Flags) -> Result<Tally> {
+    let tally = check(
+        cargo(&[
+            "build",
+            "--locked",
+            "--package",
+            "proxy",
+            "--package",
+            "operator",
+        ])
+        .args([
+            "--bins",
+            "--profile",
+            &flags.profile,
+            "--target",
+            &flags.target,
+        ])
+        .env("CARGO_TARGET_DIR", target_dir())
+        // With a target named, build scripts and macros do not get these.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static"),
+    )?;
+    for (name, _) in PROGRAMS {
+        let path = program(flags, name);
+        let bytes = fs::read(&path).with_context(|| format!("no {}", path.display()))?;
+        ensure!(
+            elf::is_static(&bytes).with_context(|| name.to_owned())?,
+            "{name} asks for an interpreter, which an image from scratch has not"
+        );
+        println!("  {name}: static, {}", mebibytes(bytes.len() as u64));
+    }
+    Ok(tally)
+}
+
+fn images(flags: &Flags, architecture: &str, builder: &Builder, output: &Path) -> Result<Tally> {
+    let context = tempfile::tempdir()?;
+    for (name, _) in PROGRAMS {
+        fs::copy(program(flags, name), context.path().join(name))?;
+    }
+    let (revision, time) = (
+        git(&["rev-parse", "HEAD"])?,
+        git(&["log", "-1", "--format=%ct"])?,
+    );
+    for (name, description) in PROGRAMS {
+        let image = Image {
+            program: name,
+            name: format!("{}/{name}:{}", flags.registry, flags.tag),
+            platform: format!("linux/{architecture}"),
+            labels: vec![
+                ("title", format!("poolkeeper {name}")),
+                ("description", description.to_owned()),
+                ("version", flags.tag.clone()),
+                ("revision", revision.clone()),
+                ("licenses", "Apache-2.0".to_owned()),
+                ("url", "https://poolkeeper.dev".to_owned()),
+            ],
+            time: time.clone(),
+        };
+        let archive = output.join(format!("{name}-{}-{architecture}.tar", flags.tag));
+        builder.build(
+            &image,
+            &root().join("images/Dockerfile"),
+            context.path(),
+            &archive,
+        )?;
+        let size = fs::metadata(&archive)?.len();
+        println!(
+            "  {}: {}, {}",
+            image.name,
+            archive.display(),
+            mebibytes(size)
+        );
+    }
+    Ok(Tally::ONE)
+}
+
+fn lists(flags: &Flags, output: &Path) -> Result<Tally> {
+    for (name, _) in PROGRAMS {
+        let package = if name == "operator" {
+            "operator"
+        } else {
+            "proxy"
+        };
+        let list = sbom::of(name, package, &flags.target)?;
+        let path = output.join(format!("{name}-{}.cdx.json", flags.tag));
+        fs::write(&path, list.text)?;
+        println!("  {}: {} crates", path.display(), list.crates);
+    }
+    Ok(Tally::ONE)
+}
+
+fn git(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .context("git does not start")?;
+    ensure!(
+        output.status.success(),
+        "git {} failed",
+        arguments.join(" ")
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
