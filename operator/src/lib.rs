@@ -4,7 +4,7 @@
 //! files, [`controller`] turns it into a description of a tier, [`local`]
 //! realises that as processes, [`kubernetes`] as objects of a cluster. [`watch`] asks the endpoints, [`endpoints`]
 //! judges what they say, [`notify`] decides what people are told, [`slack`]
-//! tells them.
+//! tells them, [`overview`] shows people who ask.
 
 pub mod api;
 pub mod controller;
@@ -15,6 +15,7 @@ pub mod local;
 pub mod manifest;
 pub mod metrics;
 pub mod notify;
+pub mod overview;
 pub mod slack;
 pub mod watch;
 pub mod webhook;

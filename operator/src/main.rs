@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use operator::{
     api,
     controller::{
@@ -16,6 +16,7 @@ use operator::{
     },
     kubernetes,
     local::{self, Checked, LocalError, Resolve, output::Format},
+    overview::{self, Question},
     webhook::WebhookPolicy,
 };
 use proxy_core::config::Problem;
@@ -43,11 +44,9 @@ enum Command {
     Render(Render),
     /// Print the CustomResourceDefinition.
     Crd,
-    /// Show how a PgPoolCluster does (not built yet).
-    Status {
-        /// Name of the PgPoolCluster.
-        name: String,
-    },
+    /// Show how a PgPoolCluster of Kubernetes does, what is wrong and what to do.
+    /// Exit status: 0 if it is ready, 1 if not, 2 if it cannot be asked for.
+    Status(Status),
     /// Post a test message to the channels of a PgPoolCluster (not built yet).
     NotifyTest,
     /// Make a PgPoolCluster from pgbouncer.ini and haproxy.cfg (not built yet).
@@ -122,6 +121,21 @@ struct Run {
     log_format: LogFormat,
 }
 
+#[derive(Debug, Args)]
+struct Status {
+    /// Name of the PgPoolCluster; may be left out where there is just one.
+    name: Option<String>,
+    /// Its namespace [default: that of the KUBECONFIG's context]
+    #[arg(short = 'n', long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// The KUBECONFIG's context [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Tables for people, or an object for programs.
+    #[arg(short = 'o', long, value_enum, default_value = "table")]
+    output: Format,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum LogFormat {
     /// A line for people.
@@ -155,10 +169,13 @@ struct Local {
     output: Format,
 }
 
+/// Our name where kubectl finds us by it: `kubectl pgpc`.
+const PLUGIN: &str = "kubectl-pgpc";
+
 fn main() -> ExitCode {
     // kube and reqwest bring two providers; without a choice the first client panics.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let command = Flags::parse().command;
+    let command = flags().command;
     begin_to_log(&command);
     match command {
         Command::Run(flags) => run(*flags),
@@ -169,14 +186,26 @@ fn main() -> ExitCode {
             print!("{}", api::crd_yaml());
             ExitCode::SUCCESS
         }
-        Command::Status { .. } => not_built(
-            "the status of a PgPoolCluster in Kubernetes; of a local one ask http://127.0.0.1:8080/status",
-        ),
+        Command::Status(flags) => show_status(flags),
         Command::NotifyTest => not_built("a test message"),
         Command::Convert => not_built(
             "converting pgbouncer.ini and haproxy.cfg; pooler reads a pgbouncer.ini as it is",
         ),
     }
+}
+
+/// The flags; as a plugin of kubectl the help says how it is called.
+fn flags() -> Flags {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let is_plugin = called
+        .as_ref()
+        .and_then(|path| path.file_name())
+        .is_some_and(|name| name == PLUGIN);
+    let command = match is_plugin {
+        true => Flags::command().bin_name("kubectl pgpc"),
+        false => Flags::command(),
+    };
+    Flags::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 /// To standard error. A program that people look at says only what is wrong, one
@@ -217,6 +246,45 @@ fn run(flags: Run) -> ExitCode {
         identity: flags.identity,
     };
     on_runtime(kubernetes::run(options))
+}
+
+/// Exit status of `status` where nothing can be said of the cluster.
+const NO_ANSWER: u8 = 2;
+
+fn show_status(flags: Status) -> ExitCode {
+    let question = Question {
+        name: flags.name,
+        namespace: flags.namespace,
+        context: flags.context,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answer = match runtime {
+        Ok(runtime) => runtime
+            .block_on(overview::ask(&question))
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(format!("cannot start: {error}")),
+    };
+    let overview = match answer {
+        Ok(overview) => overview,
+        Err(error) => {
+            eprintln!("operator: {error}");
+            return ExitCode::from(NO_ANSWER);
+        }
+    };
+    let text = match flags.output {
+        Format::Table => overview::render(&overview, jiff::Timestamp::now()),
+        Format::Json => serde_json::to_string_pretty(&overview)
+            .map(|text| format!("{text}\n"))
+            .expect("plain data serialises"),
+    };
+    // Who reads may have seen enough: head, say.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    match overview.ready {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 /// Runs a future to its end. What it leaves under way nobody waits for.

@@ -95,6 +95,12 @@ const PACKAGES: &[Package] = &[
         why: "joins the node to this machine",
     },
     Package {
+        name: "lua5.4",
+        present: &["/usr/bin/lua5.4"],
+        needed_for: &[For::Test],
+        why: "runs the health check for Argo CD",
+    },
+    Package {
         name: "pgbouncer",
         present: &["/usr/sbin/pgbouncer"],
         needed_for: &[For::Bench],

@@ -19,6 +19,12 @@ pub struct PgPoolClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
+    /// The configuration that was applied last: an opaque name. The endpoints
+    /// with the same configRevision have it in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub config_revision: Option<String>,
+
     /// Ready means that applications can be served; the others say why not, or
     /// what is going on: Reconciling, Stalled, ConfigValid, PoolersAvailable,
     /// BalancersAvailable, UpstreamReachable, NotificationsDelivered, Paused,

@@ -5,12 +5,14 @@
 
 mod conditions;
 mod progress;
+mod reason;
 
 #[cfg(test)]
 mod tests;
 
 pub use conditions::ConditionType;
 pub use progress::{Pause, Progress, Rollout, Rollouts};
+pub use reason::Reason;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -55,14 +57,21 @@ pub fn status(
     before: &PgPoolClusterStatus,
     now: Timestamp,
 ) -> PgPoolClusterStatus {
+    // A new operator knows none until it has applied it.
+    let revision = observed.revision.or(before.config_revision.as_deref());
+    let observed = &Observed {
+        revision,
+        ..*observed
+    };
     let poolers = count(observed, Component::Pooler, before);
     let balancer = count(observed, Component::Balancer, before);
-    let conditions = conditions::all(observed, &poolers, &balancer)
+    let conditions = conditions::all(observed, &poolers, &balancer, &before.conditions)
         .into_iter()
         .map(|verdict| condition(&verdict, observed.generation, &before.conditions, now))
         .collect();
     PgPoolClusterStatus {
         observed_generation: observed.generation,
+        config_revision: observed.revision.map(str::to_owned),
         conditions,
         poolers,
         balancer,
@@ -123,7 +132,7 @@ fn condition(
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: verdict.reason.to_owned(),
+        reason: verdict.reason.word().to_owned(),
         message: verdict.message.chars().take(MESSAGE_LENGTH_MAX).collect(),
         observed_generation: generation,
         last_transition_time: since,

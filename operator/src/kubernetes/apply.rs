@@ -32,6 +32,13 @@ pub(super) const FIELD_MANAGER: &str = "poolkeeper-operator";
 #[derive(Debug, Default)]
 pub(super) struct Left(HashMap<(ChildKind, String), Version>);
 
+impl Left {
+    /// The generation of a child as it was left.
+    pub(super) fn generation(&self, kind: ChildKind, name: &str) -> Option<i64> {
+        self.0.get(&(kind, name.to_owned()))?.generation
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Version {
     /// Of what was wanted. Never shown.

@@ -349,8 +349,8 @@ impl Look<'_> {
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
         let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
-            poolers: self.rollout(Component::Pooler, poolers.as_deref()),
-            balancers: self.rollout(Component::Balancer, balancers.as_deref()),
+            poolers: self.rollout(Component::Pooler, poolers.as_deref(), &memory.left),
+            balancers: self.rollout(Component::Balancer, balancers.as_deref(), &memory.left),
         };
         let running = Running {
             poolers: poolers.as_deref(),
@@ -441,8 +441,17 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn rollout(&self, component: Component, deployment: Option<&Deployment>) -> Rollout {
+    fn rollout(
+        &self,
+        component: Component,
+        deployment: Option<&Deployment>,
+        left: &Left,
+    ) -> Rollout {
         let mut rollout = deployment.map_or_else(Rollout::default, observed);
+        // What was written a moment ago may not have come back yet.
+        let name = format!("{}-{}", self.name, component.word());
+        let seen = deployment.and_then(|deployment| deployment.metadata.generation);
+        rollout.outdated |= seen < left.generation(ChildKind::Deployment, &name);
         rollout.selector = pod_selector(self.name, component);
         rollout
     }

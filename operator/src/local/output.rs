@@ -40,6 +40,7 @@ use crate::{
     notify::{Post, Step},
 };
 pub use table::Row;
+pub(crate) use table::age;
 
 /// How things are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

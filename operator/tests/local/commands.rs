@@ -111,14 +111,28 @@ fn crd_is_the_committed_one() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    for command in [&["status", "shop"][..], &["notify-test"], &["convert"]] {
-        let output = operator(command);
+    for command in [["notify-test"], ["convert"]] {
+        let output = operator(&command);
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         assert!(
             text(&output.stderr).starts_with("operator: not built yet: "),
             "{command:?}"
         );
     }
+}
+
+#[test]
+fn status_without_an_api_server_says_what_to_set() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_operator"))
+        .args(["status", "shop"])
+        .env("KUBECONFIG", "/proc/none/kubeconfig")
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("cannot find the API server"), "{said}");
+    assert!(said.contains("set KUBECONFIG"), "{said}");
 }
 
 #[test]

@@ -202,6 +202,11 @@ impl Shared {
                     bytes.drain(..used);
                     break;
                 }
+                // It has no certificate.
+                Ok(Some((FirstPacket::Ssl, used))) => {
+                    bytes.drain(..used);
+                    stream.write_all(b"N")?;
+                }
                 Ok(Some((FirstPacket::Cancel(key), _))) => {
                     self.cancel(&key);
                     // Up to its end, should it be held.

@@ -1,7 +1,9 @@
 //! Each condition, by a function of its own: ordered checks, each with a reason
 //! and a message that says what to do.
 
-use super::{Observed, Progress};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{Observed, Progress, reason::Reason};
 use crate::{
     api::{Component, ComponentStatus, EndpointState},
     controller::{Fault, FaultKind},
@@ -34,6 +36,7 @@ condition_types!(
     ConfigValid,
     PoolersAvailable,
     BalancersAvailable,
+    UpstreamReachable,
     NotificationsDelivered,
     Paused,
     UpdateAvailable,
@@ -67,7 +70,7 @@ impl From<bool> for Status {
 pub(super) struct Verdict {
     pub(super) type_: ConditionType,
     pub(super) status: Status,
-    pub(super) reason: &'static str,
+    pub(super) reason: Reason,
     pub(super) message: String,
 }
 
@@ -77,6 +80,7 @@ pub(super) fn all(
     observed: &Observed<'_>,
     poolers: &ComponentStatus,
     balancers: &ComponentStatus,
+    before: &[Condition],
 ) -> Vec<Verdict> {
     let counts = (poolers, balancers);
     let verdict = |type_, (status, reason, message): Answer| Verdict {
@@ -89,7 +93,7 @@ pub(super) fn all(
         verdict(ConditionType::Ready, ready(observed, counts)),
         verdict(ConditionType::Reconciling, reconciling(observed, counts)),
         verdict(ConditionType::Stalled, stalled(observed)),
-        verdict(ConditionType::ConfigValid, config_valid(observed)),
+        verdict(ConditionType::ConfigValid, config_valid(observed, before)),
         verdict(
             ConditionType::PoolersAvailable,
             available(observed, Component::Pooler, poolers),
@@ -98,6 +102,7 @@ pub(super) fn all(
             ConditionType::BalancersAvailable,
             available(observed, Component::Balancer, balancers),
         ),
+        verdict(ConditionType::UpstreamReachable, upstream_reachable()),
         verdict(
             ConditionType::NotificationsDelivered,
             notifications_delivered(observed),
@@ -107,9 +112,9 @@ pub(super) fn all(
     ]
 }
 
-type Answer = (Status, &'static str, String);
+type Answer = (Status, Reason, String);
 
-fn answer(status: impl Into<Status>, reason: &'static str, message: impl Into<String>) -> Answer {
+fn answer(status: impl Into<Status>, reason: Reason, message: impl Into<String>) -> Answer {
     (status.into(), reason, message.into())
 }
 
@@ -122,26 +127,40 @@ fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
         })
     };
     if poolers.ready > 0 && balancers.ready > 0 {
-        return answer(true, "Serving", "applications are served");
+        return answer(true, Reason::Serving, "applications are served");
     }
     if observed.endpoints.is_empty() {
         return match observed.progress {
             Progress::Invalid(_) | Progress::Unreadable(_) if count_wished(observed) == 0 => {
                 answer(
                     false,
-                    "ConfigInvalid",
+                    Reason::ConfigInvalid,
                     "nothing runs: the spec has never been valid, see ConfigValid",
                 )
             }
-            _ => answer(false, "Starting", "no Pod is there yet"),
+            Progress::NameConflict(_) | Progress::Refused(_) => {
+                answer(false, Reason::Stalled, "nothing runs: Stalled says why")
+            }
+            Progress::Suspended => answer(
+                false,
+                Reason::Suspended,
+                "nothing runs: spec.suspend is true",
+            ),
+            Progress::Deleting => answer(false, Reason::Deleting, "no Pod is there any more"),
+            _ => answer(false, Reason::Starting, "no Pod is there yet"),
         };
     }
     let (component, kind, down, count) = match poolers.ready {
-        0 => (Component::Pooler, "pooler", "NoPoolerUp", poolers),
-        _ => (Component::Balancer, "balancer", "NoBalancerUp", balancers),
+        0 => (Component::Pooler, "pooler", Reason::NoPoolerUp, poolers),
+        _ => (
+            Component::Balancer,
+            "balancer",
+            Reason::NoBalancerUp,
+            balancers,
+        ),
     };
     if unknown(component) || count.replicas == 0 {
-        return answer(false, "Starting", format!("no {kind} is up yet"));
+        return answer(false, Reason::Starting, format!("no {kind} is up yet"));
     }
     answer(
         false,
@@ -162,26 +181,30 @@ fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
         Progress::Suspended => {
             return answer(
                 false,
-                "Suspended",
+                Reason::Suspended,
                 "spec.suspend is true: nothing is changed",
             );
         }
-        Progress::Deleting => return answer(true, "Deleting", "it is being deleted"),
+        Progress::Deleting => return answer(true, Reason::Deleting, "it is being deleted"),
         Progress::Invalid(_)
         | Progress::Unreadable(_)
         | Progress::NameConflict(_)
         | Progress::Refused(_) => {
-            return answer(false, "Stalled", "it waits for what Stalled says");
+            return answer(false, Reason::Stalled, "it waits for what Stalled says");
         }
-        Progress::Interrupted(why) => return answer(true, "Retrying", why),
+        Progress::Interrupted(why) => return answer(true, Reason::Retrying, why),
         Progress::Applied => {}
     }
     for component in Component::ALL {
         let Some(rollout) = observed.rollouts.map(|rollouts| rollouts.of(component)) else {
             continue;
         };
-        if rollout.stuck.is_some() {
-            return answer(false, "Stalled", "it waits for what Stalled says");
+        if rollout.stuck().is_some() {
+            return answer(false, Reason::Stalled, "it waits for what Stalled says");
+        }
+        if !rollout.is_there() {
+            let message = format!("the {}s' Deployment is not there yet", component.word());
+            return answer(true, Reason::RollingOut, message);
         }
         if !rollout.is_complete() {
             let message = format!(
@@ -192,7 +215,7 @@ fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
                 rollout.replicas,
                 rollout.available
             );
-            return answer(true, "RollingOut", message);
+            return answer(true, Reason::RollingOut, message);
         }
     }
     let serve = |endpoint: &&crate::api::EndpointStatus| {
@@ -206,61 +229,84 @@ fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
         .count();
     if observed.revision.is_some() && outdated > 0 {
         let message = format!("{outdated} endpoints have not taken up the configuration yet");
-        return answer(true, "Reloading", message);
+        return answer(true, Reason::Reloading, message);
     }
-    answer(false, "Done", "everything is as the spec says")
+    answer(false, Reason::Done, "everything is as the spec says")
 }
 
 fn stalled(observed: &Observed<'_>) -> Answer {
     match observed.progress {
         Progress::Invalid(_) | Progress::Unreadable(_) => answer(
             true,
-            "ConfigInvalid",
+            Reason::ConfigInvalid,
             "the spec is not carried out: ConfigValid says what to mend",
         ),
-        Progress::NameConflict(what) => answer(true, "NameConflict", what),
+        Progress::NameConflict(what) => answer(true, Reason::NameConflict, what),
         Progress::Refused(what) => answer(
             true,
-            "Refused",
+            Reason::Refused,
             format!("{what}; grant the operator the right, or mend what it is told to write"),
         ),
         _ => {
             let stuck = Component::ALL.iter().find_map(|component| {
                 let rollout = observed.rollouts?.of(*component);
-                Some((component, rollout.stuck.as_ref()?))
+                Some((component, rollout.stuck()?))
             });
             match stuck {
                 Some((component, why)) => answer(
                     true,
-                    "RolloutStuck",
+                    Reason::RolloutStuck,
                     format!(
                         "the new {}s do not become available, the old ones go on: {why}",
                         component.word()
                     ),
                 ),
-                None => answer(false, "NotStalled", "nothing is in the way"),
+                None => answer(false, Reason::NotStalled, "nothing is in the way"),
             }
         }
     }
 }
 
-fn config_valid(observed: &Observed<'_>) -> Answer {
+/// What was found of this very spec, also while it cannot be looked at.
+fn config_valid(observed: &Observed<'_>, before: &[Condition]) -> Answer {
     match observed.progress {
         Progress::Invalid(faults) => {
             let kind = faults.iter().map(|fault| fault.kind).min();
             let reason = match kind.unwrap_or(FaultKind::Invalid) {
-                FaultKind::Invalid => "Invalid",
-                FaultKind::NotSupportedYet => "NotSupportedYet",
-                FaultKind::MissingReference => "ReferenceNotFound",
+                FaultKind::Invalid => Reason::Invalid,
+                FaultKind::NotSupportedYet => Reason::NotSupportedYet,
+                FaultKind::MissingReference => Reason::ReferenceNotFound,
             };
             answer(false, reason, sentences(faults))
         }
-        Progress::Unreadable(why) => answer(false, "Unreadable", why),
-        _ if observed.generation.is_none() && observed.revision.is_none() => {
-            answer(Status::Unknown, "NotLookedAt", "not looked at yet")
+        Progress::Unreadable(why) => answer(false, Reason::Unreadable, why),
+        // Names are met once everything is valid.
+        Progress::Applied | Progress::NameConflict(_) => {
+            answer(true, Reason::Valid, "the manifest is valid")
         }
-        _ => answer(true, "Valid", "the manifest is valid"),
+        Progress::Suspended
+        | Progress::Deleting
+        | Progress::Refused(_)
+        | Progress::Interrupted(_) => earlier(observed, before, ConditionType::ConfigValid)
+            .unwrap_or_else(|| {
+                let message = "this spec has not been looked at yet";
+                answer(Status::Unknown, Reason::NotLookedAt, message)
+            }),
     }
+}
+
+/// What a condition said of the same generation before.
+fn earlier(observed: &Observed<'_>, before: &[Condition], type_: ConditionType) -> Option<Answer> {
+    let found = before
+        .iter()
+        .find(|one| one.type_ == type_.word() && one.observed_generation == observed.generation)?;
+    let reason = Reason::of(&found.reason)?;
+    let status = match found.status.as_str() {
+        "True" => Status::True,
+        "False" => Status::False,
+        _ => Status::Unknown,
+    };
+    Some(answer(status, reason, &found.message))
 }
 
 fn sentences(faults: &[Fault]) -> String {
@@ -281,20 +327,31 @@ fn available(observed: &Observed<'_>, component: Component, count: &ComponentSta
     let wished = rollouts.map_or(count.replicas, |rollouts| rollouts.of(component).wished);
     let message = format!("{} of {wished} {kind}s are up", count.ready);
     match count.ready {
-        ready if wished > 0 && ready >= wished => answer(true, "AllUp", message),
-        0 => answer(false, "NoneUp", message),
-        _ => answer(false, "NotAllUp", message),
+        ready if wished > 0 && ready >= wished => answer(true, Reason::AllUp, message),
+        0 => answer(false, Reason::NoneUp, message),
+        _ => answer(false, Reason::NotAllUp, message),
     }
+}
+
+/// Only poolers connect to PostgreSQL, and what balancers relay of them does
+/// not tell how that goes. To guess from clients that wait would be wrong: a
+/// tier at rest has none.
+fn upstream_reachable() -> Answer {
+    answer(
+        Status::Unknown,
+        Reason::NotReported,
+        "poolers do not report yet whether PostgreSQL answers them",
+    )
 }
 
 fn notifications_delivered(observed: &Observed<'_>) -> Answer {
     if observed.notifications.is_empty() && observed.tells {
-        return answer(true, "NobodyToTell", "spec.notifications is empty");
+        return answer(true, Reason::NobodyToTell, "spec.notifications is empty");
     }
     if !observed.tells {
         return answer(
             Status::Unknown,
-            "NotSupportedYet",
+            Reason::NotSupportedYet,
             "the operator does not post from Kubernetes yet; `operator local` does",
         );
     }
@@ -303,8 +360,12 @@ fn notifications_delivered(observed: &Observed<'_>) -> Answer {
         .iter()
         .find_map(|channel| Some((&channel.name, channel.problem.as_ref()?)));
     match problem {
-        None => answer(true, "Delivered", "everything was told or is about to be"),
-        Some((name, problem)) => answer(false, "NotDelivered", format!("{name}: {problem}")),
+        None => answer(
+            true,
+            Reason::Delivered,
+            "everything was told or is about to be",
+        ),
+        Some((name, problem)) => answer(false, Reason::NotDelivered, format!("{name}: {problem}")),
     }
 }
 
@@ -313,10 +374,10 @@ fn paused(observed: &Observed<'_>, poolers: &ComponentStatus) -> Answer {
     let (paused, all) = (observed.pause.observed, poolers.replicas);
     let message = format!("{paused} of {all} poolers say that they are paused");
     match (observed.pause.wished, paused) {
-        (true, paused) if all > 0 && paused >= all => answer(true, "Paused", message),
-        (true, _) => answer(false, "Pausing", message),
-        (false, 0) => answer(false, "Running", "no pooler is paused"),
-        (false, _) => answer(false, "Resuming", message),
+        (true, paused) if all > 0 && paused >= all => answer(true, Reason::Paused, message),
+        (true, _) => answer(false, Reason::Pausing, message),
+        (false, 0) => answer(false, Reason::Running, "no pooler is paused"),
+        (false, _) => answer(false, Reason::Resuming, message),
     }
 }
 
@@ -324,14 +385,14 @@ fn update_available(observed: &Observed<'_>) -> Answer {
     match observed.update {
         Some(what) => answer(
             true,
-            "NewImages",
+            Reason::NewImages,
             format!(
                 "{what}; set spec.updatePolicy: Automatic, or annotate with poolkeeper.dev/update, to take it"
             ),
         ),
         None => answer(
             false,
-            "UpToDate",
+            Reason::UpToDate,
             "what runs is what the operator would start",
         ),
     }

@@ -81,7 +81,7 @@ pub struct Rollout {
     pub updated: i32,
     /// Ready for long enough.
     pub available: i32,
-    /// Its controller has not looked at its present spec yet.
+    /// Its controller has not looked at its present spec yet, or we have not seen it.
     pub outdated: bool,
     /// Why it does not get on, if its deadline has passed.
     pub stuck: Option<String>,
@@ -90,6 +90,19 @@ pub struct Rollout {
 }
 
 impl Rollout {
+    /// Whether there is one: no component may have less than one Pod.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.wished > 0
+    }
+
+    /// Why the present one does not get on. What is said of the one before no
+    /// longer counts.
+    #[must_use]
+    pub fn stuck(&self) -> Option<&str> {
+        self.stuck.as_deref().filter(|_| !self.outdated)
+    }
+
     /// Whether all its Pods are as it says, and no others are left.
     #[must_use]
     pub const fn is_complete(&self) -> bool {

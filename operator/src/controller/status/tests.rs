@@ -1,6 +1,10 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::controller::Fault;
+
+mod flows;
+mod kstatus;
 
 fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointStatus {
     EndpointStatus {
@@ -44,6 +48,11 @@ struct At<'a> {
     pause: Pause,
     before: &'a PgPoolClusterStatus,
     second: i64,
+    generation: i64,
+    revision: Option<&'static str>,
+    update: Option<&'static str>,
+    notifications: Vec<NotificationStatus>,
+    tells: bool,
 }
 
 impl Default for At<'_> {
@@ -57,6 +66,11 @@ impl Default for At<'_> {
             pause: Pause::default(),
             before: &NOTHING,
             second: 10,
+            generation: 1,
+            revision: Some("r1"),
+            update: None,
+            notifications: Vec::new(),
+            tells: true,
         }
     }
 }
@@ -64,15 +78,15 @@ impl Default for At<'_> {
 impl At<'_> {
     fn status(&self) -> PgPoolClusterStatus {
         let observed = Observed {
-            generation: Some(1),
+            generation: Some(self.generation),
             progress: &self.progress,
-            revision: Some("r1"),
+            revision: self.revision,
             rollouts: Some(&self.rollouts),
             pause: self.pause,
-            update: None,
+            update: self.update,
             endpoints: &self.endpoints,
-            notifications: &[],
-            tells: true,
+            notifications: &self.notifications,
+            tells: self.tells,
         };
         status(
             &observed,
@@ -239,4 +253,68 @@ fn paused_is_what_poolers_say() {
     shown(&mut at, true, 2, "True Paused");
     shown(&mut at, false, 2, "False Resuming");
     shown(&mut at, false, 0, "False Running");
+}
+
+#[test]
+fn a_deployment_that_is_not_seen_yet_is_not_done() {
+    let mut at = At {
+        rollouts: Rollouts::default(),
+        ..At::default()
+    };
+    at.shows([(Reconciling, "True RollingOut")]);
+    at.rollouts = complete();
+    at.rollouts.balancers.outdated = true;
+    at.shows([(Reconciling, "True RollingOut")]);
+}
+
+#[test]
+fn what_was_stuck_before_does_not_stall_what_follows() {
+    let mut at = At::default();
+    at.rollouts.poolers.stuck = Some("deadline".to_owned());
+    at.rollouts.poolers.outdated = true;
+    at.shows([
+        (Stalled, "False NotStalled"),
+        (Reconciling, "True RollingOut"),
+    ]);
+}
+
+#[test]
+fn a_spec_that_was_not_looked_at_is_not_called_valid() {
+    let mut at = At {
+        progress: Progress::Suspended,
+        ..At::default()
+    };
+    at.shows([(ConfigValid, "Unknown NotLookedAt")]);
+    at.progress = Progress::Invalid(vec![Fault::field("spec.pool.mode", "no")]);
+    let invalid = at.status();
+    let mut later = At {
+        before: &invalid,
+        progress: Progress::Interrupted("away".to_owned()),
+        ..At::default()
+    };
+    later.shows([(ConfigValid, "False Invalid")]);
+    later.generation = 2;
+    later.shows([(ConfigValid, "Unknown NotLookedAt")]);
+}
+
+#[test]
+fn a_new_operator_goes_by_the_configuration_applied_last() {
+    let before = At::default().status();
+    let at = At {
+        before: &before,
+        revision: None,
+        progress: Progress::Suspended,
+        ..At::default()
+    };
+    let status = at.status();
+    assert_eq!(status.config_revision.as_deref(), Some("r1"));
+    assert_eq!(status.poolers.updated, 2);
+}
+
+#[test]
+fn every_reason_has_a_word_of_its_own() {
+    for reason in Reason::ALL {
+        assert_eq!(Reason::of(reason.word()), Some(*reason));
+    }
+    assert_eq!(Reason::of("NoSuchReason"), None);
 }

@@ -80,7 +80,7 @@ fn line(text: &mut String, cells: &[String; 7], widths: &[usize; 7], color: Opti
 }
 
 /// How long, in the largest unit: `7s`, `12m`, `3h`, `2d`.
-fn age(age: SignedDuration) -> String {
+pub(crate) fn age(age: SignedDuration) -> String {
     match age.as_secs().max(0) {
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3600 => format!("{}m", seconds / 60),

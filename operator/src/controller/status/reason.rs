@@ -1,0 +1,169 @@
+//! Every reason that a condition may have, and what to do then.
+
+macro_rules! reasons {
+    ($($name:ident),+ $(,)?) => {
+        /// Why a condition is as it is. The words are promises to scripts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "the names are the API's; docs/status.md tells of each")]
+        pub enum Reason { $($name),+ }
+
+        impl Reason {
+            /// All of them, in the order of the reference page.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The word in the API.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+        }
+    };
+}
+
+reasons!(
+    // Ready
+    Serving,
+    Starting,
+    NoPoolerUp,
+    NoBalancerUp,
+    // Ready and Stalled
+    ConfigInvalid,
+    // Stalled
+    NotStalled,
+    NameConflict,
+    Refused,
+    RolloutStuck,
+    // Reconciling
+    Done,
+    RollingOut,
+    Reloading,
+    Retrying,
+    // Reconciling, and Ready where nothing runs
+    Stalled,
+    Suspended,
+    Deleting,
+    // ConfigValid
+    Valid,
+    Invalid,
+    ReferenceNotFound,
+    Unreadable,
+    NotLookedAt,
+    // ConfigValid and NotificationsDelivered
+    NotSupportedYet,
+    // PoolersAvailable and BalancersAvailable
+    AllUp,
+    NotAllUp,
+    NoneUp,
+    // UpstreamReachable
+    NotReported,
+    // NotificationsDelivered
+    NobodyToTell,
+    Delivered,
+    NotDelivered,
+    // Paused
+    Running,
+    Pausing,
+    Paused,
+    Resuming,
+    // UpdateAvailable
+    UpToDate,
+    NewImages,
+);
+
+const LOOK_AT_PODS: &str = "look at the Pods: kubectl -n NAMESPACE get pods -l app.kubernetes.io/instance=NAME, then describe and logs of one that is not Running and ready; the table of endpoints has the reason of each";
+
+impl Reason {
+    /// The reason of a word, if this version knows it.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|one| one.word() == word)
+    }
+
+    /// What to do, a sentence without its end; `None` if nothing. `NAME` and
+    /// `NAMESPACE` stand for the cluster's own.
+    #[must_use]
+    pub const fn advice(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Serving
+            | Self::NotStalled
+            | Self::Done
+            | Self::Valid
+            | Self::AllUp
+            | Self::NobodyToTell
+            | Self::Delivered
+            | Self::Running
+            | Self::UpToDate
+            // The condition that says more has the advice.
+            | Self::Stalled
+            | Self::ConfigInvalid => return None,
+            Self::Starting => {
+                "wait; if it takes longer than a minute, ask why the Pods do not start: kubectl -n NAMESPACE describe pods -l app.kubernetes.io/instance=NAME"
+            }
+            Self::NoPoolerUp | Self::NoBalancerUp | Self::NotAllUp | Self::NoneUp => {
+                LOOK_AT_PODS
+            }
+            Self::Invalid => {
+                "mend what ConfigValid names and apply it again; what runs goes on as before"
+            }
+            Self::NameConflict => {
+                "delete or rename the object that Stalled names, or give the PgPoolCluster another name"
+            }
+            Self::Refused => {
+                "compare the operator's roles with what the message asks for, or mend the field that the API server does not take"
+            }
+            Self::RolloutStuck => {
+                "see why the newest Pods do not become ready (kubectl -n NAMESPACE describe pods -l app.kubernetes.io/instance=NAME), then mend the spec; the old Pods go on"
+            }
+            Self::RollingOut => {
+                "wait: Pods are replaced one by one, and each drains before it ends"
+            }
+            Self::Reloading => {
+                "wait: a running Pod takes up new configuration within seconds; if one does not, its log says why"
+            }
+            Self::Retrying => {
+                "wait: it is tried again by itself; if it lasts, see the operator's log and whether the API server answers"
+            }
+            Self::Suspended => {
+                "set spec.suspend to false when the operator is to act again"
+            }
+            Self::Deleting => {
+                "wait; if it does not go, see metadata.finalizers for who holds it"
+            }
+            Self::ReferenceNotFound => {
+                "create the Secret, key or Service that ConfigValid names; it is noticed by itself"
+            }
+            Self::Unreadable => {
+                "apply the CRD of this operator's version (operator crd), then mend the field that ConfigValid names"
+            }
+            Self::NotLookedAt => {
+                "see Reconciling and Stalled for what keeps the operator from looking at the spec"
+            }
+            Self::NotSupportedYet => {
+                "leave out what the message names, or wait for a version of Poolkeeper that can do it"
+            }
+            Self::NotReported => {
+                "to see whether PostgreSQL answers, look at a pooler's log or ask its console: SHOW SERVERS"
+            }
+            Self::NotDelivered => {
+                "check the channel's Secret and that the operator may reach its host; nothing is lost meanwhile"
+            }
+            Self::Pausing => {
+                "wait: a pooler is paused when its transactions under way have ended"
+            }
+            Self::Paused => {
+                "set spec.pool.state to Running when clients are to be served again"
+            }
+            Self::Resuming => "wait: the poolers take up the change within seconds",
+            Self::NewImages => {
+                "when it suits: kubectl -n NAMESPACE annotate pgpc NAME --overwrite poolkeeper.dev/update=$(date +%s)"
+            }
+        })
+    }
+
+    /// Whether the advice is worth being given by itself; of others it is in
+    /// the reference page alone.
+    #[must_use]
+    pub const fn is_news(self) -> bool {
+        self.advice().is_some() && !matches!(self, Self::NotReported)
+    }
+}
