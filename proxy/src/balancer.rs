@@ -12,6 +12,7 @@
 //! Threads: the event loops, and one tokio thread for everything that moves no
 //! client's bytes: checks, HTTP, signals.
 
+mod announce;
 pub mod checker;
 pub mod counters;
 pub mod csv;
@@ -33,7 +34,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -59,8 +60,6 @@ use crate::{
 
 /// Connections that wait to be accepted; the kernel cuts it to somaxconn.
 const BACKLOG: i32 = 4096;
-/// How long sessions may go on after SIGTERM.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the event loops may take to notice the end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -235,7 +234,8 @@ impl Files<'_> {
     async fn changed(&mut self, read: impl Fn() -> Result<BalancerConfig, Vec<Problem>>) {
         loop {
             let config = self.shared.config();
-            let files = BTreeSet::from([self.file.to_owned()]);
+            let key = config.shared_key_file.as_ref().map(PathBuf::from);
+            let files: BTreeSet<PathBuf> = [self.file.to_owned()].into_iter().chain(key).collect();
             if !config.reload_on_change {
                 self.watch = None;
             } else if let Some(watch) = &mut self.watch {
@@ -256,21 +256,29 @@ impl Files<'_> {
     }
 }
 
-/// Closes the port and waits for the sessions to end, up to 60 s or another
-/// signal.
+/// Closes the port and waits for the sessions to end, up to drain_timeout or
+/// another signal.
 ///
-/// Sessions end when their clients or servers close them. Asking the poolers to
-/// close them at transaction boundaries, which only they can see, is not part
-/// of this yet: a session still open after 60 s is cut.
+/// Poolers are asked, over the checks, to end the sessions at their transaction
+/// boundaries, which only they can see: see [`Shared::drain_order`]. Without a
+/// shared key and PROXY headers sessions end when clients or servers close them.
+/// A session still open at the end is cut.
 async fn drain(shared: &Shared, signals: &mut Signals) {
     let connections = shared.frontend.connections.now();
-    let limit_s = DRAIN_TIME_MAX.as_secs();
+    let limit = shared.config().drain_timeout;
+    let limit_s = limit.as_secs();
     tracing::info!(
         connections,
         limit_s,
         "draining: port closed, sessions go on"
     );
     shared.enter(Phase::Draining);
+    if shared.drain_order().is_some() {
+        tracing::info!("asking poolers to end sessions at their boundaries");
+        for target in shared.targets().iter() {
+            target.check_wanted.notify_one();
+        }
+    }
     let mut port_closed = shared.port_closed.subscribe();
     let empty = async {
         // Until then connections may come, and no zero counts.
@@ -281,7 +289,7 @@ async fn drain(shared: &Shared, signals: &mut Signals) {
     };
     tokio::select! {
         () = empty => {}
-        () = sleep(DRAIN_TIME_MAX) => {
+        () = sleep(limit) => {
             let connections = shared.frontend.connections.now();
             tracing::warn!(connections, "sessions left after draining");
         }

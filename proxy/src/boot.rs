@@ -1,6 +1,9 @@
-//! What a process is called.
+//! What a process is called, and what time it says it is.
 
-use std::sync::OnceLock;
+use std::{
+    sync::OnceLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// A boot id: a random name for this process, 16 hexadecimal digits, by which
 /// others know it from the one before.
@@ -25,6 +28,17 @@ pub fn host_name() -> Option<String> {
         (!name.is_empty()).then(|| name.to_owned())
     })
     .clone()
+}
+
+/// Unix time in milliseconds; 0 if the clock is set before 1970, which makes
+/// proofs that nobody accepts.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ mod scratch;
 pub mod wait;
 
 pub use balancer::{Balancer, BalancerBuilder};
-pub use certificate::Certificate;
+pub use certificate::{Authority, Certificate, Validity};
 pub use child::{As, Child, CpuTime, Memory, Signal, command, cpu_time, descriptors, memory};
 pub use daemon::Daemon;
 pub use inbox::{Answer, Inbox, Message};

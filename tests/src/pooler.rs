@@ -263,6 +263,13 @@ impl PoolerBuilder {
             )
     }
 
+    /// TLS to PostgreSQL, whose certificate must come from this authority.
+    #[must_use]
+    pub fn server_tls(self, mode: &str, authority: &Path) -> Self {
+        self.set("server_tls_sslmode", mode)
+            .set("server_tls_ca_file", &authority.display().to_string())
+    }
+
     /// Another program than the one found: PgBouncer, in a comparison.
     #[must_use]
     pub fn program(mut self, path: &Path) -> Self {

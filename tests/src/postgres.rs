@@ -11,13 +11,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use proxy_core::wire;
+use proxy_core::wire::{self, ErrorFields};
 
 use crate::{
-    Child, Scratch, Signal, binaries,
+    Certificate, Child, Scratch, Signal, binaries,
     child::{self, As},
     ports, psql, wait,
 };
+
+const TLS_CERT: &str = "server.crt";
+const TLS_KEY: &str = "server.key";
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -40,6 +43,8 @@ pub struct PostgresBuilder {
     roles: Vec<(String, String)>,
     databases: Vec<(String, String)>,
     data: Option<PathBuf>,
+    hba: Option<String>,
+    tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl Postgres {
@@ -54,6 +59,8 @@ impl Postgres {
             roles: vec![("app".to_owned(), "secret".to_owned())],
             databases: vec![("shop".to_owned(), "app".to_owned())],
             data: None,
+            hba: None,
+            tls: None,
         }
     }
 
@@ -172,6 +179,19 @@ impl Postgres {
         })
     }
 
+    /// Shows another certificate from now on.
+    ///
+    /// # Errors
+    /// When it cannot be installed, or the server does not read it.
+    pub fn change_certificate(&self, certificate: &Certificate) -> Result<()> {
+        install(&self.data, &certificate.cert, &certificate.key)?;
+        let reloads = || self.log().matches("reloading configuration").count();
+        let before = reloads();
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        wait::until_true("PostgreSQL to reload", START_LIMIT, || reloads() > before)?;
+        Ok(())
+    }
+
     /// Stops it with SIGINT (fast shutdown).
     ///
     /// # Errors
@@ -230,6 +250,23 @@ impl PostgresBuilder {
         self
     }
 
+    /// TLS for who asks for it, with this certificate.
+    #[must_use]
+    pub fn tls(mut self, certificate: &Certificate) -> Self {
+        self.tls = Some((certificate.cert.clone(), certificate.key.clone()));
+        self.set("ssl", "on")
+            .set("ssl_cert_file", TLS_CERT)
+            .set("ssl_key_file", TLS_KEY)
+    }
+
+    /// The line of pg_hba.conf for TCP, instead of one that lets everybody in
+    /// by the method of [`PostgresBuilder::auth`].
+    #[must_use]
+    pub fn hba(mut self, line: &str) -> Self {
+        self.hba = Some(line.to_owned());
+        self
+    }
+
     /// Keeps the data here after the end, and uses what is there already.
     #[must_use]
     pub fn data_dir(mut self, dir: &Path) -> Self {
@@ -257,6 +294,9 @@ impl PostgresBuilder {
             self.settings_file(port, &sockets),
         )?;
         fs::write(data.join("pg_hba.conf"), self.hba_file())?;
+        if let Some((cert, key)) = &self.tls {
+            install(&data, cert, key)?;
+        }
         let mut postgres = Postgres {
             child: spawn(&data, dir.path())?,
             port,
@@ -293,10 +333,12 @@ impl PostgresBuilder {
     }
 
     fn hba_file(&self) -> String {
-        format!(
-            "local all postgres trust\nlocal all all {auth}\nhost all all 127.0.0.1/32 {auth}\n",
-            auth = self.auth
-        )
+        let auth = &self.auth;
+        let tcp = match &self.hba {
+            Some(line) => line.clone(),
+            None => format!("host all all 127.0.0.1/32 {auth}"),
+        };
+        format!("local all postgres trust\nlocal all all {auth}\n{tcp}\n")
     }
 
     fn populate(&self, postgres: &Postgres) -> Result<()> {
@@ -316,6 +358,15 @@ impl PostgresBuilder {
     }
 }
 
+/// Puts certificate and key where PostgreSQL finds them, the key as it wants it.
+fn install(data: &Path, cert: &Path, key: &Path) -> Result<()> {
+    fs::copy(cert, data.join(TLS_CERT))?;
+    let to = data.join(TLS_KEY);
+    fs::copy(key, &to)?;
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o600))?;
+    own(&to)
+}
+
 fn spawn(data: &Path, dir: &Path) -> Result<Child> {
     let mut command = child::command(&binaries::postgresql("postgres")?, As::Postgres);
     command.arg("-D").arg(data).current_dir(dir);
@@ -323,19 +374,27 @@ fn spawn(data: &Path, dir: &Path) -> Result<Child> {
 }
 
 fn accepts(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<u8> {
+    let ask = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(&wire::startup(&[
             ("user", "postgres"),
             ("database", "postgres"),
         ]))?;
-        let mut kind = [0];
-        stream.read_exact(&mut kind)?;
-        Ok(kind[0])
+        let mut answer = vec![0; 1_024];
+        let length = stream.read(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
     };
-    // An error is an answer too while it starts up, but not that it accepts.
-    ask().is_ok_and(|kind| kind == wire::backend::AUTHENTICATION)
+    // An error is an answer too while it starts up, but not that it accepts;
+    // unless it is that pg_hba.conf lets nobody in without TLS.
+    ask().is_ok_and(|answer| match answer.first() {
+        Some(&wire::backend::AUTHENTICATION) => true,
+        Some(&wire::backend::ERROR_RESPONSE) => {
+            ErrorFields::read(answer.get(5..).unwrap_or_default()).code == b"28000"
+        }
+        _ => false,
+    })
 }
 
 /// A cluster as initdb leaves it, made once for each version and kept in the
@@ -408,7 +467,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives a directory to whoever PostgreSQL will run as.
+/// Gives a directory or file to whoever PostgreSQL will run as.
 fn own(dir: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());

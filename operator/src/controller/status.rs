@@ -59,7 +59,7 @@ pub fn status(
     let balancer = count(observed, Component::Balancer, before);
     let conditions = conditions::all(observed, &poolers, &balancer)
         .into_iter()
-        .map(|verdict| condition(verdict, observed.generation, &before.conditions, now))
+        .map(|verdict| condition(&verdict, observed.generation, &before.conditions, now))
         .collect();
     PgPoolClusterStatus {
         observed_generation: observed.generation,
@@ -107,7 +107,7 @@ fn count(
 }
 
 fn condition(
-    verdict: Verdict,
+    verdict: &Verdict,
     generation: Option<i64>,
     before: &[Condition],
     now: Timestamp,

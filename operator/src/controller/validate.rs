@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proxy_core::config::balancer;
 
 use super::{
-    Fault, FaultKind, build,
+    Fault, build,
     dereference::{Dereferenced, SecretData, SecretValue},
 };
 
@@ -137,14 +137,6 @@ impl Validator<'_> {
     }
 
     fn balancer(&mut self, balancer: &api::Balancer) -> Balancer {
-        if balancer.drain_timeout != api::Balancer::default().drain_timeout {
-            let message = format!(
-                "is not supported yet: balancers wait for {}",
-                api::Balancer::default().drain_timeout
-            );
-            let fault = Fault::field("spec.balancer.drainTimeout", message);
-            self.faults.push(fault.of_kind(FaultKind::NotSupportedYet));
-        }
         Balancer {
             replicas: self.number("spec.balancer.replicas", balancer.replicas),
             algorithm: match balancer.algorithm {

@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    fn phase(status: serde_json::Value) -> Phase {
+    fn phase(status: &serde_json::Value) -> Phase {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": {"app.kubernetes.io/component": "pooler"}},
@@ -187,7 +187,7 @@ mod tests {
             ),
         ];
         for (status, wanted) in cases {
-            assert_eq!(phase(status), wanted);
+            assert_eq!(phase(&status), wanted);
         }
     }
 }

@@ -231,7 +231,7 @@ impl Look<'_> {
             Ok(validated) => validated,
             Err(faults) => return Ok(Progress::Invalid(faults)),
         };
-        let tier = build::tier(&validated);
+        let tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
         let revision = build::revision(&tier, key.bytes());
         let owner = Owner::of(cluster);
@@ -248,6 +248,13 @@ impl Look<'_> {
         };
         let mut objects = objects(&tier, &placement);
         rollout::mark(&mut objects, cluster);
+        if tier.pooler.is_budgeted
+            && let Some(poolers) = &poolers
+        {
+            let known = memory.status.as_ref().or(cluster.status.as_ref());
+            let endpoints = known.map_or(&[][..], |status| &status.endpoints);
+            rollout::hold_back(&mut objects.poolers, poolers, endpoints, &revision);
+        }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
         let mut applier = Applier {
@@ -300,6 +307,14 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How many poolers there are, those that are ending too.
+    fn poolers_seen(&self) -> u32 {
+        let pods = self.context.stores.pods(self.namespace, self.name);
+        let views = pods.iter().filter_map(|pod| PodView::of(pod));
+        let poolers = views.filter(|pod| pod.component == Component::Pooler);
+        u32::try_from(poolers.count()).unwrap_or(u32::MAX)
     }
 
     /// Those of the poolers and of the balancers, as far as is known.
@@ -379,8 +394,9 @@ impl Look<'_> {
         let clusters: Api<PgPoolCluster> =
             Api::namespaced(self.context.client.clone(), self.namespace);
         // All of it is replaced: what was there is nobody else's.
-        let mut patch = json!({"status": status, "metadata": {"uid": cluster.uid()}});
-        absent_as_null(&mut patch["status"]);
+        // A merge patch leaves what it does not name; all that may be missing is
+        // in lists, which it replaces.
+        let patch = json!({"status": status, "metadata": {"uid": cluster.uid()}});
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
@@ -520,15 +536,5 @@ fn observed(deployment: &Deployment) -> Rollout {
         outdated: status.observed_generation < deployment.metadata.generation,
         stuck,
         selector: String::new(),
-    }
-}
-
-/// A merge patch leaves what it does not name: optional fields at the top are
-/// named, so that they go.
-fn absent_as_null(status: &mut serde_json::Value) {
-    if let Some(fields) = status.as_object_mut() {
-        for field in ["observedGeneration"] {
-            fields.entry(field).or_insert(serde_json::Value::Null);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Which images Pods run, and what else rolls them. Pure.
+//! Which images Pods run, and when more of them may be added. Pure.
 //!
 //! A newer operator with an unchanged spec rolls nothing: Pods go on with the
 //! images that they have until somebody asks for newer ones.
@@ -6,12 +6,10 @@
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use crate::{
-    api::{Component, PgPoolCluster, UpdatePolicy},
+    api::{Component, EndpointState, EndpointStatus, PgPoolCluster, UpdatePolicy},
     controller::objects::{Images, Objects},
 };
 
-/// Annotation of a cluster: another value restarts all Pods, one by one.
-pub(super) const RESTART: &str = "poolkeeper.dev/restart";
 /// Annotation of a cluster: another value takes the operator's images. On a
 /// Deployment, the value for which it last did.
 pub(super) const UPDATE: &str = "poolkeeper.dev/update";
@@ -78,13 +76,28 @@ pub(super) fn mark(objects: &mut Objects, cluster: &PgPoolCluster) {
             let annotations = deployment.metadata.annotations.get_or_insert_default();
             annotations.insert(UPDATE.to_owned(), update.to_owned());
         }
-        if let Some(restart) = annotation(&cluster.metadata, RESTART)
-            && let Some(spec) = &mut deployment.spec
-        {
-            let metadata = spec.template.metadata.get_or_insert_default();
-            let annotations = metadata.annotations.get_or_insert_default();
-            annotations.insert(RESTART.to_owned(), restart.to_owned());
-        }
+    }
+}
+
+/// Keeps poolers from being added while some that are there may still take the
+/// shares of fewer: the limit of the whole tier is never passed.
+pub(super) fn hold_back(
+    wished: &mut Deployment,
+    present: &Deployment,
+    endpoints: &[EndpointStatus],
+    revision: &str,
+) {
+    let present = present.spec.as_ref().and_then(|spec| spec.replicas);
+    let Some(spec) = &mut wished.spec else {
+        return;
+    };
+    let outdated = endpoints.iter().any(|endpoint| {
+        endpoint.component == Component::Pooler
+            && endpoint.state != EndpointState::Down
+            && endpoint.config_revision.as_deref() != Some(revision)
+    });
+    if spec.replicas > present && outdated {
+        spec.replicas = present;
     }
 }
 
@@ -108,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn cluster(more: serde_json::Value, update: Option<&str>) -> PgPoolCluster {
+    fn cluster(more: &serde_json::Value, update: Option<&str>) -> PgPoolCluster {
         let mut spec = json!({
             "upstream": {"address": {"host": "pg"}},
             "auth": {"type": "scram-sha-256", "userlistSecretRef": {"name": "users"}},
@@ -156,7 +169,7 @@ mod tests {
 
     #[test]
     fn images_stay_until_asked_for() {
-        let asked = |update| cluster(json!({}), update);
+        let asked = |update| cluster(&json!({}), update);
         assert_eq!(chosen(&asked(None), None), ("pooler:1".to_owned(), true));
         assert_eq!(chosen(&asked(Some("a")), None).0, "pooler:2");
         assert_eq!(
@@ -165,14 +178,39 @@ mod tests {
             "taken once"
         );
         assert_eq!(chosen(&asked(Some("b")), Some("a")).0, "pooler:2");
-        let automatic = cluster(json!({"updatePolicy": "Automatic"}), None);
+        let automatic = cluster(&json!({"updatePolicy": "Automatic"}), None);
         assert_eq!(chosen(&automatic, None).0, "pooler:2");
+    }
+
+    #[test]
+    fn poolers_are_added_when_those_there_take_smaller_shares() {
+        let poolers = |replicas: i32| -> Deployment {
+            serde_json::from_value(json!({
+                "metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}},
+            }))
+            .unwrap()
+        };
+        let replicas = |wished: i32, state: &str, revision: Option<&str>| {
+            let endpoint: EndpointStatus = serde_json::from_value(json!({
+                "name": "a", "component": "pooler", "state": state, "reason": "",
+                "since": "2026-01-01T00:00:00Z", "configRevision": revision,
+            }))
+            .unwrap();
+            let mut wished = poolers(wished);
+            hold_back(&mut wished, &poolers(3), &[endpoint], "r2");
+            wished.spec.unwrap().replicas
+        };
+        assert_eq!(replicas(5, "Up", Some("r1")), Some(3));
+        assert_eq!(replicas(5, "Draining", None), Some(3));
+        assert_eq!(replicas(5, "Up", Some("r2")), Some(5));
+        assert_eq!(replicas(5, "Down", Some("r1")), Some(5));
+        assert_eq!(replicas(2, "Up", Some("r1")), Some(2), "fewer at once");
     }
 
     #[test]
     fn an_image_of_the_spec_is_no_update() {
         let own = json!({"images": {"pooler": "own:7", "balancer": "own:8"}});
-        assert!(!chosen(&cluster(own, None), None).1);
+        assert!(!chosen(&cluster(&own, None), None).1);
     }
 
     #[test]
@@ -185,7 +223,7 @@ mod tests {
             pooler: "pooler:2".to_owned(),
             balancer: "balancer:2".to_owned(),
         };
-        assert_eq!(images(&cluster(json!({}), None), running, &ours), ours);
-        assert_eq!(update(&cluster(json!({}), None), running, &ours), None);
+        assert_eq!(images(&cluster(&json!({}), None), running, &ours), ours);
+        assert_eq!(update(&cluster(&json!({}), None), running, &ours), None);
     }
 }

@@ -30,10 +30,13 @@ use crate::{
 /// Length of the key that the parts of a tier share, in bytes.
 const KEY_LENGTH: usize = 32;
 
+/// By namespace and name.
+type BySecret = HashMap<(String, String), HashSet<ObjectRef<Cluster>>>;
+
 /// Which clusters refer to a Secret: whom to look at when it changes.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    by_secret: Mutex<HashMap<(String, String), HashSet<ObjectRef<Cluster>>>>,
+    by_secret: Mutex<BySecret>,
 }
 
 impl References {
@@ -139,8 +142,7 @@ pub(super) async fn internal_key(
             // Somebody emptied it: the resourceVersion keeps two from filling it.
             wanted.metadata.resource_version = found.metadata.resource_version;
         }
-        let mut key = vec![0; KEY_LENGTH];
-        getrandom::fill(&mut key).map_err(|_| ApplyError::NoRandomness)?;
+        let key = new_key().map_err(|_| ApplyError::NoRandomness)?;
         wanted.data = Some([(INTERNAL_KEY.to_owned(), ByteString(key.clone()))].into());
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -160,4 +162,12 @@ pub(super) async fn internal_key(
         }
     }
     Err(ApplyError::NameConflict { child: title })
+}
+
+/// A key in hexadecimal: who reads the file takes it as text.
+fn new_key() -> Result<Vec<u8>, getrandom::Error> {
+    let mut key = [0; KEY_LENGTH];
+    getrandom::fill(&mut key)?;
+    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(text.into_bytes())
 }

@@ -242,7 +242,7 @@ fn bad_manifests_get_the_message_they_want() {
         refused_by_server.push_str(wanted("# server: ").unwrap_or_default());
         refused_by_server.push('\n');
         let policy = crate::webhook::WebhookPolicy::default();
-        let Err(problems) = crate::local::check(&[path.clone()], &policy) else {
+        let Err(problems) = crate::local::check(std::slice::from_ref(&path), &policy) else {
             panic!("{path:?} is valid");
         };
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -16,6 +16,7 @@ pub mod parameters;
 pub mod pool;
 mod sabotage;
 pub mod session;
+pub mod shared_key;
 #[cfg(test)]
 mod simulation;
 pub mod statement;

@@ -9,9 +9,11 @@ mod error;
 mod frame;
 #[cfg(test)]
 mod properties;
+mod proxy_header;
 #[cfg(test)]
 pub(crate) mod sample;
 mod startup;
+mod tls_answer;
 
 pub use build::{
     Column, authentication_cleartext, authentication_md5, authentication_ok, authentication_sasl,
@@ -20,12 +22,18 @@ pub use build::{
     parameter_status, parse, password, query, ready_for_query, row_description, sasl_initial,
     sasl_response, ssl_request, startup, sync, terminate,
 };
-pub use check::{CheckReply, CheckRequest, TargetReport, TargetState, read_check_reply};
+pub use check::{
+    CheckReply, CheckRequest, DrainOrder, TargetReport, TargetState, read_check_reply,
+};
 pub use error::{ErrorFields, Severity, SqlState, error_response, notice_response};
 pub use frame::{Frame, FrameError, Header, cstr, cstr_len, header, messages};
+pub use proxy_header::{
+    ProxyHeader, ProxyHeaderError, VouchError, begins_proxy_header, proxy_header, read_proxy_header,
+};
 pub use startup::{
     CancelKey, FirstPacket, STARTUP_LENGTH_MAX, StartupError, StartupParameters, first_packet,
 };
+pub use tls_answer::{TlsAnswer, TlsAnswerError};
 
 /// Message types that a frontend (an application) sends.
 ///

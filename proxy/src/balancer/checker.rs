@@ -111,7 +111,7 @@ async fn keep_checking(
 
 async fn check(shared: Arc<Shared>, target: Arc<Target>) {
     let config = shared.config();
-    let probe = probe(target.address, &config.check).await;
+    let probe = probe(target.address, &config.check, shared.drain_order()).await;
     shared.observe(&target, probe);
 }
 

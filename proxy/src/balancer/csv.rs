@@ -340,6 +340,10 @@ mod tests {
             http: None,
             threads: 1,
             reload_on_change: false,
+            proxy_protocol: false,
+            shared_key_file: None,
+            shared_key: None,
+            drain_timeout: Duration::from_secs(60),
             revision: None,
         }
     }

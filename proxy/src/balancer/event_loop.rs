@@ -29,6 +29,7 @@ use slab::Slab;
 use web::probes::Heartbeat;
 
 use super::{
+    announce::Announce,
     session::{Phase, Session, Side},
     shared::{self, LoopHandle, Shared, Targets},
 };
@@ -99,6 +100,7 @@ pub(super) struct EventLoop {
     cuts_seen: FxHashMap<u32, u32>,
     balance: Balance,
     connect_time_max: Duration,
+    announce: Option<Announce>,
     scratch: Box<[u8]>,
     /// Bytes that all sessions hold unsent.
     unsent: usize,
@@ -146,6 +148,7 @@ impl EventLoop {
             cuts_seen: FxHashMap::default(),
             balance: Balance::new(algorithm),
             connect_time_max: shared.config().check.timeout,
+            announce: Announce::by(&shared),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             unsent: 0,
             now_ms: 0,
@@ -206,6 +209,7 @@ impl EventLoop {
     fn obey(&mut self) -> bool {
         let config = self.shared.config();
         self.connect_time_max = config.check.timeout;
+        self.announce = Announce::by(&self.shared);
         self.balance.set_algorithm(config.algorithm);
         self.targets = self.shared.targets();
         self.cut();

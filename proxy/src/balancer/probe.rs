@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use proxy_core::{
     config::balancer::{Check, CheckType, duration},
     health::{Failure, Observation},
-    wire::{CheckReply, CheckRequest, TargetReport, TargetState, read_check_reply},
+    wire::{CheckReply, CheckRequest, DrainOrder, TargetReport, TargetState, read_check_reply},
 };
 use rustix::io::Errno;
 use tokio::{
@@ -59,10 +59,10 @@ pub struct Probe {
     pub seen: Seen,
 }
 
-/// Checks `address` once, within `check.timeout`.
-pub async fn probe(address: SocketAddr, check: &Check) -> Probe {
+/// Checks `address` once, within `check.timeout`, and passes an order to it.
+pub async fn probe(address: SocketAddr, check: &Check, drain: Option<DrainOrder>) -> Probe {
     let begin = Instant::now();
-    let result = attempt(address, check, begin + check.timeout).await;
+    let result = attempt(address, check, drain, begin + check.timeout).await;
     let duration = begin.elapsed();
     let (outcome, text, observation) = match result {
         Ok((outcome, report)) => {
@@ -117,6 +117,7 @@ impl Fault {
 async fn attempt(
     address: SocketAddr,
     check: &Check,
+    drain: Option<DrainOrder>,
     deadline: Instant,
 ) -> Result<(Outcome, Option<TargetReport>), Fault> {
     let limit = duration::format(check.timeout);
@@ -134,7 +135,7 @@ async fn attempt(
     if check.r#type == CheckType::Tcp {
         return Ok((Outcome::Connected, None));
     }
-    match timeout_at(deadline, ask(&mut stream, check)).await {
+    match timeout_at(deadline, ask(&mut stream, check, drain)).await {
         Ok(Ok(reply)) => understood(reply),
         Ok(Err(error)) => Err(Fault::new(
             Outcome::BadAnswer,
@@ -149,9 +150,14 @@ async fn attempt(
     }
 }
 
-async fn ask(stream: &mut TcpStream, check: &Check) -> io::Result<CheckReply> {
+async fn ask(
+    stream: &mut TcpStream,
+    check: &Check,
+    drain: Option<DrainOrder>,
+) -> io::Result<CheckReply> {
     let request = CheckRequest {
         interval: check.interval,
+        drain,
     };
     stream.write_all(&request.encode()).await?;
     let mut answer = Vec::new();
@@ -267,7 +273,7 @@ mod tests {
                 None => std::future::pending().await,
             }
         });
-        let probe = probe(address, &check(CheckType::Postgres)).await;
+        let probe = probe(address, &check(CheckType::Postgres), None).await;
         server.abort();
         probe
     }
@@ -335,11 +341,11 @@ mod tests {
     async fn a_closed_port_is_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let open = probe(address, &check(CheckType::Tcp)).await;
+        let open = probe(address, &check(CheckType::Tcp), None).await;
         assert_eq!(open.seen.outcome, Outcome::Connected);
         drop(listener);
         for r#type in [CheckType::Tcp, CheckType::Postgres] {
-            let closed = probe(address, &check(r#type)).await;
+            let closed = probe(address, &check(r#type), None).await;
             assert_eq!(
                 closed.observation,
                 failed(Failure::Refused, "connection refused")

@@ -22,6 +22,7 @@ use proxy_core::{
     config::balancer::BalancerConfig,
     health::{Health, Policy},
     status::{ReloadStatus, Transition},
+    wire::DrainOrder,
 };
 use tokio::sync::{Notify, watch};
 use web::{polls::Polls, probes::Heartbeat};
@@ -33,10 +34,13 @@ use super::{
     probe::Probe,
     target::{Origin, Target, elapsed},
 };
+use crate::boot::unix_ms;
 
 /// Descriptors kept for everything but sessions: HTTP, checks, the log,
 /// listeners, clients being told that the limit is reached.
 const DESCRIPTORS_RESERVED: u64 = 256;
+/// Poolers spread the ends of our sessions over this part of drain_timeout.
+const DRAIN_SPREAD_PART: u32 = 4;
 /// Clients above the limit that are told so at a time; more are reset.
 const REFUSED_ABOVE_LIMIT_MAX: u32 = 64;
 
@@ -190,6 +194,28 @@ impl Shared {
         let config = shared.config();
         shared.take_over(&config);
         shared
+    }
+
+    /// The bootId as the number that it is the text of.
+    #[must_use]
+    pub fn boot_number(&self) -> u64 {
+        u64::from_str_radix(&self.boot_id, 16).unwrap_or_default()
+    }
+
+    /// What checks tell poolers while this process drains: to end its sessions at
+    /// their boundaries, which only they can see. They know these by the PROXY
+    /// header, and believe it by the shared key.
+    #[must_use]
+    pub fn drain_order(&self) -> Option<DrainOrder> {
+        let config = self.config();
+        let key = config
+            .shared_key
+            .as_ref()
+            .filter(|_| config.proxy_protocol)?;
+        // The rest of the time is for transactions that are under way.
+        let within = config.drain_timeout / DRAIN_SPREAD_PART;
+        (self.phase() == Phase::Draining)
+            .then(|| DrainOrder::new(self.boot_number(), within, key, unix_ms()))
     }
 
     /// The configuration in force.

@@ -1,19 +1,22 @@
 //! `balancer`: spreads PostgreSQL connections over poolers.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use proxy::{balancer, telemetry};
 use proxy_core::config::{
     Problem,
-    balancer::{BalancerConfig, parse},
+    balancer::{BalancerConfig, load},
 };
 
 /// Spreads PostgreSQL connections over poolers, checks them, and shows how they are.
 ///
-/// SIGTERM closes the port and waits up to 60 s for the sessions to end; a
-/// second one, or SIGINT, ends at once. SIGHUP reloads targets, discovery, check,
-/// algorithm, max_connections, reload_on_change and revision.
+/// SIGTERM closes the port and waits up to drain_timeout for the sessions to end; a
+/// second one, or SIGINT, ends at once. SIGHUP reloads all but frontends, http and
+/// threads.
 #[derive(Debug, Parser)]
 #[command(name = "balancer", version, disable_version_flag = true)]
 struct Flags {
@@ -75,14 +78,6 @@ fn serve(flags: &Flags, config: BalancerConfig) -> anyhow::Result<()> {
     })
 }
 
-fn read(path: &std::path::Path) -> Result<BalancerConfig, Vec<Problem>> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![Problem {
-            file: file.clone(),
-            line: 1,
-            message: format!("cannot be read: {error}"),
-        }]
-    })?;
-    parse(&file, &text)
+fn read(path: &Path) -> Result<BalancerConfig, Vec<Problem>> {
+    load(path, &mut |path| std::fs::read_to_string(path))
 }

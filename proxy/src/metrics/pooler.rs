@@ -23,6 +23,8 @@ series! {
         "Client connections accepted, checks of balancers and cancel requests included.";
     REFUSED = "poolkeeper_pooler_clients_refused_total", Counter, None, ["sqlstate"],
         "Clients sent away with an error, by its SQLSTATE; a code appears when it is first sent.";
+    PROXY_HEADERS = "poolkeeper_pooler_proxy_headers_total", Counter, None, ["result"],
+        "PROXY headers: believed, or refused (no valid proof, from no listed network, malformed, or proxy_protocol is off).";
     AUTH_FAILURES = "poolkeeper_pooler_auth_failures_total", Counter, None, [],
         "Logins with an unknown name or a wrong proof.";
     SERVERS = "poolkeeper_pooler_servers", Gauge, None, ["state"],

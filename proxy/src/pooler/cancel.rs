@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use proxy_core::{
     pool::{Moment, ServerKey},
-    wire::{self, CancelKey},
+    wire::{self, CancelKey, TlsAnswer},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     event_loop::EventLoop,
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
     shared::{ClientRef, Mail},
+    tls::{Tls, explain},
     unix,
     worker::{Asker, Job},
 };
@@ -29,15 +30,30 @@ const CANCELS_MAX: usize = 1_000;
 /// that it is for waits with it.
 const CANCEL_MAX: Duration = Duration::from_secs(60);
 
-/// Reads of what the other side sends, which should be nothing.
-const READS_MAX: usize = 4;
+/// Reads of what the other side sends: a TLS handshake, and then nothing.
+const READS_MAX: usize = 64;
+
+/// How far a cancel request is.
+#[derive(Debug)]
+enum Stage {
+    /// Connecting; with a TLS session to be begun then, as the server has one.
+    Connecting(Option<Box<Tls>>),
+    /// Asked for TLS.
+    Asked(Box<Tls>),
+    /// Shaking hands.
+    Handshake,
+    /// Sent: only the end is to come.
+    Sent,
+}
 
 /// A cancel request on its way.
 #[derive(Debug)]
 pub(super) struct CancelRequest {
     io: Io,
     bytes: Vec<u8>,
-    sent: bool,
+    stage: Stage,
+    /// Reads so far.
+    reads: usize,
     /// The server it is for; `None` if it goes to a peer, or the server is gone.
     server: Option<ServerKey>,
     requester: ClientRef,
@@ -172,18 +188,22 @@ impl EventLoop {
             Address::Tcp(address) => connect(address),
             Address::Unix => self.connect_like(server),
         };
+        // The key is a secret: it goes as the server's own bytes do.
+        let session = server.and_then(|key| self.servers[key].io.tls.as_ref()?.again());
+        let stream = stream.and_then(|stream| Ok((stream, session.transpose()?.map(Box::new))));
         let entry = self.cancels.vacant_entry();
         let token = Self::cancel_token(entry.key());
-        let registered = stream.and_then(|mut stream| {
+        let registered = stream.and_then(|(mut stream, session)| {
             stream.register(self.poll.registry(), token)?;
-            Ok(stream)
+            Ok((stream, session))
         });
         match registered {
-            Ok(stream) => {
+            Ok((stream, session)) => {
                 entry.insert(CancelRequest {
                     io: Io::new(stream),
                     bytes,
-                    sent: false,
+                    stage: Stage::Connecting(session),
+                    reads: 0,
                     server,
                     requester,
                     began_at: self.now,
@@ -216,7 +236,7 @@ impl EventLoop {
             Ok(false) => {}
             Ok(true) => self.cancel_ended(key),
             Err(error) => {
-                tracing::warn!(%error, "cancel request lost");
+                tracing::warn!(error = explain(&error), "cancel request lost");
                 self.cancel_ended(key);
             }
         }
@@ -290,30 +310,66 @@ fn connect(address: SocketAddr) -> io::Result<Stream> {
     net::connect(address).map(Stream::Tcp)
 }
 
-/// Sends the request once connected; true when the other side has closed. It
-/// has nothing to say, and must not keep the loop busy.
+/// Goes as far as it can; true when the other side has closed after the request
+/// was sent. It has nothing to say, and must not keep the loop busy.
 fn advance(cancel: &mut CancelRequest) -> io::Result<bool> {
-    if !cancel.sent {
+    if let Stage::Connecting(session) = &mut cancel.stage {
         if !cancel.io.stream.established()? {
             return Ok(false);
         }
-        let bytes = std::mem::take(&mut cancel.bytes);
-        cancel.io.send_bytes(&bytes)?;
-        cancel.sent = true;
+        match session.take() {
+            Some(session) => {
+                cancel.io.send_bytes(&wire::ssl_request())?;
+                cancel.stage = Stage::Asked(session);
+            }
+            None => send(cancel)?,
+        }
     }
     if cancel.io.is_choked() {
         cancel.io.flush()?;
     }
+    // There is no telling what an event was for.
+    cancel.io.readable = true;
     let mut scratch = Scratch::new();
-    for _ in 0..READS_MAX {
-        match cancel.io.read(&mut scratch, READ_SIZE_UNLINKED)? {
-            Input::Closed => return Ok(true),
-            Input::Nothing => return Ok(false),
-            _ => {}
+    while cancel.io.readable {
+        if cancel.reads == READS_MAX {
+            return Err(invalid("the other side talks"));
         }
+        cancel.reads += 1;
+        let input = cancel.io.read(&mut scratch, READ_SIZE_UNLINKED)?;
+        if matches!(input, Input::Closed) {
+            return match cancel.stage {
+                Stage::Sent => Ok(true),
+                _ => Err(invalid("the other side closed before it was sent")),
+            };
+        }
+        take(cancel, scratch.bytes(&input))?;
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the other side talks",
-    ))
+    Ok(false)
+}
+
+/// Deals with what came: part of a handshake may have been all there was.
+fn take(cancel: &mut CancelRequest, input: &[u8]) -> io::Result<()> {
+    match std::mem::replace(&mut cancel.stage, Stage::Handshake) {
+        Stage::Asked(session) if input.is_empty() => cancel.stage = Stage::Asked(session),
+        Stage::Asked(session) => match TlsAnswer::read(input) {
+            Ok(TlsAnswer::Yes) => cancel.io.start_tls(session)?,
+            Ok(_) => return Err(invalid("the other side has no TLS any more")),
+            Err(error) => return Err(invalid(&error.to_string())),
+        },
+        Stage::Handshake if cancel.io.is_encrypted() => send(cancel)?,
+        Stage::Handshake => {}
+        stage => cancel.stage = stage,
+    }
+    Ok(())
+}
+
+fn send(cancel: &mut CancelRequest) -> io::Result<()> {
+    let bytes = std::mem::take(&mut cancel.bytes);
+    cancel.stage = Stage::Sent;
+    cancel.io.send_bytes(&bytes)
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }

@@ -51,7 +51,12 @@ pub(super) enum Phase {
 pub(super) struct Client {
     pub(super) io: Io,
     pub(super) id: u64,
+    /// Where it is, as a PROXY header says if one was believed.
     pub(super) address: Address,
+    /// bootId of the balancer that said so; 0 for none.
+    pub(super) balancer: u64,
+    /// Its first packet was seen: a PROXY header comes too late.
+    past_header: bool,
     pub(super) phase: Phase,
     pub(super) session: ClientSession,
     /// Its pool; meaningless before it has logged in.
@@ -131,6 +136,8 @@ impl EventLoop {
             io: Io::new(stream),
             id: self.shared.next_id(),
             address,
+            balancer: 0,
+            past_header: false,
             phase: Phase::First,
             session: ClientSession::new(self.shared.interner.empty()),
             pool: usize::MAX,

@@ -23,7 +23,7 @@ use super::{
     shared::{ClientRef, Mail, Shared, lock},
     snapshot::LoopSnapshot,
     stats::Stats,
-    tls,
+    tls::{self, Connector, TlsConfigError},
     view::View,
 };
 use crate::{
@@ -207,12 +207,13 @@ impl Control {
             .unwrap_or_else(PoisonError::into_inner);
         let newer = self.load()?;
         let live = self.shared.live();
-        let tls = tls::server_config(&newer.global)
-            .map_err(|error| vec![newer.problem(error.key(), error.to_string())])?;
+        let problem = |error: TlsConfigError| vec![newer.problem(error.key(), error.to_string())];
+        let tls = tls::server_config(&newer.global).map_err(problem)?;
+        let connector = Connector::new(&newer.global).map_err(problem)?;
         let restart = live.config.changes_needing_restart(&newer);
         let paused = newer.global.paused;
         let turned = paused != live.config.global.paused;
-        self.shared.pools.reconfigure(&newer);
+        self.shared.pools.reconfigure(&newer, &Arc::new(connector));
         self.shared.set_live(newer, tls);
         self.shared.tell_all(|| Mail::Reconfigured);
         // It is no error where the console was earlier.

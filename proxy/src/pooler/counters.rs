@@ -109,6 +109,10 @@ pub(super) struct LoopCounters {
     /// Clients sent away with an error, by its SQLSTATE. Codes are constants of
     /// ours, so there are few.
     pub(super) refused: BTreeMap<&'static str, u64>,
+    /// PROXY headers believed.
+    pub(super) proxy_headers: u64,
+    /// PROXY headers that were not, or could not be read.
+    pub(super) proxy_headers_refused: u64,
     not_opened: [u64; NotOpened::ALL.len()],
 }
 
@@ -129,6 +133,8 @@ impl LoopCounters {
     pub(super) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.auth_failures += other.auth_failures;
+        self.proxy_headers += other.proxy_headers;
+        self.proxy_headers_refused += other.proxy_headers_refused;
         for (code, count) in &other.refused {
             *self.refused.entry(code).or_default() += count;
         }

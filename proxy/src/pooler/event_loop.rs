@@ -138,6 +138,8 @@ pub(super) struct EventLoop {
     pub(super) now: Moment,
     janitor_at: Moment,
     pub(super) drain: Option<Drain>,
+    /// Balancers that drain, by bootId.
+    pub(super) leaving: Vec<(u64, Drain)>,
     pub(super) stopped: bool,
 }
 
@@ -181,6 +183,7 @@ impl EventLoop {
             spare_buffers: Vec::new(),
             counters: LoopCounters::default(),
             drain: None,
+            leaving: Vec::new(),
             stopped: false,
         })
     }
@@ -415,6 +418,11 @@ impl EventLoop {
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
             Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),
+            Mail::BalancerDrains {
+                balancer,
+                from,
+                within,
+            } => self.balancer_drains(balancer, from, within),
             Mail::Stop => self.stopped = true,
         }
     }

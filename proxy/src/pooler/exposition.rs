@@ -67,6 +67,12 @@ fn process(page: &mut Page, shared: &Shared, view: &View) {
     let counters = &view.loops.counters;
     page.sample(&series::CONNECTIONS_TOTAL, &[], counters.accepted as f64);
     page.sample(&series::AUTH_FAILURES, &[], counters.auth_failures as f64);
+    for (result, count) in [
+        ("believed", counters.proxy_headers),
+        ("refused", counters.proxy_headers_refused),
+    ] {
+        page.sample(&series::PROXY_HEADERS, &[result], count as f64);
+    }
     for (code, count) in &counters.refused {
         page.sample(&series::REFUSED, &[code], *count as f64);
     }

@@ -387,6 +387,19 @@ impl Io {
         self.write_plain(&[bytes])
     }
 
+    /// Begins a TLS session with our hello.
+    pub(super) fn start_tls(&mut self, mut tls: Box<Tls>) -> io::Result<()> {
+        let mut hello = Vec::new();
+        tls.receive(&mut [], &mut Vec::new(), &mut hello)?;
+        self.tls = Some(tls);
+        self.write_plain(&[&hello])
+    }
+
+    /// Whether there is a TLS session whose handshake is done.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_established())
+    }
+
     fn send_tls(&mut self, plain: &[u8]) -> io::Result<()> {
         let tls = self.tls.as_mut().expect("asked for before");
         let mut cipher = Vec::with_capacity(plain.len() + 512);

@@ -10,13 +10,19 @@ use proxy_core::{
 };
 
 use super::{
-    client::{LINGER, Phase},
+    client::{Client, LINGER, Phase},
     event_loop::EventLoop,
     link::is_at_boundary,
 };
 
 /// Longest that the sender of a cancel request waits for its end.
 const REQUESTER_MAX: Duration = Duration::from_secs(60);
+
+/// Balancers that drain at a time; their sessions go all the same, by the
+/// balancer's own limit.
+const LEAVING_MAX: usize = 64;
+/// What a session is told whose balancer ends.
+const BALANCER_ENDS: &str = "the balancer is shutting down";
 
 /// A drain under way: sessions are closed at their boundaries, each from a
 /// moment of its own on, so that they do not all reconnect at once.
@@ -48,6 +54,7 @@ impl EventLoop {
         self.trim_pools();
         self.drop_forgotten_pools();
         self.drain_clients();
+        self.drain_leaving();
     }
 
     fn expire_waiters(&mut self) {
@@ -353,19 +360,86 @@ impl EventLoop {
         self.stopped |= done || self.now >= drain.end + LINGER;
     }
 
+    /// A balancer is about to end: its sessions are closed at their boundaries. It
+    /// says so again with each check; the first time counts.
+    pub(super) fn balancer_drains(&mut self, balancer: u64, from: Moment, within: Duration) {
+        let known = self.leaving.iter().any(|(known, _)| *known == balancer);
+        let concerned = |client: &Client| client.balancer == balancer && client.is_session();
+        let sessions = self
+            .clients
+            .iter()
+            .filter(|(_, one)| concerned(one))
+            .count();
+        // 0 is no balancer's.
+        if known || balancer == 0 || sessions == 0 || self.leaving.len() >= LEAVING_MAX {
+            return;
+        }
+        tracing::info!(
+            balancer = format!("{balancer:016x}"),
+            sessions,
+            within_s = within.as_secs_f64(),
+            "balancer drains, its sessions are closed at their boundaries"
+        );
+        // What it cannot wait for, it cuts itself.
+        let end = Moment(u64::MAX);
+        let drain = Drain {
+            from,
+            spread: within,
+            end,
+        };
+        self.leaving.push((balancer, drain));
+    }
+
+    /// Ends the sessions of balancers that drain, where they are at a boundary.
+    fn drain_leaving(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let due: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.is_session() && is_at_boundary(client, &self.servers))
+            .filter(|(_, client)| self.leaving_due(client).is_some_and(|due| due <= self.now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in due {
+            self.say_goodbye(key, BALANCER_ENDS);
+        }
+        let clients = &self.clients;
+        self.leaving.retain(|(balancer, _)| {
+            clients
+                .iter()
+                .any(|(_, client)| client.balancer == *balancer)
+        });
+    }
+
+    /// When the client is to go because its balancer ends.
+    fn leaving_due(&self, client: &Client) -> Option<Moment> {
+        let (_, drain) = self
+            .leaving
+            .iter()
+            .find(|(balancer, _)| *balancer == client.balancer)?;
+        Some(drain.due(client.id))
+    }
+
     /// At a transaction's end: whether the client's moment to go has come.
     pub(super) fn end_if_draining(&mut self, key: ClientKey) -> bool {
-        let Some(drain) = self.drain else {
-            return false;
-        };
-        let client = &self.clients[key];
-        if !client.is_session()
-            || drain.due(client.id) > self.now
-            || !is_at_boundary(client, &self.servers)
-        {
+        if self.drain.is_none() && self.leaving.is_empty() {
             return false;
         }
-        self.say_goodbye(key, "the pooler is shutting down");
+        let client = &self.clients[key];
+        let due = |due: Option<Moment>| due.is_some_and(|due| due <= self.now);
+        let text = if due(self.drain.map(|drain| drain.due(client.id))) {
+            "the pooler is shutting down"
+        } else if due(self.leaving_due(client)) {
+            BALANCER_ENDS
+        } else {
+            return false;
+        };
+        if !client.is_session() || !is_at_boundary(client, &self.servers) {
+            return false;
+        }
+        self.say_goodbye(key, text);
         true
     }
 

@@ -25,7 +25,7 @@ use proxy_core::{
     wire::SqlState,
 };
 
-use super::shared::lock;
+use super::{shared::lock, tls::Connector};
 use table::{DatabaseState, Table, limits};
 
 /// What a database or a user has at the moment.
@@ -100,10 +100,10 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn new(threads: usize) -> Self {
+    pub(super) fn new(threads: usize, connector: Arc<Connector>) -> Self {
         Self {
             threads,
-            table: Mutex::new(Table::default()),
+            table: Mutex::new(Table::new(connector)),
             paused_all: AtomicBool::new(false),
             budget: Arc::new(Budget::new(0)),
         }
@@ -125,9 +125,10 @@ impl Pools {
         user: &str,
     ) -> Result<Arc<PoolInfo>, NotAdmitted> {
         let no_entry = || NotAdmitted::NoSuchDatabase(database.to_owned());
-        let settings = Settings::new(config, database, user).ok_or_else(no_entry)?;
         let (_, via) = config.database(database).ok_or_else(no_entry)?;
         let mut table = lock(&self.table);
+        let connector = &table.connector;
+        let settings = Settings::new(config, connector, database, user).ok_or_else(no_entry)?;
         table.check_clients(&settings.pool, database, user)?;
         // Clients whose user is replaced by the entry's share one pool.
         let known = table.pool(database, &settings.server_user).cloned();
@@ -253,14 +254,16 @@ impl Pools {
 
     /// Puts a new configuration in force: limits at once, the rest as each loop
     /// hears of it.
-    pub(super) fn reconfigure(&self, config: &PoolerConfig) {
+    pub(super) fn reconfigure(&self, config: &PoolerConfig, connector: &Arc<Connector>) {
         self.budget.set_limit(config.global.max_server_connections);
-        for (name, state) in &mut lock(&self.table).databases {
+        let mut table = lock(&self.table);
+        table.connector = connector.clone();
+        for (name, state) in &mut table.databases {
             let entry = config.database(name);
             // One that no entry serves any more ends as those without their own.
             state.via = entry.map_or(Via::Fallback, |(_, via)| via);
             for info in state.pools.values() {
-                state.reconfigure(info, config);
+                state.reconfigure(info, config, connector);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! A connection to PostgreSQL: opened, logged in, lent, closed.
 
+mod encryption;
 mod login;
 mod opening;
 
 pub(super) use opening::Opening;
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use proxy_core::{
     login::server::Login,
@@ -19,6 +20,7 @@ use super::{
     io::{Address, Input, Io, READ_SIZE},
     pools::PoolInfo,
     shared::Mail,
+    tls::{Tls, explain},
 };
 
 /// A query of ours under way on a server.
@@ -39,6 +41,10 @@ pub(super) enum Setup {
 enum Phase {
     /// Connecting; these addresses are left to try.
     Connecting { others: VecDeque<SocketAddr> },
+    /// Asked whether it speaks TLS; the session is for when it does.
+    AskedForTls(Box<Tls>),
+    /// Shaking hands (TLS).
+    Handshake,
     /// Logging in.
     Login(Box<Login>),
     /// Ready for clients.
@@ -169,16 +175,28 @@ impl EventLoop {
         let mut buffers = self.borrow_buffers();
         let server = &mut self.servers[key];
         match server.io.read(&mut buffers.scratch, READ_SIZE) {
-            Ok(Input::Nothing) => {}
             Ok(Input::Closed) => self.server_lost(key, "server closed the connection"),
+            Ok(Input::Nothing) => {
+                if matches!(server.phase, Phase::Handshake) {
+                    self.shaken_hands(key);
+                }
+            }
             Ok(input) => {
                 let bytes = buffers.scratch.bytes(&input);
-                match server.phase {
+                match &server.phase {
                     // Nobody's any more.
                     Phase::Closing { .. } => {}
                     Phase::Ready => self.server_input(key, bytes, &mut buffers.outputs),
-                    _ => self.login_input(key, bytes, &mut buffers.outputs),
+                    Phase::AskedForTls(_) => self.tls_answer(key, bytes),
+                    // PostgreSQL speaks when it is spoken to.
+                    Phase::Connecting { .. } | Phase::Handshake => {
+                        self.server_lost(key, "it spoke before it was asked");
+                    }
+                    Phase::Login(_) => self.login_input(key, bytes, &mut buffers.outputs),
                 }
+            }
+            Err(error) if server.is_opening() && error.kind() == io::ErrorKind::InvalidData => {
+                self.not_encrypted(key, &explain(&error));
             }
             Err(error) => self.server_lost(key, &format!("connection lost: {error}")),
         }

@@ -30,6 +30,7 @@ use super::{
     pools::Pools,
     server::{Moved, Opening},
     snapshot::LoopSnapshot,
+    tls::Connector,
     worker::{Desk, Job, Names},
 };
 use crate::boot;
@@ -38,6 +39,7 @@ use crate::boot;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) config: PoolerConfig,
+    /// For clients.
     pub(super) tls: Option<Arc<ServerConfig>>,
 }
 
@@ -115,6 +117,13 @@ pub(super) enum Mail {
         from: Moment,
         spread: Duration,
         end: Moment,
+    },
+    /// Close the sessions that came through `balancer` at their boundaries, each
+    /// from a moment of its own within `within` on.
+    BalancerDrains {
+        balancer: u64,
+        from: Moment,
+        within: Duration,
     },
     /// Close everything and return.
     Stop,
@@ -286,6 +295,7 @@ impl Shared {
     pub(super) fn new(
         config: PoolerConfig,
         tls: Option<Arc<ServerConfig>>,
+        connector: Arc<Connector>,
         mailboxes: Vec<Mailbox>,
         desk: Desk,
         commands: tokio::sync::mpsc::Sender<Command>,
@@ -298,7 +308,7 @@ impl Shared {
                 .iter()
                 .map(String::as_str),
         );
-        let pools = Pools::new(mailboxes.len());
+        let pools = Pools::new(mailboxes.len(), connector);
         pools.begin(&config);
         Self {
             boot_id: boot::id(),

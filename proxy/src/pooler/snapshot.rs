@@ -91,6 +91,7 @@ pub(super) struct ServerSnapshot {
     /// Id of the client it is lent to.
     pub(super) link: Option<u64>,
     pub(super) process_id: u32,
+    pub(super) tls: &'static str,
     pub(super) application_name: String,
     pub(super) prepared_statements: usize,
 }
@@ -302,6 +303,7 @@ impl EventLoop {
                     .and_then(|client| self.clients.get(client))
                     .map(|client| client.id),
                 process_id: server.process_id,
+                tls: server.io.tls.as_ref().map_or("", |tls| tls.protocol()),
                 application_name: application_name
                     .and_then(|index| server.session.parameters().value(index))
                     .unwrap_or_default()

@@ -19,7 +19,8 @@ use super::{
     privileges::{self, UnknownGroup, UserError},
     shared::{Mailbox, Shared},
     signals::Signals,
-    tls, unix, worker,
+    tls::{self, Connector, TlsConfigError},
+    unix, worker,
 };
 use crate::{
     net::{self, ListenError, Tuning},
@@ -41,9 +42,9 @@ pub enum StartError {
     /// The user named on the command line.
     #[error(transparent)]
     User(#[from] UserError),
-    /// TLS cannot be offered any more.
+    /// TLS cannot be spoken any more.
     #[error(transparent)]
-    Tls(#[from] tls::TlsConfigError),
+    Tls(#[from] TlsConfigError),
     /// A socket cannot be listened on.
     #[error("{source}. {}", source.hint())]
     Listen {
@@ -102,14 +103,15 @@ pub fn check(file: &Path, user: Option<&str>) -> Result<PoolerConfig, StartError
 
 fn look_up(config: &PoolerConfig, user: Option<&str>) -> Vec<Problem> {
     let global = &config.global;
-    let tls = tls::server_config(global).err();
-    let tls = tls.map(|error| (error.key(), error.to_string()));
+    let of_tls = |error: TlsConfigError| (error.key(), error.to_string());
+    let client_tls = tls::server_config(global).err().map(of_tls);
+    let server_tls = Connector::new(global).err().map(of_tls);
     let group = privileges::socket_group(global).err();
     let group = group.map(|error| ("unix_socket_group", error.to_string()));
     let setting = global.user.as_deref().filter(|_| user.is_none());
     let user = setting.and_then(|name| privileges::check_user(name).err());
     let user = user.map(|error| ("user", format!("user: {error}")));
-    [tls, group, user]
+    [client_tls, server_tls, group, user]
         .into_iter()
         .flatten()
         .map(|(key, message)| config.problem(key, message))
@@ -127,6 +129,7 @@ pub fn run(
     telemetry: Weak<Telemetry>,
 ) -> Result<(), StartError> {
     let tls = tls::server_config(&config.global)?;
+    let connector = Arc::new(Connector::new(&config.global)?);
     let pidfile = config.global.pidfile.as_deref();
     let _pidfile = pidfile
         .filter(|path| !path.is_empty())
@@ -171,7 +174,9 @@ pub fn run(
     }
     let (desk, queues) = worker::desk();
     let (commands, command_queue) = tokio::sync::mpsc::channel(COMMANDS_MAX);
-    let shared = Arc::new(Shared::new(config, tls, mailboxes, desk, commands, listen));
+    let shared = Arc::new(Shared::new(
+        config, tls, connector, mailboxes, desk, commands, listen,
+    ));
     worker::start(queues, &shared).map_err(system("cannot start a worker"))?;
     let control = Arc::new(Control::new(shared.clone(), file.to_owned(), telemetry));
 

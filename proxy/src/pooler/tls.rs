@@ -2,127 +2,92 @@
 //!
 //! A session keeps its keys and no buffer (decision 3): records are decrypted
 //! in the loop's scratch buffer, and encrypted into one that lives for the write.
+//! Clients' sessions and those with PostgreSQL differ in who says hello.
 
-use std::{fs, io, path::Path, sync::Arc};
+mod config;
+mod verifier;
 
-use proxy_core::config::{Global, SslMode};
+use std::{io, sync::Arc};
+
 use rustls::{
-    ServerConfig,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+    ClientConfig, ServerConfig,
+    client::{ClientConnectionData, UnbufferedClientConnection},
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::ServerName;
+
+pub(super) use config::{Connector, TlsConfigError, server_config};
+pub(super) use verifier::explain;
 
 /// Most plaintext in one record (RFC 8446, 5.1).
 const RECORD_PLAIN_MAX: usize = 16 * 1024;
 /// Longest record: header, ciphertext and expansion (RFC 8446, 5.2; TLS 1.2 allows more).
 const RECORD_MAX: usize = 5 + RECORD_PLAIN_MAX + 2_048;
+/// Most bytes kept during the handshake: its messages, such as long chains of
+/// certificates, take several records, and are dealt with as a whole.
+const HANDSHAKE_MAX: usize = 64 * 1024;
 
-/// Why TLS cannot be offered: names the key and the file.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsConfigError {
-    /// A file could not be read or understood.
-    #[error("{key} = {path}: {reason}")]
-    File {
-        /// The setting.
-        key: &'static str,
-        /// Its value.
-        path: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Certificate and key were read and are of no use together.
-    #[error("client_tls_cert_file = {cert}, client_tls_key_file = {key}: {reason}")]
-    Pair {
-        /// Certificate file.
-        cert: String,
-        /// Key file.
-        key: String,
-        /// What is wrong.
-        reason: rustls::Error,
-    },
-}
-
-impl TlsConfigError {
-    /// The setting that names the file.
-    pub(super) fn key(&self) -> &'static str {
-        match self {
-            Self::File { key, .. } => key,
-            Self::Pair { .. } => "client_tls_cert_file",
-        }
-    }
-}
-
-/// What the settings `client_tls_*` ask for; `None` if TLS is disabled.
-///
-/// # Errors
-/// See [`TlsConfigError`].
-pub(super) fn server_config(global: &Global) -> Result<Option<Arc<ServerConfig>>, TlsConfigError> {
-    if global.client_tls_sslmode == SslMode::Disable {
-        return Ok(None);
-    }
-    let (Some(cert), Some(key)) = (&global.client_tls_cert_file, &global.client_tls_key_file)
-    else {
-        return Ok(None);
-    };
-    let file_error = |key, path: &str, reason: String| TlsConfigError::File {
-        key,
-        path: path.to_owned(),
-        reason,
-    };
-    let read = |key, path: &str| {
-        fs::read(Path::new(path)).map_err(|error| file_error(key, path, error.to_string()))
-    };
-    let chain = CertificateDer::pem_slice_iter(&read("client_tls_cert_file", cert)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| file_error("client_tls_cert_file", cert, error.to_string()))?;
-    if chain.is_empty() {
-        let reason = "holds no certificate in PEM form".to_owned();
-        return Err(file_error("client_tls_cert_file", cert, reason));
-    }
-    let private = PrivateKeyDer::from_pem_slice(&read("client_tls_key_file", key)?)
-        .map_err(|error| file_error("client_tls_key_file", key, error.to_string()))?;
-    let protocols = global.client_tls_protocols;
-    let mut versions = Vec::new();
-    if protocols.tls12 {
-        versions.push(&rustls::version::TLS12);
-    }
-    if protocols.tls13 {
-        versions.push(&rustls::version::TLS13);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions)
-        .and_then(|builder| {
-            builder
-                .with_no_client_auth()
-                .with_single_cert(chain, private)
-        });
-    let mut config = config.map_err(|reason| TlsConfigError::Pair {
-        cert: cert.clone(),
-        key: key.clone(),
-        reason,
-    })?;
-    // libpq never resumes, so one ticket is one too many; but without any, the
-    // client's first request waits for a delayed ACK (44 ms measured).
-    config.send_tls13_tickets = 1;
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(Some(Arc::new(config)))
-}
-
-/// One TLS session with a client.
+/// One TLS session.
 pub(super) struct Tls {
-    connection: UnbufferedServerConnection,
+    side: Side,
+    state: State,
+}
+
+/// Who said hello.
+enum Side {
+    Client(UnbufferedServerConnection),
+    Us {
+        connection: UnbufferedClientConnection,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    },
+}
+
+#[derive(Default)]
+struct State {
     /// The start of a record whose end has not come.
     pending: Vec<u8>,
     established: bool,
     closed: bool,
 }
 
+/// What both sides' connections have in common.
+trait Connection {
+    type Data;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Connection for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+impl Connection for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tls")
-            .field("established", &self.established)
+            .field("established", &self.state.established)
             .finish_non_exhaustive()
     }
 }
@@ -136,28 +101,68 @@ impl Tls {
     ///
     /// # Errors
     /// The configuration cannot serve anybody.
-    pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(super) fn accept(config: Arc<ServerConfig>) -> io::Result<Self> {
+        let connection = UnbufferedServerConnection::new(config).map_err(invalid)?;
         Ok(Self {
-            connection: UnbufferedServerConnection::new(config).map_err(invalid)?,
-            pending: Vec::new(),
-            established: false,
-            closed: false,
+            side: Side::Client(connection),
+            state: State::default(),
         })
+    }
+
+    /// A session with the server `name` that begins with our hello, which
+    /// [`Tls::receive`] gives when it is called with nothing.
+    ///
+    /// # Errors
+    /// The configuration can reach nobody.
+    pub(super) fn connect(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let connection = UnbufferedClientConnection::new(config.clone(), name.clone());
+        Ok(Self {
+            side: Side::Us {
+                connection: connection.map_err(invalid)?,
+                config,
+                name,
+            },
+            state: State::default(),
+        })
+    }
+
+    /// Another session with the same server under the same settings; `None` if
+    /// the other side said hello.
+    ///
+    /// # Errors
+    /// See [`Tls::connect`].
+    pub(super) fn again(&self) -> Option<io::Result<Self>> {
+        match &self.side {
+            Side::Client(_) => None,
+            Side::Us { config, name, .. } => Some(Self::connect(config.clone(), name.clone())),
+        }
     }
 
     /// Bytes kept of a record that is not whole yet.
     pub(super) fn pending_len(&self) -> usize {
-        self.pending.len()
+        self.state.pending.len()
     }
 
-    /// Whether the client said that it sends no more.
+    /// Whether the handshake is done.
+    pub(super) fn is_established(&self) -> bool {
+        self.state.established
+    }
+
+    /// Whether the peer said that it sends no more.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed
+        self.state.closed
     }
 
     /// `TLSv1.3` and the like; empty before the handshake is done.
     pub(super) fn protocol(&self) -> &'static str {
-        match self.connection.protocol_version() {
+        let version = match &self.side {
+            Side::Client(connection) => connection.protocol_version(),
+            Side::Us { connection, .. } => connection.protocol_version(),
+        };
+        match version {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "",
@@ -167,15 +172,15 @@ impl Tls {
     /// Moves the kept start of a record to the front of `cipher`, where what is
     /// read next is to follow it. Returns its length.
     pub(super) fn take_pending(&mut self, cipher: &mut [u8]) -> usize {
-        let length = self.pending.len();
-        cipher[..length].copy_from_slice(&self.pending);
-        self.pending = Vec::new();
+        let length = self.state.pending.len();
+        cipher[..length].copy_from_slice(&self.state.pending);
+        self.state.pending = Vec::new();
         length
     }
 
     /// Keeps the start of a record again: nothing came after it.
     pub(super) fn put_back(&mut self, cipher: &[u8]) {
-        self.pending = cipher.to_vec();
+        self.state.pending = cipher.to_vec();
     }
 
     /// Decrypts `cipher` (what [`Tls::take_pending`] put there, and what was
@@ -183,9 +188,44 @@ impl Tls {
     /// `out`.
     ///
     /// # Errors
-    /// The client broke the protocol; `out` holds the alert to send.
+    /// The peer broke the protocol, or is not who it should be; `out` holds the
+    /// alert to send.
     pub(super) fn receive(
         &mut self,
+        cipher: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        match &mut self.side {
+            Side::Client(connection) => self.state.receive(connection, cipher, plain, out),
+            Side::Us { connection, .. } => self.state.receive(connection, cipher, plain, out),
+        }
+    }
+
+    /// Encrypts `plain` and appends the records to `out`.
+    ///
+    /// # Errors
+    /// The session cannot send any more.
+    pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        match &mut self.side {
+            Side::Client(connection) => self.state.send(connection, plain, out),
+            Side::Us { connection, .. } => self.state.send(connection, plain, out),
+        }
+    }
+
+    /// Says that no more will be sent.
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+        match &mut self.side {
+            Side::Client(connection) => self.state.close(connection, out),
+            Side::Us { connection, .. } => self.state.close(connection, out),
+        }
+    }
+}
+
+impl State {
+    fn receive<C: Connection>(
+        &mut self,
+        connection: &mut C,
         cipher: &mut [u8],
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -194,7 +234,7 @@ impl Tls {
         loop {
             let UnbufferedStatus {
                 mut discard, state, ..
-            } = self.connection.process_tls_records(&mut cipher[at..]);
+            } = connection.process(&mut cipher[at..]);
             let mut stop = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -219,7 +259,7 @@ impl Tls {
                 }
                 Ok(_) => stop = true,
                 Err(error) => {
-                    self.alert(out);
+                    alert(connection, out);
                     return Err(invalid(error));
                 }
             }
@@ -228,33 +268,30 @@ impl Tls {
                 break;
             }
         }
-        let rest = &cipher[at..];
-        if rest.len() > RECORD_MAX && !self.closed {
-            let error = "record longer than TLS allows";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
         if !self.closed {
+            let rest = &cipher[at..];
+            let max = if self.established {
+                RECORD_MAX
+            } else {
+                HANDSHAKE_MAX
+            };
+            if rest.len() > max {
+                let error = format!("{} bytes that are no whole message", rest.len());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
             self.pending = rest.to_vec();
         }
         Ok(())
     }
 
-    /// After an error rustls has one alert to send.
-    fn alert(&mut self, out: &mut Vec<u8>) {
-        let status = self.connection.process_tls_records(&mut []);
-        if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
-            // The connection ends anyway; an alert that does not fit is no loss.
-            let _ = encode(out, |room| data.encode(room));
-        }
-    }
-
-    /// Encrypts `plain` and appends the records to `out`.
-    ///
-    /// # Errors
-    /// The session cannot send any more.
-    pub(super) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    fn send<C: Connection>(
+        &mut self,
+        connection: &mut C,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         for chunk in plain.chunks(RECORD_PLAIN_MAX) {
-            self.write_traffic(out, |mut traffic, out| {
+            self.write_traffic(connection, out, |mut traffic, out| {
                 let from = out.len();
                 // 256 bytes more than any cipher suite adds to a record.
                 out.resize(from + chunk.len() + 256, 0);
@@ -270,24 +307,21 @@ impl Tls {
         Ok(())
     }
 
-    /// Says that no more will be sent.
-    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+    fn close<C: Connection>(&mut self, connection: &mut C, out: &mut Vec<u8>) {
         // Best effort: the connection is closed in any case.
-        let _ = self.write_traffic(out, |mut traffic, out| {
+        let _ = self.write_traffic(connection, out, |mut traffic, out| {
             encode_close(out, |room| traffic.queue_close_notify(room))
         });
     }
 
-    fn write_traffic(
+    fn write_traffic<C: Connection>(
         &mut self,
+        connection: &mut C,
         out: &mut Vec<u8>,
-        write: impl FnOnce(
-            rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut Vec<u8>,
-        ) -> io::Result<()>,
+        write: impl FnOnce(WriteTraffic<'_, C::Data>, &mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
         loop {
-            match self.connection.process_tls_records(&mut []).state {
+            match connection.process(&mut []).state {
                 Ok(ConnectionState::WriteTraffic(traffic)) => return write(traffic, out),
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     encode(out, |room| data.encode(room))?;
@@ -298,6 +332,15 @@ impl Tls {
                 Err(error) => return Err(invalid(error)),
             }
         }
+    }
+}
+
+/// After an error rustls has one alert to send.
+fn alert<C: Connection>(connection: &mut C, out: &mut Vec<u8>) {
+    let status = connection.process(&mut []);
+    if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
+        // The connection ends anyway; an alert that does not fit is no loss.
+        let _ = encode(out, |room| data.encode(room));
     }
 }
 

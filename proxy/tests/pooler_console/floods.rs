@@ -22,7 +22,13 @@ const LOGINS_MAX: usize = 1_000;
 pub(crate) fn check(address: SocketAddr, interval: Duration) -> CheckReply {
     let mut stream = connect(address);
     stream
-        .write_all(&CheckRequest { interval }.encode())
+        .write_all(
+            &CheckRequest {
+                interval,
+                drain: None,
+            }
+            .encode(),
+        )
         .unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();

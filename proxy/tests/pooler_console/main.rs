@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod announced;
 mod cancels;
 mod client;
 mod commands;

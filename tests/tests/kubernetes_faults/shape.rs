@@ -44,7 +44,10 @@ pub(crate) fn of(api: &Api, cluster: &str) -> Result<String> {
             .replace(cluster, "CLUSTER");
         format!("{resource} {text}\n")
     });
-    Ok(shapes.collect())
+    // A hash in a name orders them anew.
+    let mut shapes: Vec<String> = shapes.collect();
+    shapes.sort();
+    Ok(shapes.concat())
 }
 
 fn shape(mut object: Json) -> Json {

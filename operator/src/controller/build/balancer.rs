@@ -23,6 +23,10 @@ pub fn balancer_yaml(tier: &Tier, place: &BalancerPlace<'_>) -> String {
         }),
         threads: 1,
         reload_on_change: place.reload_on_change,
+        proxy_protocol: place.shared_key_file.is_some(),
+        shared_key_file: place.shared_key_file.map(|path| path.display().to_string()),
+        shared_key: None,
+        drain_timeout: tier.balancer.drain_timeout,
         revision: place.revision.map(str::to_owned),
     };
     let yaml = serde_saphyr::to_string(&config).expect("plain data serialises");

@@ -73,6 +73,7 @@ impl Realisation {
             files: &self.files,
             // They are told when there is something new.
             reload_on_change: false,
+            shared_key_file: None,
             revision: Some(&self.revision),
         }
     }
@@ -93,6 +94,7 @@ impl Realisation {
                 .collect(),
             discovery: None,
             reload_on_change: false,
+            shared_key_file: None,
             revision: Some(&self.revision),
         }
     }
@@ -109,6 +111,9 @@ pub struct PoolerPlace<'a> {
     pub files: &'a Path,
     /// Whether it looks itself whether they have changed.
     pub reload_on_change: bool,
+    /// The file of the key by which the parts of the tier know each other, where
+    /// they have one: balancers prove with it what they say of clients.
+    pub shared_key_file: Option<&'a Path>,
     /// Names the configuration, see [`revision`].
     pub revision: Option<&'a str>,
 }
@@ -137,6 +142,9 @@ pub struct BalancerPlace<'a> {
     pub discovery: Option<Discovery>,
     /// Whether it looks itself whether its file has changed.
     pub reload_on_change: bool,
+    /// The file of the key by which the parts of the tier know each other, where
+    /// they have one: balancers prove with it what they say of clients.
+    pub shared_key_file: Option<&'a Path>,
     /// Names the configuration, see [`revision`].
     pub revision: Option<&'a str>,
 }

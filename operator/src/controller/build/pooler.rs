@@ -144,6 +144,10 @@ pub fn pooler_part(tier: &Tier, place: &PoolerPlace<'_>, part: Part<'_>) -> Ini 
     if place.reload_on_change {
         ini.setting(part, "reload_on_change", "1", None);
     }
+    if let Some(file) = place.shared_key_file {
+        ini.setting(part, "shared_key_file", &file.display().to_string(), None);
+        ini.setting(part, "proxy_protocol", "mac", None);
+    }
     if let Some(revision) = place.revision {
         ini.setting(part, "config_revision", revision, None);
     }

@@ -20,7 +20,7 @@ use super::{
     balancer::{self, BALANCER_YAML},
     metadata::Family,
     pooler::{self, HASH_LENGTH, POOLER_INI, SETTINGS_INI},
-    workload::{CONFIG_FOLDER, SETTINGS_FOLDER},
+    workload::{CONFIG_FOLDER, INTERNAL_KEY_FILE, SETTINGS_FOLDER},
 };
 use crate::{
     api::Component,
@@ -40,6 +40,7 @@ fn pooler_place(revision: Option<&str>) -> PoolerPlace<'_> {
         peers: None,
         files: Path::new(CONFIG_FOLDER),
         reload_on_change: true,
+        shared_key_file: Some(Path::new(INTERNAL_KEY_FILE)),
         revision,
     }
 }
@@ -97,6 +98,7 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
             port: pooler::PORTS.postgres,
             resolver: None,
         }),
+        shared_key_file: Some(Path::new(INTERNAL_KEY_FILE)),
         revision: placement.revision,
     };
     let yaml = balancer_yaml(tier, &place);

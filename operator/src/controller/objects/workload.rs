@@ -33,6 +33,8 @@ pub(super) const SETTINGS_FOLDER: &str = "/etc/poolkeeper/settings";
 /// The folder of the key by which poolers, balancers and the operator know each
 /// other.
 const INTERNAL_FOLDER: &str = "/etc/poolkeeper/internal";
+/// The key itself.
+pub(super) const INTERNAL_KEY_FILE: &str = "/etc/poolkeeper/internal/key";
 /// Its files can be read by the Pod's group and by nobody else.
 pub(super) const CONFIG_MODE: i32 = 0o440;
 

@@ -56,6 +56,8 @@ impl Validator<'_> {
             return None;
         }
         let faults_before = self.faults.len();
+        let mut template = template.clone();
+        template.0.values_mut().for_each(quantities_as_text);
         let whole = Value::Object(template.0.clone());
         for (path, message) in manifest::misfits_of_pod_template(&whole, path) {
             self.fault(path, message);
@@ -75,8 +77,8 @@ impl Validator<'_> {
         if self.faults.len() > faults_before {
             return None;
         }
-        match objects::merge(PodTemplateSpec::default(), template) {
-            Ok(_) => Some(template.clone()),
+        match objects::merge(PodTemplateSpec::default(), &template) {
+            Ok(_) => Some(template),
             Err(message) => {
                 self.fault(path, message);
                 None
@@ -167,6 +169,31 @@ impl Validator<'_> {
     }
 }
 
+/// Kubernetes takes quantities as numbers too, as in `cpu: 1`; its types for us
+/// do not.
+fn quantities_as_text(value: &mut Value) {
+    let text = |value: &mut Value| {
+        if let Value::Number(number) = value {
+            *value = Value::String(number.to_string());
+        }
+    };
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match (key.as_str(), &mut *value) {
+                    ("limits" | "requests", Value::Object(quantities)) => {
+                        quantities.values_mut().for_each(text);
+                    }
+                    ("sizeLimit" | "divisor", quantity) => text(quantity),
+                    _ => quantities_as_text(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
+        _ => {}
+    }
+}
+
 fn fields(value: &Value) -> &Map<String, Value> {
     static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
     value.as_object().unwrap_or(&NONE)
@@ -229,7 +256,8 @@ mod tests {
                 "affinity": {"nodeAffinity": {}},
                 "containers": [{"name": "side", "image": "s", "args": ["x"], "ports": [{"containerPort": 1}]}],
                 "securityContext": {"runAsUser": 7},
-                "volumes": [{"name": "own", "emptyDir": {}}],
+                "initContainers": [{"name": "first", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}],
+                "volumes": [{"name": "own", "emptyDir": {"sizeLimit": 1_000}}],
             },
         });
         assert_eq!(faults(added), Vec::<String>::new());

@@ -4,11 +4,13 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub use parse::{load, parse};
 
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use crate::shared_key::SharedKey;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,23 @@ pub struct BalancerConfig {
     /// Reload when this file changes on disk, as at SIGHUP.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reload_on_change: bool,
+    /// Tell targets whose connection each is, by a PROXY header.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub proxy_protocol: bool,
+    /// The file with the key that this tier's balancers and poolers share; it
+    /// proves headers and orders to drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_key_file: Option<String>,
+    /// What is in `shared_key_file`; read by [`load`] alone.
+    #[serde(skip)]
+    pub shared_key: Option<SharedKey>,
+    /// How long sessions may go on after SIGTERM, up to 1 h.
+    #[serde(
+        default = "default_drain_timeout",
+        with = "duration",
+        skip_serializing_if = "is_default_drain_timeout"
+    )]
+    pub drain_timeout: Duration,
     /// Opaque name of this configuration, repeated in `/status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -53,6 +72,14 @@ const fn is_false(value: &bool) -> bool {
 
 const fn default_max_connections() -> u32 {
     12_000
+}
+
+const fn default_drain_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn is_default_drain_timeout(time: &Duration) -> bool {
+    *time == default_drain_timeout()
 }
 
 const fn default_threads() -> u32 {

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub use load::load;
 
 use super::{Database, Global, Peer, PoolMode, Problem, User, Userlist, ini::Place};
+use crate::shared_key::SharedKey;
 
 /// The console's name: no database may have it.
 pub const CONSOLE: &str = "pgbouncer";
@@ -30,6 +31,8 @@ pub struct PoolerConfig {
     pub peers: BTreeMap<u16, Peer>,
     /// `auth_file`.
     pub userlist: Userlist,
+    /// What is in `shared_key_file`.
+    pub shared_key: Option<SharedKey>,
     /// What is accepted and yet worth a look, by file and line.
     pub warnings: Vec<Problem>,
     /// Where the keys of section `[pgbouncer]` are set.

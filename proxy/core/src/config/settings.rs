@@ -7,12 +7,14 @@
 mod choice;
 mod global;
 mod markdown;
+mod network;
 mod per_entry;
 mod value;
 
 pub use choice::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
 pub use global::{Global, SETTINGS};
 pub use markdown::markdown;
+pub use network::{Network, ProxyProtocol};
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
 pub use value::{FileMode, ListenAddress, Milliseconds, Sensitive};
 

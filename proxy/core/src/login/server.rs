@@ -60,6 +60,9 @@ pub enum LoginError {
         /// The server's message.
         text: String,
     },
+    /// There is no TLS with the server: what is wrong.
+    #[error("{0}")]
+    Tls(String),
     /// The server asks for a kind of proof that we cannot give.
     #[error("server asks for {0}")]
     Method(String),

@@ -10,13 +10,15 @@
 //! Source of the option mechanism:
 //! <https://www.postgresql.org/docs/17/protocol-message-formats.html>, StartupMessage.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorFields, StartupParameters, backend, build, cstr, header};
+use crate::shared_key::{PROOF_LENGTH, ProofError, Purpose, SharedKey};
 
 const OPTION: &str = "_pq_.poolkeeper_check";
+const DRAIN: &str = "_pq_.poolkeeper_drain";
 const REPORT: &str = "poolkeeper_report";
 /// Longest answer read: a target is not trusted to be brief.
 const REPLY_LENGTH_MAX: usize = 16 * 1024;
@@ -26,6 +28,80 @@ const REPLY_LENGTH_MAX: usize = 16 * 1024;
 pub struct CheckRequest {
     /// Time between two checks; a draining pooler goes on accepting for two of them.
     pub interval: Duration,
+    /// The balancer is about to end.
+    pub drain: Option<DrainOrder>,
+}
+
+/// A balancer's order to end its sessions: those whose PROXY header named its
+/// bootId. Written `BOOTID:WITHIN_MS:AT_MS:PROOF`, numbers decimal but for the
+/// bootId and the proof, which are hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// The balancer's bootId.
+    pub boot_id: u64,
+    /// Their ends are to be spread over so long, each at a transaction boundary.
+    pub within: Duration,
+    at_ms: u64,
+    proof: [u8; PROOF_LENGTH],
+}
+
+impl DrainOrder {
+    /// An order, proven by `key` at `at_ms` in Unix milliseconds.
+    #[must_use]
+    pub fn new(boot_id: u64, within: Duration, key: &SharedKey, at_ms: u64) -> Self {
+        Self {
+            boot_id,
+            within,
+            at_ms,
+            proof: key.prove(Purpose::Drain, at_ms, &said(boot_id, within)),
+        }
+    }
+
+    /// Checks the proof with `key`, at `now_ms` in Unix milliseconds.
+    ///
+    /// # Errors
+    /// See [`ProofError`].
+    pub fn check(&self, key: &SharedKey, now_ms: u64) -> Result<(), ProofError> {
+        let said = said(self.boot_id, self.within);
+        key.check(Purpose::Drain, self.at_ms, &said, &self.proof, now_ms)
+    }
+
+    fn format(&self) -> String {
+        let mut proof = String::with_capacity(2 * PROOF_LENGTH);
+        for byte in self.proof {
+            // Writing to a String cannot fail.
+            let _ = write!(proof, "{byte:02x}");
+        }
+        let (boot_id, within_ms) = (self.boot_id, self.within.as_millis());
+        format!("{boot_id:016x}:{within_ms}:{}:{proof}", self.at_ms)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let mut part = || parts.next();
+        let (boot_id, within_ms, at_ms, hex) = (part()?, part()?, part()?, part()?);
+        if hex.len() != 2 * PROOF_LENGTH || !hex.is_ascii() || part().is_some() {
+            return None;
+        }
+        let mut proof = [0; PROOF_LENGTH];
+        for (index, byte) in proof.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
+        }
+        Some(Self {
+            boot_id: u64::from_str_radix(boot_id, 16).ok()?,
+            within: Duration::from_millis(within_ms.parse().ok()?),
+            at_ms: at_ms.parse().ok()?,
+            proof,
+        })
+    }
+}
+
+fn said(boot_id: u64, within: Duration) -> [u8; 16] {
+    let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    let mut said = [0; 16];
+    said[..8].copy_from_slice(&boot_id.to_be_bytes());
+    said[8..].copy_from_slice(&within_ms.to_be_bytes());
+    said
 }
 
 impl CheckRequest {
@@ -33,11 +109,14 @@ impl CheckRequest {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let interval_ms = self.interval.as_millis().to_string();
-        build::startup(&[
+        let drain = self.drain.as_ref().map(DrainOrder::format);
+        let mut pairs = vec![
             ("user", "poolkeeper"),
             ("database", "poolkeeper"),
-            (OPTION, &interval_ms),
-        ])
+            (OPTION, &*interval_ms),
+        ];
+        pairs.extend(drain.as_deref().map(|drain| (DRAIN, drain)));
+        build::startup(&pairs)
     }
 
     /// Recognises a check among start-up parameters.
@@ -46,6 +125,8 @@ impl CheckRequest {
         let interval_ms = parameters.value(OPTION)?.parse().ok()?;
         Some(Self {
             interval: Duration::from_millis(interval_ms),
+            // One that cannot be read is none: the check is answered all the same.
+            drain: parameters.value(DRAIN).and_then(DrainOrder::parse),
         })
     }
 }
@@ -164,14 +245,50 @@ mod tests {
 
     #[test]
     fn request_reads_back() {
-        let request = CheckRequest {
-            interval: Duration::from_secs(2),
-        };
-        let bytes = request.encode();
-        let Ok(Some((FirstPacket::Startup(parameters), _))) = first_packet(&bytes) else {
-            panic!("not a startup packet");
-        };
-        assert_eq!(CheckRequest::read(&parameters), Some(request));
+        let key = SharedKey::parse("0123456789abcdef").unwrap();
+        let order = DrainOrder::new(u64::MAX, Duration::from_secs(5), &key, 1_000_000);
+        for drain in [None, Some(order)] {
+            let request = CheckRequest {
+                interval: Duration::from_secs(2),
+                drain,
+            };
+            let bytes = request.encode();
+            let Ok(Some((FirstPacket::Startup(parameters), _))) = first_packet(&bytes) else {
+                panic!("not a startup packet");
+            };
+            assert_eq!(CheckRequest::read(&parameters), Some(request));
+        }
+    }
+
+    #[test]
+    fn an_order_to_drain_is_believed_with_its_proof_alone() {
+        let key = SharedKey::parse("0123456789abcdef").unwrap();
+        let order = DrainOrder::new(7, Duration::from_secs(5), &key, 1_000_000);
+        let text = order.format();
+        assert_eq!(DrainOrder::parse(&text), Some(order));
+        assert_eq!(order.check(&key, 1_001_000), Ok(()));
+        assert!(order.check(&key, 1_200_000).is_err(), "too old");
+        for changed in [
+            text.replacen('7', "8", 1),
+            text.replacen("5000", "5001", 1),
+            text.replacen("1000000", "1000001", 1),
+        ] {
+            let order = DrainOrder::parse(&changed).unwrap();
+            assert_eq!(
+                order.check(&key, 1_001_000),
+                Err(ProofError::Wrong),
+                "{changed}"
+            );
+        }
+        for text in [
+            "",
+            "7:1:2",
+            "7:1:2:ab",
+            &format!("{text}:"),
+            &text.replace("0000", "\u{e4}"),
+        ] {
+            assert_eq!(DrainOrder::parse(text), None, "{text}");
+        }
     }
 
     #[test]

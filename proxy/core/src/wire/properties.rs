@@ -70,7 +70,7 @@ proptest! {
 
     #[test]
     fn a_check_reads_back(interval_ms in 0..1_000_000_u64) {
-        let request = CheckRequest { interval: Duration::from_millis(interval_ms) };
+        let request = CheckRequest { interval: Duration::from_millis(interval_ms), drain: None };
         let bytes = request.encode();
         let Ok(Some((FirstPacket::Startup(read), _))) = first_packet(&bytes) else {
             panic!("{bytes:?}");

@@ -135,6 +135,11 @@ impl EventLoop {
         let Phase::Connecting(connecting) = &mut session.phase else {
             unreachable!("only a connecting session gets connected");
         };
+        if let (Some(announce), Some((server, _))) = (&self.announce, &connecting.attempt)
+            && let Err(error) = announce.announce(&session.client, server)
+        {
+            return self.connect_failed(key, &error);
+        }
         let connect_ms = self.now_ms - connecting.begun_ms;
         let (server, target) = connecting.attempt.take().expect("its socket had an event");
         for traffic in [&target.traffic, &self.shared.backend] {

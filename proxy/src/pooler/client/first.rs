@@ -1,23 +1,43 @@
 //! What a connection says first: a check, a cancel request, TLS, who it is.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use proxy_core::{
-    config::{SslMode, pooler::CONSOLE},
+    config::{ProxyProtocol, SslMode, pooler::CONSOLE},
     parameters::{Parameters, wanted},
     pool::ClientKey,
-    wire::{self, CancelKey, CheckRequest, FirstPacket, SqlState, StartupParameters},
+    wire::{
+        self, CancelKey, CheckRequest, DrainOrder, FirstPacket, ProxyHeader, SqlState,
+        StartupParameters, begins_proxy_header, read_proxy_header,
+    },
 };
 
 use super::{Phase, login::Asked};
-use crate::pooler::{event_loop::EventLoop, io::Address, tls::Tls};
+use crate::{
+    boot::unix_ms,
+    pooler::{event_loop::EventLoop, io::Address, shared::Mail, tls::Tls},
+};
 
 /// Longest interval believed of a check, for anybody may send one: it decides
 /// how long a drain waits to be heard.
 const CHECK_INTERVAL_MAX_MS: u64 = 10_000;
+/// Longest time over which a balancer's sessions are ended.
+const BALANCER_DRAIN_MAX: Duration = Duration::from_secs(3600);
+
+const NOT_A_HEADER: &str =
+    "This port speaks PostgreSQL's protocol, version 3; before it the PROXY protocol, version 2.";
+const SWITCH_IT_ON: &str = "Set proxy_protocol = mac and the balancers' shared_key_file, or let the balancer send no header.";
+const PROVE_IT: &str =
+    "The balancer and the pooler need the same shared_key_file, and clocks that agree.";
 
 impl EventLoop {
     pub(super) fn first_input(&mut self, key: ClientKey, input: &[u8]) {
+        if !self.clients[key].past_header && begins_proxy_header(input) {
+            return self.proxy_header(key, input);
+        }
         let (packet, used) = match wire::first_packet(input) {
             Ok(Some(first)) => first,
             Ok(None) => return self.clients[key].io.keep(input, 0),
@@ -26,6 +46,7 @@ impl EventLoop {
                 return self.refuse_client(key, SqlState::PROTOCOL_VIOLATION, &text, error.hint());
             }
         };
+        self.clients[key].past_header = true;
         let rest = &input[used..];
         match packet {
             FirstPacket::Ssl => self.ssl_request(key, rest),
@@ -51,6 +72,59 @@ impl EventLoop {
         }
     }
 
+    /// A header that tells whose connection this is, before anything else.
+    fn proxy_header(&mut self, key: ClientKey, input: &[u8]) {
+        let header = match read_proxy_header(input) {
+            Ok(Some(header)) => header,
+            Ok(None) => return self.clients[key].io.keep(input, 0),
+            Err(error) => return self.refuse_header(key, &error.to_string(), NOT_A_HEADER),
+        };
+        if let Err((reason, hint)) = self.believe(key, &header) {
+            let text = format!("PROXY header refused: {reason}");
+            return self.refuse_header(key, &text, hint);
+        }
+        self.counters.proxy_headers += 1;
+        let client = &mut self.clients[key];
+        client.past_header = true;
+        if let Some(address) = header.client {
+            tracing::debug!(client = %address, through = %client.address, "client announced");
+            client.address = Address::Tcp(address);
+            client.balancer = header.boot_id.unwrap_or_default();
+        }
+        let rest = &input[header.length..];
+        if !rest.is_empty() {
+            self.first_input(key, rest);
+        }
+    }
+
+    /// Whether a header of this connection counts; if not, why, and what to do.
+    fn believe(
+        &self,
+        key: ClientKey,
+        header: &ProxyHeader<'_>,
+    ) -> Result<(), (String, &'static str)> {
+        let config = &self.live.config;
+        match (&config.global.proxy_protocol, &config.shared_key) {
+            (ProxyProtocol::Off, _) => Err(("proxy_protocol is off".to_owned(), SWITCH_IT_ON)),
+            (ProxyProtocol::Mac, Some(shared_key)) => header
+                .vouched(shared_key, unix_ms())
+                .map_err(|error| (error.to_string(), PROVE_IT)),
+            (ProxyProtocol::Mac, None) => Err(("there is no shared key".to_owned(), PROVE_IT)),
+            (ProxyProtocol::From(networks), _) => match self.clients[key].address {
+                Address::Tcp(peer) if networks.iter().any(|one| one.contains(peer.ip())) => Ok(()),
+                peer => Err((
+                    format!("{peer} is in no network of proxy_protocol"),
+                    "Add the balancer's network to proxy_protocol.",
+                )),
+            },
+        }
+    }
+
+    fn refuse_header(&mut self, key: ClientKey, text: &str, hint: &str) {
+        self.counters.proxy_headers_refused += 1;
+        self.refuse_client(key, SqlState::PROTOCOL_VIOLATION, text, hint);
+    }
+
     fn ssl_request(&mut self, key: ClientKey, rest: &[u8]) {
         let client = &mut self.clients[key];
         let offered = self.live.tls.clone().filter(|_| client.io.tls.is_none());
@@ -73,7 +147,7 @@ impl EventLoop {
         if !self.tell_client(key, b"S") {
             return;
         }
-        match Tls::new(config) {
+        match Tls::accept(config) {
             Ok(tls) => self.clients[key].io.tls = Some(Box::new(tls)),
             Err(error) => {
                 tracing::error!(%error, "TLS session not begun");
@@ -87,8 +161,32 @@ impl EventLoop {
         self.shared
             .check_interval_ms
             .store(interval_ms.min(CHECK_INTERVAL_MAX_MS), Ordering::Relaxed);
+        if let Some(order) = check.drain {
+            self.drain_ordered(key, &order);
+        }
         let report = self.shared.report().encode();
         self.end_client(key, &report);
+    }
+
+    /// A balancer orders its sessions to end.
+    fn drain_ordered(&self, key: ClientKey, order: &DrainOrder) {
+        let client = self.clients[key].address;
+        let Some(shared_key) = &self.live.config.shared_key else {
+            tracing::warn!(%client, "order to drain refused: there is no shared_key_file");
+            return;
+        };
+        if let Err(error) = order.check(shared_key, unix_ms()) {
+            tracing::warn!(%client, %error, "order to drain refused");
+            return;
+        }
+        let from = self.shared.now();
+        let within = order.within.min(BALANCER_DRAIN_MAX);
+        let balancer = order.boot_id;
+        self.shared.tell_all(|| Mail::BalancerDrains {
+            balancer,
+            from,
+            within,
+        });
     }
 
     fn startup(&mut self, key: ClientKey, parameters: &StartupParameters) {

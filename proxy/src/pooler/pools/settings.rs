@@ -1,8 +1,10 @@
 //! What a pool connects to and how its clients are treated.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proxy_core::config::{Database, PoolMode, PoolerConfig, Secret, pooler::PoolSettings};
+
+use crate::pooler::tls::Connector;
 
 /// What a pool connects to and how its clients are treated; replaced by a reload.
 #[derive(Clone, Debug)]
@@ -13,6 +15,8 @@ pub(in crate::pooler) struct Settings {
     /// A name, an address, or the directory of a Unix socket.
     pub(in crate::pooler) host: String,
     pub(in crate::pooler) port: u16,
+    /// With or without TLS.
+    pub(in crate::pooler) connector: Arc<Connector>,
     /// Name of the database on the server.
     pub(in crate::pooler) dbname: String,
     /// User on the server.
@@ -34,6 +38,7 @@ impl Settings {
     /// serves that database any more.
     pub(in crate::pooler) fn new(
         config: &PoolerConfig,
+        connector: &Arc<Connector>,
         database: &str,
         user: &str,
     ) -> Option<Self> {
@@ -52,6 +57,7 @@ impl Settings {
                 .clone()
                 .unwrap_or_else(|| global.unix_socket_dir.clone()),
             port: entry.port,
+            connector: connector.clone(),
             dbname: entry.dbname.clone().unwrap_or_else(|| database.to_owned()),
             server_user,
             secret,
@@ -91,6 +97,7 @@ impl Settings {
             pool: _,
             host,
             port,
+            connector,
             dbname,
             server_user,
             secret,
@@ -104,6 +111,7 @@ impl Settings {
         } = old;
         self.host == *host
             && self.port == *port
+            && self.connector == *connector
             && self.dbname == *dbname
             && self.server_user == *server_user
             && self.secret == *secret

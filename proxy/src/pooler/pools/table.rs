@@ -14,9 +14,12 @@ use proxy_core::{
 };
 
 use super::{AUTO_POOLS_MAX, NotAdmitted, PoolInfo, Settings};
+use crate::pooler::tls::Connector;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    /// How servers are connected to.
+    pub(super) connector: Arc<Connector>,
     /// Pools there have been.
     pub(super) made: usize,
     pub(super) databases: HashMap<String, DatabaseState>,
@@ -66,9 +69,14 @@ impl DatabaseState {
         if kept { settings.pool.min_pool_size } else { 0 }
     }
 
-    pub(super) fn reconfigure(&self, info: &PoolInfo, config: &PoolerConfig) {
+    pub(super) fn reconfigure(
+        &self,
+        info: &PoolInfo,
+        config: &PoolerConfig,
+        connector: &Arc<Connector>,
+    ) {
         // A database that is gone keeps its settings for the clients it has.
-        let Some(settings) = Settings::new(config, &info.database, &info.user) else {
+        let Some(settings) = Settings::new(config, connector, &info.database, &info.user) else {
             return self.keep_minimum(info);
         };
         let size_min = self.size_min(info, &settings);
@@ -88,6 +96,16 @@ impl DatabaseState {
 }
 
 impl Table {
+    pub(super) fn new(connector: Arc<Connector>) -> Self {
+        Self {
+            connector,
+            made: 0,
+            databases: HashMap::new(),
+            users: HashMap::new(),
+            clients_by_user: HashMap::new(),
+        }
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<PoolInfo>> {
         self.databases
             .values()

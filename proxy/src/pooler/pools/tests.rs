@@ -24,7 +24,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 #[test]
 fn a_database_without_an_entry_is_forgotten_when_it_has_been_unused_for_long() {
     let config = config("shop = host=10.0.0.1\n* = host=10.0.0.1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     let named = pools.admit(&config, "shop", "ann").unwrap();
     let auto = pools.admit(&config, "tenant", "ann").unwrap();
     pools.leave(&named, "ann");
@@ -49,7 +49,7 @@ fn a_database_without_an_entry_is_forgotten_when_it_has_been_unused_for_long() {
 #[test]
 fn a_user_without_a_pool_is_forgotten() {
     let config = config("* = host=10.0.0.1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     let info = pools.admit(&config, "tenant", "ann").unwrap();
     assert!(pools.users().contains_key("ann"));
     pools.leave(&info, "ann");
@@ -61,7 +61,7 @@ fn a_user_without_a_pool_is_forgotten() {
 #[test]
 fn a_database_that_is_missing_stays_while_it_is_used() {
     let config = config("* = host=10.0.0.1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     let info = pools.admit(&config, "tenant", "ann").unwrap();
     pools.set_missing(&info, true);
     assert!(!info.is_forgotten(), "a client is there");
@@ -72,7 +72,7 @@ fn a_database_that_is_missing_stays_while_it_is_used() {
 #[test]
 fn a_paused_database_is_not_forgotten() {
     let config = config("* = host=10.0.0.1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     pools.set_database_paused(&config, "tenant", true).unwrap();
     pools.forget_unused(HOUR, at(1));
     pools.forget_unused(HOUR, at(9_000));
@@ -87,7 +87,7 @@ fn a_paused_database_is_not_forgotten() {
 #[test]
 fn a_minimum_of_servers_is_kept_for_clients_or_an_entry() {
     let before = config("shop = host=10.0.0.1\n* = host=10.0.0.1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     let waits = |info: &PoolInfo| {
         let mut part = pool::Pool::new(0, info.shared.clone(), false);
         part.next_step(at(1)) == pool::Step::Wait
@@ -97,7 +97,7 @@ fn a_minimum_of_servers_is_kept_for_clients_or_an_entry() {
     pools.leave(&named, "ann");
     pools.leave(&auto, "ann");
     assert!(waits(&auto));
-    pools.reconfigure(&before);
+    pools.reconfigure(&before, &Arc::default());
     assert!(waits(&auto));
     assert!(!waits(&named));
     pools.admit(&before, "tenant", "ann").unwrap();
@@ -107,7 +107,7 @@ fn a_minimum_of_servers_is_kept_for_clients_or_an_entry() {
 #[test]
 fn databases_without_an_entry_are_bounded_and_unused_ones_make_room() {
     let config = config("shop = host=10.0.0.1\n* = host=10.0.0.1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     let all: Vec<_> = (0..AUTO_POOLS_MAX)
         .map(|n| pools.admit(&config, &n.to_string(), "ann").unwrap())
         .collect();
@@ -129,7 +129,7 @@ fn databases_without_an_entry_are_bounded_and_unused_ones_make_room() {
 #[test]
 fn limits_of_clients_hold_over_the_pools_of_a_database() {
     let config = config("shop = host=10.0.0.1 max_db_client_connections=1");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     let info = pools.admit(&config, "shop", "ann").unwrap();
     let refused = pools.admit(&config, "shop", "bob").unwrap_err();
     let setting = "max_db_client_connections";
@@ -155,7 +155,7 @@ fn global(settings: &str) -> PoolerConfig {
 #[test]
 fn all_pools_share_max_server_connections() {
     let config = global("max_server_connections = 1\n");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     pools.begin(&config);
     let [one, other] = [("one", "ann"), ("other", "bob")]
         .map(|(database, user)| pools.admit(&config, database, user).unwrap());
@@ -167,14 +167,14 @@ fn all_pools_share_max_server_connections() {
     second.request(0, at(0));
     assert_eq!(second.next_step(at(0)), pool::Step::Evict);
     assert!(other.shares_limit(&one));
-    pools.reconfigure(&global(""));
+    pools.reconfigure(&global(""), &Arc::default());
     assert_eq!(second.next_step(at(0)), pool::Step::Open);
 }
 
 #[test]
 fn pools_can_be_paused_from_the_start() {
     let config = global("paused = 1\n");
-    let pools = Pools::new(1);
+    let pools = Pools::new(1, Arc::default());
     pools.begin(&config);
     assert!(pools.is_paused());
     let info = pools.admit(&config, "shop", "ann").unwrap();

@@ -30,6 +30,12 @@ impl EventLoop {
         {
             tracing::debug!(%error, "server socket not tuned");
         }
+        self.ask_for_tls(key);
+    }
+
+    /// Says who we are, over TLS or not.
+    pub(super) fn begin_login(&mut self, key: ServerKey) {
+        let server = &mut self.servers[key];
         let settings = self
             .pools
             .get(&server.pool)

@@ -1,15 +1,47 @@
 //! The balancer's file to its configuration, with every problem named.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, time::Duration};
 
 use super::{
     Algorithm, BalancerConfig, Check, CheckType, Discovery, Frontend, Http, Target,
-    default_max_connections, default_threads,
+    default_drain_timeout, default_max_connections, default_threads,
 };
 use crate::config::{
     Problem,
     yaml::{self, Fields, Node, Reader},
 };
+use crate::shared_key::SharedKey;
+
+/// Reads the file at `path` and its shared key; `read` gives a file's text.
+///
+/// # Errors
+/// As [`parse`]; and what cannot be read.
+pub fn load(
+    path: &Path,
+    read: &mut dyn FnMut(&Path) -> io::Result<String>,
+) -> Result<BalancerConfig, Vec<Problem>> {
+    let file = path.display().to_string();
+    let problem = |line, message| {
+        vec![Problem {
+            file: file.clone(),
+            line,
+            message,
+        }]
+    };
+    let text = read(path).map_err(|error| problem(1, format!("cannot be read: {error}")))?;
+    let mut config = parse(&file, &text)?;
+    if let Some(name) = &config.shared_key_file {
+        let key = read(Path::new(name)).map_err(|error| error.to_string());
+        let key = key.and_then(|text| SharedKey::parse(&text));
+        let line = text
+            .lines()
+            .position(|line| line.contains("shared_key_file"))
+            .map_or(1, |index| index as u32 + 1);
+        config.shared_key =
+            Some(key.map_err(|error| problem(line, format!("shared_key_file {name}: {error}")))?);
+    }
+    Ok(config)
+}
 
 /// Reads the text of the file `file` names.
 ///
@@ -39,6 +71,9 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
         "http",
         "threads",
         "reload_on_change",
+        "proxy_protocol",
+        "shared_key_file",
+        "drain_timeout",
         "revision",
     ];
     let fields = reader.fields(document, "", KEYS)?;
@@ -80,6 +115,13 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
     let max_connections = reader.number(&fields, "max_connections", 1..=1_000_000);
     let threads = reader.number(&fields, "threads", 1..=64);
     let reload_on_change = reader.truth(&fields, "reload_on_change");
+    let proxy_protocol = reader.truth(&fields, "proxy_protocol");
+    let shared_key_file = reader.text(&fields, "shared_key_file");
+    let drain_timeout = reader.duration(
+        &fields,
+        "drain_timeout",
+        Duration::ZERO..=Duration::from_secs(3600),
+    );
     let revision = reader.text(&fields, "revision");
     Some(BalancerConfig {
         frontends: frontends?,
@@ -97,6 +139,10 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
         },
         threads: threads.unwrap_or(default_threads()),
         reload_on_change: reload_on_change.unwrap_or(false),
+        proxy_protocol: proxy_protocol.unwrap_or(false),
+        shared_key_file,
+        shared_key: None,
+        drain_timeout: drain_timeout.unwrap_or(default_drain_timeout()),
         revision,
     })
 }

@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::{io, path::Path, time::Duration};
 
 use super::{Algorithm, BalancerConfig, Check, CheckType, parse};
+use crate::shared_key::SharedKey;
 
 const FULL: &str = r#"
 frontends: [{name: postgres, bind: "0.0.0.0:5432", reuse_port: true}]
@@ -14,6 +15,9 @@ max_connections: 1000000
 http: {bind: "0.0.0.0:8404"}
 threads: 64
 reload_on_change: true
+proxy_protocol: true
+shared_key_file: /run/key
+drain_timeout: 5m
 revision: "7"
 "#;
 
@@ -52,7 +56,9 @@ fn every_key_is_read() {
     assert_eq!(config.max_connections, 1_000_000);
     assert_eq!(config.http.unwrap().bind.port(), 8404);
     assert_eq!(config.threads, 64);
-    assert!(config.reload_on_change);
+    assert!(config.reload_on_change && config.proxy_protocol);
+    assert_eq!(config.shared_key_file.as_deref(), Some("/run/key"));
+    assert_eq!(config.drain_timeout, Duration::from_secs(300));
     assert_eq!(config.revision.as_deref(), Some("7"));
 }
 
@@ -69,7 +75,9 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(config.max_connections, 12_000);
     assert_eq!(config.http, None);
     assert_eq!(config.threads, 1);
-    assert!(!config.reload_on_change);
+    assert!(!config.reload_on_change && !config.proxy_protocol);
+    assert_eq!(config.shared_key_file, None);
+    assert_eq!(config.drain_timeout, Duration::from_secs(60));
     assert_eq!(config.revision, None);
 }
 
@@ -165,7 +173,7 @@ fn missing_and_empty_lists_are_problems() {
 #[test]
 fn repeated_keys_are_problems() {
     let twice = format!("{FULL}threads: 2\n");
-    assert_eq!(problems(&twice), ["14: threads is set twice"]);
+    assert_eq!(problems(&twice), ["17: threads is set twice"]);
 }
 
 const FRONTEND: &str = "frontends: [{name: a, bind: \"127.0.0.1:0\"}]\n";
@@ -275,5 +283,36 @@ proptest::proptest! {
         let place = place.index(text.len());
         text.replace_range(place..=place, &with);
         let _ = parse("b.yaml", &text);
+    }
+}
+
+#[test]
+fn the_shared_key_is_read_and_its_problems_have_their_line() {
+    let load = |text: &str, key: Option<&str>| {
+        super::load(
+            Path::new("b.yaml"),
+            &mut |path| match (path.to_str(), key) {
+                (Some("b.yaml"), _) => Ok(text.to_owned()),
+                (Some("/run/key"), Some(key)) => Ok(key.to_owned()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            },
+        )
+    };
+    let config = load(FULL, Some("0123456789abcdef\n")).unwrap();
+    assert_eq!(config.shared_key, SharedKey::parse("0123456789abcdef").ok());
+    assert!(!format!("{config:?}").contains("0123"));
+    for (key, told) in [
+        (
+            Some("short secret"),
+            "the shared key has 12 bytes, expected 16 to 4096",
+        ),
+        (None, "entity not found"),
+    ] {
+        let problems = load(FULL, key).unwrap_err();
+        assert_eq!((problems.len(), problems[0].line), (1, 14));
+        assert_eq!(
+            problems[0].message,
+            format!("shared_key_file /run/key: {told}")
+        );
     }
 }

@@ -5,7 +5,7 @@ use super::{
     load::{Findings, Places, Section},
 };
 use crate::config::{
-    AuthType, Database, Global, Peer, Secret, SslMode, User, excerpt,
+    AuthType, Database, Global, Peer, ProxyProtocol, Secret, SslMode, TlsProtocols, User, excerpt,
     settings::{Setting, Support},
 };
 
@@ -13,8 +13,19 @@ pub(super) fn check(config: &PoolerConfig, places: &Places, findings: &mut Findi
     effects(config, places, findings);
     listening(config, places, findings);
     authentication(config, places, findings);
-    tls(&config.global, places, findings);
+    client_tls(&config.global, places, findings);
+    server_tls(&config.global, places, findings);
+    proxy_protocol(&config.global, places, findings);
     pools(config, places, findings);
+}
+
+fn proxy_protocol(global: &Global, places: &Places, findings: &mut Findings) {
+    if global.proxy_protocol == ProxyProtocol::Mac && global.shared_key_file.is_none() {
+        findings.problem(
+            places.key("proxy_protocol"),
+            "proxy_protocol = mac needs shared_key_file, the key that balancers prove their headers with",
+        );
+    }
 }
 
 /// Warns of keys that are set and change nothing.
@@ -134,7 +145,7 @@ fn authentication(config: &PoolerConfig, places: &Places, findings: &mut Finding
     }
 }
 
-fn tls(global: &Global, places: &Places, findings: &mut Findings) {
+fn client_tls(global: &Global, places: &Places, findings: &mut Findings) {
     let mode = global.client_tls_sslmode;
     if mode == SslMode::Disable || !places.right(&["client_tls_sslmode"]) {
         return;
@@ -157,10 +168,53 @@ fn tls(global: &Global, places: &Places, findings: &mut Findings) {
             ),
         );
     }
-    if global.client_tls_protocols.older {
+    older_protocols(
+        "client_tls_protocols",
+        global.client_tls_protocols,
+        places,
+        findings,
+    );
+}
+
+fn server_tls(global: &Global, places: &Places, findings: &mut Findings) {
+    let mode = global.server_tls_sslmode;
+    if mode == SslMode::Disable || !places.right(&["server_tls_sslmode"]) {
+        return;
+    }
+    let verifies = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
+    if verifies && global.server_tls_ca_file.is_none() {
+        findings.problem(
+            places.key("server_tls_sslmode"),
+            format!("server_tls_sslmode = {mode} needs server_tls_ca_file"),
+        );
+    }
+    let (cert, key) = ("server_tls_cert_file", "server_tls_key_file");
+    let lonely = match (&global.server_tls_cert_file, &global.server_tls_key_file) {
+        (Some(_), None) => Some((cert, key)),
+        (None, Some(_)) => Some((key, cert)),
+        _ => None,
+    };
+    if let Some((set, missing)) = lonely {
+        findings.problem(places.key(set), format!("{set} needs {missing}"));
+    }
+    older_protocols(
+        "server_tls_protocols",
+        global.server_tls_protocols,
+        places,
+        findings,
+    );
+}
+
+fn older_protocols(
+    key: &'static str,
+    protocols: TlsProtocols,
+    places: &Places,
+    findings: &mut Findings,
+) {
+    if protocols.older {
         findings.warn(
-            places.key("client_tls_protocols"),
-            "client_tls_protocols names tlsv1.0 or tlsv1.1, which are never spoken",
+            places.key(key),
+            format!("{key} names tlsv1.0 or tlsv1.1, which are never spoken"),
         );
     }
 }

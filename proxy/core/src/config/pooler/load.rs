@@ -13,6 +13,7 @@ use crate::config::{
     settings::{DATABASE_KEYS, SETTINGS},
     userlist,
 };
+use crate::shared_key::SharedKey;
 
 /// Largest number of a peer: a cancel key has 14 bits for it.
 const PEER_ID_MAX: u16 = 16_383;
@@ -40,6 +41,7 @@ pub fn load(
             users: BTreeMap::new(),
             peers: BTreeMap::new(),
             userlist: Userlist::default(),
+            shared_key: None,
             warnings: Vec::new(),
             places: BTreeMap::new(),
             start: start.clone(),
@@ -63,6 +65,7 @@ pub fn load(
     }
     if loader.has_main_section {
         loader.auth_file(read);
+        loader.shared_key_file(read);
         check::check(&loader.config, &loader.places, &mut loader.findings);
     } else {
         let place = &loader.places.start;
@@ -356,6 +359,20 @@ impl Loader {
             Err(error) => self.findings.problem(
                 self.places.key("auth_file"),
                 format!("cannot read auth_file {file}: {error}"),
+            ),
+        }
+    }
+
+    fn shared_key_file(&mut self, read: &mut dyn FnMut(&Path) -> io::Result<String>) {
+        let Some(file) = &self.config.global.shared_key_file else {
+            return;
+        };
+        let key = read(Path::new(file)).map_err(|error| error.to_string());
+        match key.and_then(|text| SharedKey::parse(&text)) {
+            Ok(key) => self.config.shared_key = Some(key),
+            Err(error) => self.findings.problem(
+                self.places.key("shared_key_file"),
+                format!("shared_key_file {file}: {error}"),
             ),
         }
     }

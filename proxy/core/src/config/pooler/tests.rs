@@ -165,7 +165,7 @@ unix_socket_mode = 777
 auth_type = ldap
 auth_file = gone.txt
 client_tls_sslmode = verify-full
-server_tls_sslmode = require
+server_tls_sslmode = verify-ca
 client_tls_ciphers = HIGH
 client_tls_protocols = tlsv1.0
 disable_pqexec = 1
@@ -197,7 +197,7 @@ nonsense
             "pgbouncer.ini:23: auth_type = ldap is not supported yet: only users and secrets from auth_file are known; accepted are any, trust, plain, md5, scram-sha-256",
             "pgbouncer.ini:24: cannot read auth_file gone.txt: entity not found",
             "pgbouncer.ini:25: client_tls_sslmode = verify-full is not supported yet: client certificates are not verified yet; accepted are disable, allow, prefer, require",
-            "pgbouncer.ini:26: server_tls_sslmode = require is not supported yet: connections to PostgreSQL are not encrypted yet; accepted are disable, allow, prefer",
+            "pgbouncer.ini:26: server_tls_sslmode = verify-ca needs server_tls_ca_file",
             "pgbouncer.ini:27: client_tls_ciphers = HIGH is not supported yet: the ciphers are those of rustls, all of them safe, and cannot be chosen; accepted are default, secure, fast, normal",
             "pgbouncer.ini:28: client_tls_protocols = tlsv1.0 is invalid (no version is left that can be spoken), expected secure, all, or a list of tlsv1.2 and tlsv1.3 separated by commas (tlsv1.0 and tlsv1.1 are never spoken)",
             "pgbouncer.ini:29: disable_pqexec = 1 is not supported yet: simple queries are always let through; accepted is only the default, 0",

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds, PoolMode, Sensitive,
-    Setting, SslMode, Support,
+    AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds, PoolMode, ProxyProtocol,
+    Sensitive, Setting, SslMode, Support,
     Support::{Honoured, NoEffect, NotSupported, Only},
     TlsProtocols, Value, nearest, settings,
 };
@@ -16,8 +16,6 @@ const CIPHERS: Support = Only(
     &["default", "secure", "fast", "normal"],
     "the ciphers are those of rustls, all of them safe, and cannot be chosen",
 );
-/// Why files for TLS to PostgreSQL change nothing.
-const SERVER_TLS: Support = NoEffect("connections to PostgreSQL are not encrypted yet");
 /// Why pools of an entry are never forgotten.
 const POOLS_STAY: Support =
     NoEffect("a pool without clients and servers holds no connection and is kept");
@@ -252,8 +250,14 @@ settings! {
     /// - `statement`: when the statement ends; transactions of several statements are refused.
     pool_mode: PoolMode = "session", [], reload, Honoured;
 
-    /// *Ours.* From whom a PROXY protocol header with the client's address is accepted.
-    proxy_protocol: Option<String> = unset, [], restart, NotSupported("client addresses are those of the connections");
+    /// *Ours.* Whose PROXY protocol header (version 2) is believed: it tells the client's address, and comes before
+    /// everything else of a connection. Connections without one are served in any case.
+    ///
+    /// - `off`: nobody's; a header is refused.
+    /// - `mac`: that of balancers with the same `shared_key_file`.
+    /// - networks, such as `10.0.0.0/8, fd00::/8`: that of everybody who connects from there. Meant for balancers
+    ///   that have no shared key; whoever is in such a network can claim any address.
+    proxy_protocol: ProxyProtocol = "off", [], reload, Honoured;
 
     /// How long a query may run before its client is disconnected; 0 means for ever.
     query_timeout: Duration = "0", [], reload, Honoured;
@@ -319,32 +323,48 @@ settings! {
     server_round_robin: bool = "0", [], reload, Honoured;
 
     /// TLS 1.3 ciphers for connections to PostgreSQL.
-    server_tls13_ciphers: Option<String> = unset, [], reload, SERVER_TLS;
+    server_tls13_ciphers: Option<String> = unset, [], reload, NotSupported("the ciphers are those of rustls, all of them safe, and cannot be chosen");
 
-    /// Certificates of authorities that PostgreSQL's certificate must come from.
-    server_tls_ca_file: Option<String> = "", [], reload, SERVER_TLS;
+    /// Certificates of authorities that PostgreSQL's certificate must come from with `verify-ca` and
+    /// `verify-full`, in PEM. No others are trusted. The other modes check nothing, whether it is set or not.
+    server_tls_ca_file: Option<String> = "", [], reload, Honoured;
 
-    /// The certificate shown to PostgreSQL, in PEM.
-    server_tls_cert_file: Option<String> = "", [], reload, SERVER_TLS;
+    /// The certificate shown to PostgreSQL if it asks for one, with its chain, in PEM.
+    server_tls_cert_file: Option<String> = "", [], reload, Honoured;
 
     /// TLS 1.2 ciphers for connections to PostgreSQL, in OpenSSL's syntax.
-    server_tls_ciphers: String = "default", [], reload, SERVER_TLS;
+    server_tls_ciphers: String = "default", [], reload, CIPHERS;
 
     /// The private key of `server_tls_cert_file`, in PEM.
-    server_tls_key_file: Option<String> = "", [], reload, SERVER_TLS;
+    server_tls_key_file: Option<String> = "", [], reload, Honoured;
 
-    /// TLS versions for connections to PostgreSQL.
-    server_tls_protocols: TlsProtocols = "secure", [], reload, SERVER_TLS;
+    /// TLS versions for connections to PostgreSQL: `secure` (1.2 and 1.3), or a list. TLS 1.0 and 1.1 are
+    /// never spoken, also when a list names them.
+    server_tls_protocols: TlsProtocols = "secure", [], reload, Honoured;
 
-    /// Whether connections to PostgreSQL use TLS. They are plain today, which `disable`, `allow` and `prefer`
-    /// permit.
-    server_tls_sslmode: SslMode = "prefer", [], reload, Only(&["disable", "allow", "prefer"], "connections to PostgreSQL are not encrypted yet");
+    /// Whether connections to PostgreSQL use TLS, cancel requests included. Never over Unix sockets.
+    ///
+    /// - `disable`: they do not.
+    /// - `allow`, `prefer`: if PostgreSQL has it. Its certificate is not verified, and a handshake that fails
+    ///   is not followed by an attempt without TLS.
+    /// - `require`: always. Its certificate is not verified.
+    /// - `verify-ca`: always, and its certificate must come from `server_tls_ca_file`.
+    /// - `verify-full`: the same, and its subjectAltName must hold the database's `host` as it is written
+    ///   there, name or address. Common names do not count.
+    ///
+    /// When one of the settings `server_tls_*` changes, or what one of the files holds, a reload replaces
+    /// all servers, each when it is free.
+    server_tls_sslmode: SslMode = "prefer", [], reload, Honoured;
 
     /// Another name of `job_name`.
     service_name: Option<String> = unset, [], restart, NoEffect("there are no Windows services here");
 
     /// *Ours.* What of a session is kept when a server changes.
     session_state: Option<String> = unset, [], reload, NotSupported("the tracked parameters and prepared statements are kept, nothing else");
+
+    /// *Ours.* The file with the key that this tier's balancers and poolers share, 16 to 4096 bytes of text. What
+    /// a balancer says with it is believed: clients' addresses (`proxy_protocol`), and that its sessions are to end.
+    shared_key_file: Option<String> = unset, [], reload, Honoured;
 
     /// Whether other processes may listen on the same address and port, so that the kernel spreads clients
     /// over them.

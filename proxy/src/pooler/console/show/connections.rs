@@ -75,7 +75,7 @@ pub(super) fn servers(view: &View) -> Vec<Row> {
             pointer(server.id),
             server.link.map(pointer).unwrap_or_default(),
             server.process_id,
-            "",
+            server.tls,
             server.application_name.clone(),
             server.prepared_statements,
             server.id,
