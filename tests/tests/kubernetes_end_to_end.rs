@@ -6,8 +6,14 @@
 #[path = "kubernetes_operator/api.rs"]
 #[allow(dead_code, reason = "other scenarios use the rest")]
 mod api;
+#[path = "kubernetes_end_to_end/applications.rs"]
+mod applications;
 #[path = "kubernetes_end_to_end/begin.rs"]
 mod begin;
+#[path = "kubernetes_end_to_end/changes.rs"]
+mod changes;
+#[path = "kubernetes_end_to_end/planned.rs"]
+mod planned;
 #[path = "kubernetes_end_to_end/world.rs"]
 mod world;
 
@@ -21,6 +27,11 @@ type Check = fn(&mut World) -> Result<()>;
 const CHECKS: &[(&str, Check)] = &[
     ("the examples, applied unchanged, serve", begin::serve),
     ("every Pod says what it does", begin::tell),
+    ("a password changes without a restart", changes::password),
+    ("a setting changes without a restart", changes::reload),
+    ("a setting that needs a restart rolls", changes::roll),
+    ("scaling cuts no transaction", planned::scale),
+    ("a rolling restart cuts no transaction", planned::restart),
 ];
 
 #[test]

@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) api: Api,
     pub(crate) operator: ClusterOperator,
+    /// Of the user app.
+    pub(crate) password: String,
 }
 
 /// A Pod: its name, and what changes when it, or its process, is another.
@@ -70,12 +72,19 @@ impl World {
             node,
             api,
             operator,
+            password: "change-me".to_owned(),
         })
     }
 
     /// Words that are separated by blanks.
     pub(crate) fn kubectl(&self, line: &str) -> Result<String> {
         self.node.kubectl(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    pub(crate) fn patch(&self, patch: &Json) -> Result<()> {
+        let patch = patch.to_string();
+        let arguments = ["patch", "pgpc", "shop", "--type=merge", "-p", &patch];
+        self.node.kubectl(&arguments).map(drop)
     }
 
     pub(crate) fn condition(&self, type_: &str, wanted: &str) -> Result<()> {
@@ -160,8 +169,16 @@ impl World {
                 "revision {revision}, endpoints {}",
                 Json::from(endpoints)
             );
+            let cluster = self.api.cluster("shop")?;
+            ensure!(
+                cluster["status"]["observedGeneration"] == cluster["metadata"]["generation"],
+                "the spec was not looked at yet"
+            );
             let reconciling = self.api.condition("shop", "Reconciling")?;
             ensure!(reconciling["status"] == "False", "{reconciling}");
+            for name in ["shop-pooler", "shop-balancer"] {
+                check_rolled(&self.api.deployment(name)?)?;
+            }
             Ok(())
         })
     }
@@ -187,4 +204,16 @@ impl World {
         }
         account
     }
+}
+
+/// Fails unless a Deployment has the Pods that it says, and no others.
+fn check_rolled(deployment: &Json) -> Result<()> {
+    let (wished, status) = (&deployment["spec"]["replicas"], &deployment["status"]);
+    let counts = ["replicas", "updatedReplicas", "availableReplicas"];
+    ensure!(
+        status["observedGeneration"] == deployment["metadata"]["generation"]
+            && counts.iter().all(|count| status[count] == *wished),
+        "of {wished}: {status}"
+    );
+    Ok(())
 }
