@@ -14,13 +14,16 @@ mod kubeconfig;
 mod network;
 mod node;
 mod plan;
+mod postgres_image;
 mod programs;
 mod settings;
+mod static_programs;
 
 pub use calls::{helm, kubectl};
-pub use cluster_operator::ClusterOperator;
+pub use cluster_operator::{ClusterOperator, TierImages};
 pub use control_plane::{ControlPlane, ControlPlaneBuilder};
 pub use image::Image;
 pub use isolation::{load, sweep};
 pub use node::Node;
 pub use programs::{Program, cache};
+pub use static_programs::static_programs;

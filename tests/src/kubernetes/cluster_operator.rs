@@ -13,6 +13,23 @@ use crate::{
 /// Ample for a machine that is busy.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// What the Pods of a tier run where its spec does not say it.
+#[derive(Clone, Copy, Debug)]
+pub struct TierImages<'a> {
+    /// Of poolers.
+    pub pooler: &'a str,
+    /// Of balancers.
+    pub balancer: &'a str,
+}
+
+impl TierImages<'static> {
+    /// Images that nobody has, for where no Pod runs.
+    pub const NOWHERE: Self = Self {
+        pooler: "example.org/pooler:1",
+        balancer: "example.org/balancer:1",
+    };
+}
+
 /// A running replica. It ends when it is dropped.
 #[derive(Debug)]
 pub struct ClusterOperator {
@@ -28,13 +45,25 @@ impl ClusterOperator {
     /// # Errors
     /// When it does not start, with the end of its log.
     pub fn start(kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(kubeconfig, TierImages::NOWHERE, arguments)
+    }
+
+    /// The same, with images for the Pods.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(
+        kubeconfig: &Path,
+        images: TierImages<'_>,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let dir = Scratch::new()?;
         let mut command = child::command(&binaries::ours("operator")?, As::Ourselves);
         command
             .env("KUBECONFIG", kubeconfig)
             .arg("run")
-            .args(["--pooler-image", "example.org/pooler:1"])
-            .args(["--balancer-image", "example.org/balancer:1"])
+            .args(["--pooler-image", images.pooler])
+            .args(["--balancer-image", images.balancer])
             .args(["--http", "127.0.0.1:0", "--log-format", "json"])
             .args(["--lease-namespace", "default"])
             .args(arguments);

@@ -1,13 +1,14 @@
-//! A container image made by hand: one static program and nothing else.
+//! Container images made by hand: what is in them is on this machine.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Program, isolation::finish};
 use crate::Scratch;
@@ -17,6 +18,10 @@ use crate::Scratch;
 pub struct Image {
     dir: Scratch,
 }
+
+/// What is in an image: arguments of `tar`, each a path or an option that says
+/// where the paths after it are from.
+pub(super) type Content = Vec<OsString>;
 
 impl Image {
     /// What runs when a pod names no command; see `tests/kubernetes/pod`.
@@ -28,24 +33,64 @@ impl Image {
     /// # Errors
     /// When the program cannot be built, or `tar` fails.
     pub fn of_pod() -> Result<Self> {
-        let image = Self {
-            dir: Scratch::new()?,
-        };
-        let root = image.path_of("root");
+        let config = json!({ "Entrypoint": ["/pod"], "Cmd": ["pause"] });
+        Self::of_one(&[Self::NAME], "pod", &Program::Pod.find()?, &config)
+    }
+
+    /// Makes an image of `names` that holds and runs one static program of ours,
+    /// as `images/Dockerfile` says of those that are shipped.
+    ///
+    /// # Errors
+    /// When the program is not there, or `tar` fails.
+    pub fn of_program(names: &[&str], program: &Path) -> Result<Self> {
+        let name = program.file_name().context("a program has a name")?;
+        let name = name.to_string_lossy();
+        let config = json!({ "Entrypoint": [format!("/{name}")], "User": "65532:65532" });
+        Self::of_one(names, &name, program, &config)
+    }
+
+    fn of_one(names: &[&str], name: &str, program: &Path, config: &Value) -> Result<Self> {
+        let dir = Scratch::new()?;
+        let root = dir.path().join("root");
         fs::create_dir(&root)?;
-        fs::copy(Program::Pod.find()?, root.join("pod"))?;
-        tar(&root, "pod", &image.path_of("layer.tar"))?;
-        let layer = sha256(&image.path_of("layer.tar"))?;
-        let config = json!({
+        fs::copy(program, root.join(name))
+            .with_context(|| format!("no program {}", program.display()))?;
+        let content = vec!["-C".into(), root.into(), name.into()];
+        Self::write(dir, names, &content, config)
+    }
+
+    /// Writes the file into `dir`; `config` is the image's, as Docker's API has it.
+    pub(super) fn write(
+        dir: Scratch,
+        names: &[&str],
+        content: &Content,
+        config: &Value,
+    ) -> Result<Self> {
+        let image = Self { dir };
+        let layer = image.path_of("layer.tar");
+        finish(
+            "tar",
+            Command::new("tar")
+                .args([
+                    "--owner=0",
+                    "--group=0",
+                    "--mode=0755",
+                    "--dereference",
+                    "-cf",
+                ])
+                .arg(&layer)
+                .args(content),
+        )?;
+        let described = json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": { "Entrypoint": ["/pod"], "Cmd": ["pause"] },
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
+            "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer)?)] },
         });
-        image.dir.write("config.json", &config.to_string())?;
+        image.dir.write("config.json", &described.to_string())?;
         let manifest = json!([{
             "Config": "config.json",
-            "RepoTags": [Self::NAME],
+            "RepoTags": names,
             "Layers": ["layer.tar"],
         }]);
         image.dir.write("manifest.json", &manifest.to_string())?;
@@ -70,18 +115,6 @@ impl Image {
     fn path_of(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
-}
-
-fn tar(root: &Path, what: &str, to: &Path) -> Result<()> {
-    finish(
-        "tar",
-        Command::new("tar")
-            .args(["--owner=0", "--group=0", "--mode=0755", "-cf"])
-            .arg(to)
-            .arg("-C")
-            .arg(root)
-            .arg(what),
-    )
 }
 
 fn sha256(file: &Path) -> Result<String> {

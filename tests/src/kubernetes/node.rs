@@ -17,7 +17,7 @@ use super::{
     settings,
 };
 use crate::{
-    Child, Scratch, binaries,
+    Child, Scratch, Signal, binaries,
     child::{self, As},
     http, wait,
 };
@@ -97,6 +97,14 @@ impl Node {
         self.control_plane.apply(yaml)
     }
 
+    /// As [`ControlPlane::install_crds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn install_crds(&self) -> Result<()> {
+        self.control_plane.install_crds()
+    }
+
     /// The administrator's kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -134,6 +142,52 @@ impl Node {
     /// When the file cannot be read, or containerd does not take it.
     pub fn load(&self, image: &Path) -> Result<()> {
         load(self.init(), image)
+    }
+
+    /// Gives it a volume of its own, for one claim of at most 10 GiB that names
+    /// no storage class.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn add_volume(&self, name: &str) -> Result<()> {
+        let folder = format!("/var/lib/volumes/{name}");
+        self.isolation.shell(&format!("mkdir -p {folder}"))?;
+        self.apply(&settings::volume(name, &folder).to_string())
+            .map(drop)
+    }
+
+    /// Stops kubelet in its tracks, or lets it go on: pods run, and nobody looks
+    /// after them.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze_kubelet(&mut self, frozen: bool) -> Result<()> {
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        let kubelet = self.programs.iter().find(|(name, _)| *name == "kubelet");
+        let (_, nsenter) = kubelet.context("kubelet was not started")?;
+        let inside = child::children(nsenter.pid());
+        ensure!(!inside.is_empty(), "kubelet does not run");
+        for process in inside {
+            child::kill(process, signal);
+        }
+        Ok(())
+    }
+
+    /// Kills the process of a container outright, as if it had crashed.
+    ///
+    /// # Errors
+    /// When there is none of this name in the pod.
+    pub fn kill_container(&self, namespace: &str, pod: &str, container: &str) -> Result<()> {
+        let path =
+            format!("jsonpath={{.status.containerStatuses[?(@.name=='{container}')].containerID}}");
+        let id = self.kubectl(&["get", "pod", pod, "--namespace", namespace, "-o", &path])?;
+        let id = id
+            .strip_prefix("containerd://")
+            .with_context(|| format!("pod {pod} has no container {container} that runs: {id:?}"))?;
+        self.isolation.shell(&format!(
+            "ctr --address {} --namespace k8s.io task kill --signal KILL {id}",
+            settings::CONTAINERD_SOCKET
+        ))
     }
 
     /// Fails, with the end of its log, if a program of it or of its control plane

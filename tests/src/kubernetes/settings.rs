@@ -118,6 +118,25 @@ pub(crate) fn dns(network: Network, kubeconfig: &Path) -> String {
     )
 }
 
+/// A PersistentVolume: a folder of the node.
+pub(crate) fn volume(name: &str, folder: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": { "name": name },
+        "spec": {
+            "capacity": { "storage": "10Gi" },
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            // kubelet gives it to a pod's fsGroup, which it does not with hostPath.
+            "local": { "path": folder },
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                { "key": "kubernetes.io/hostname", "operator": "In", "values": [super::node::NAME] },
+            ] }] } },
+        },
+    })
+}
+
 /// What CoreDNS may read.
 pub(crate) const DNS_ACCESS: &str = "\
 apiVersion: rbac.authorization.k8s.io/v1

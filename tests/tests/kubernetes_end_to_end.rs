@@ -1,0 +1,51 @@
+//! The tier on a real node: examples/postgres.yaml and examples/quickstart.yaml
+//! applied as they are, and what befalls a tier, while applications work.
+//!
+//! The images hold the static programs that we ship, but for the profile.
+
+#[path = "kubernetes_operator/api.rs"]
+#[allow(dead_code, reason = "other scenarios use the rest")]
+mod api;
+#[path = "kubernetes_end_to_end/applications.rs"]
+mod applications;
+#[path = "kubernetes_end_to_end/begin.rs"]
+mod begin;
+#[path = "kubernetes_end_to_end/changes.rs"]
+mod changes;
+#[path = "kubernetes_end_to_end/planned.rs"]
+mod planned;
+#[path = "kubernetes_end_to_end/world.rs"]
+mod world;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use world::World;
+
+type Check = fn(&mut World) -> Result<()>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("the examples, applied unchanged, serve", begin::serve),
+    ("every Pod says what it does", begin::tell),
+    ("a password changes without a restart", changes::password),
+    ("a setting changes without a restart", changes::reload),
+    ("a setting that needs a restart rolls", changes::roll),
+    ("scaling cuts no transaction", planned::scale),
+    ("a rolling restart cuts no transaction", planned::restart),
+];
+
+#[test]
+fn a_tier_serves_on_a_real_node() -> Result<()> {
+    let mut begin = Instant::now();
+    let mut told = |what: &str| {
+        println!("{what}: {:.1} s", begin.elapsed().as_secs_f32());
+        begin = Instant::now();
+    };
+    let mut world = World::start()?;
+    told("a node with images");
+    for (name, check) in CHECKS {
+        check(&mut world).with_context(|| format!("check: {name}\n{}", world.account()))?;
+        told(name);
+    }
+    world.node.check_runs()
+}

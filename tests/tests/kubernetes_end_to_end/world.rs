@@ -1,0 +1,219 @@
+//! A node with the images, PostgreSQL and an operator, and ways to ask it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value as Json;
+use tests::{
+    kubernetes::{ClusterOperator, Image, Node, TierImages, static_programs},
+    psql, wait,
+};
+
+use crate::api::Api;
+
+const POSTGRES: &str = include_str!("../../../examples/postgres.yaml");
+pub(crate) const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
+
+/// Ample for a machine that is busy; nothing takes so long that goes well.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) const IMAGES: TierImages<'_> = TierImages {
+    pooler: "poolkeeper.dev/pooler:1",
+    balancer: "poolkeeper.dev/balancer:1",
+};
+
+/// A Pod that waits, for psql to be run in.
+const APPLICATION: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: application, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: application
+    image: docker.io/library/postgres:17
+    command: [sleep, infinity]
+";
+
+pub(crate) struct World {
+    pub(crate) node: Node,
+    pub(crate) api: Api,
+    pub(crate) operator: ClusterOperator,
+    /// Of the user app.
+    pub(crate) password: String,
+}
+
+/// A Pod: its name, and what changes when it, or its process, is another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PodIdentity {
+    pub(crate) name: String,
+    uid: String,
+    restarts: u64,
+}
+
+impl World {
+    pub(crate) fn start() -> Result<Self> {
+        let programs = static_programs()?;
+        let node = Node::start()?;
+        for name in ["pooler", "balancer", "operator"] {
+            let names = ["1", "2"].map(|tag| format!("poolkeeper.dev/{name}:{tag}"));
+            let names = [names[0].as_str(), names[1].as_str()];
+            let image = Image::of_program(&names, &programs.join(name))?;
+            node.load(&image.path())?;
+        }
+        node.load(&Image::of_postgres("docker.io/library/postgres:17")?.path())?;
+        node.add_volume("postgres")?;
+        node.apply(POSTGRES)?;
+        node.apply(APPLICATION)?;
+        node.install_crds()?;
+        let operator = ClusterOperator::start_with(&node.kubeconfig(), IMAGES, &[])?;
+        let api = Api::connect(&node.kubeconfig())?;
+        Ok(Self {
+            node,
+            api,
+            operator,
+            password: "change-me".to_owned(),
+        })
+    }
+
+    /// Words that are separated by blanks.
+    pub(crate) fn kubectl(&self, line: &str) -> Result<String> {
+        self.node.kubectl(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    pub(crate) fn patch(&self, patch: &Json) -> Result<()> {
+        let patch = patch.to_string();
+        let arguments = ["patch", "pgpc", "shop", "--type=merge", "-p", &patch];
+        self.node.kubectl(&arguments).map(drop)
+    }
+
+    pub(crate) fn condition(&self, type_: &str, wanted: &str) -> Result<()> {
+        self.api.wait_for_condition("shop", type_, wanted)
+    }
+
+    /// Waits for `probe` to say what is so; what it lacks is in the error.
+    pub(crate) fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
+        wait::until(what, LIMIT, || {
+            probe().map_err(|error| format!("{error:#}"))
+        })
+    }
+
+    /// Where this machine reaches the Service for applications.
+    pub(crate) fn service(&self) -> Result<SocketAddr> {
+        let service = self.api.core("services", "shop")?;
+        let address = service["spec"]["clusterIP"].as_str();
+        let address = address.context("the Service has no address")?.parse()?;
+        Ok(SocketAddr::new(address, 5432))
+    }
+
+    /// Through the tier, from this machine.
+    pub(crate) fn sql(&self, password: &str, sql: &str) -> Result<String> {
+        let password = format!("password={password}");
+        psql::run(self.service()?, "app", "postgres", &password, sql)
+    }
+
+    /// Through the tier, from a Pod.
+    pub(crate) fn sql_in_pod(&self, sql: &str) -> Result<String> {
+        let connection = "host=shop user=app password=change-me dbname=postgres connect_timeout=10";
+        let psql = ["psql", "-XAtqc", sql, connection];
+        let exec = ["exec", "application", "--"];
+        let said = self.node.kubectl(&[&exec[..], &psql].concat())?;
+        Ok(said.trim_end().to_owned())
+    }
+
+    /// Pods of a component that were not told to end.
+    pub(crate) fn pods(&self, component: &str) -> Result<Vec<PodIdentity>> {
+        let selector =
+            format!("app.kubernetes.io/instance=shop,app.kubernetes.io/component={component}");
+        let pods = self.api.list("/api/v1", "pods", &selector)?;
+        let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+        let living = pods
+            .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let mut found: Vec<_> = living
+            .map(|pod| PodIdentity {
+                name: text(&pod["metadata"]["name"]),
+                uid: text(&pod["metadata"]["uid"]),
+                restarts: pod["status"]["containerStatuses"][0]["restartCount"]
+                    .as_u64()
+                    .unwrap_or(0),
+            })
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Poolers and balancers.
+    pub(crate) fn all_pods(&self) -> Result<Vec<PodIdentity>> {
+        Ok([self.pods("pooler")?, self.pods("balancer")?].concat())
+    }
+
+    pub(crate) fn endpoints(&self) -> Result<Vec<Json>> {
+        let cluster = self.api.cluster("shop")?;
+        let endpoints = cluster["status"]["endpoints"].as_array().cloned();
+        Ok(endpoints.unwrap_or_default())
+    }
+
+    /// Waits until the tier is as its spec says: so many poolers, both
+    /// balancers, all up with the present configuration.
+    pub(crate) fn settled(&self, poolers: usize) -> Result<()> {
+        self.until("the tier to be as its spec says", || {
+            let endpoints = self.endpoints()?;
+            let revision = self.api.revision("shop")?;
+            let as_wished = endpoints
+                .iter()
+                .filter(|one| one["state"] == "Up" && one["configRevision"] == revision.as_str())
+                .count();
+            ensure!(
+                as_wished == poolers + 2 && endpoints.len() == poolers + 2,
+                "revision {revision}, endpoints {}",
+                Json::from(endpoints)
+            );
+            let cluster = self.api.cluster("shop")?;
+            ensure!(
+                cluster["status"]["observedGeneration"] == cluster["metadata"]["generation"],
+                "the spec was not looked at yet"
+            );
+            let reconciling = self.api.condition("shop", "Reconciling")?;
+            ensure!(reconciling["status"] == "False", "{reconciling}");
+            for name in ["shop-pooler", "shop-balancer"] {
+                check_rolled(&self.api.deployment(name)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What there is to say when something went wrong.
+    pub(crate) fn account(&self) -> String {
+        let log = self.operator.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let mut account = format!(
+            "the operator says:\n{}\n",
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        );
+        for line in [
+            "get pgpc,deployments,replicasets,pods,services,endpointslices -A -o wide",
+            "get pgpc shop -o yaml",
+            "get events -A --sort-by=.lastTimestamp",
+            "logs -l app.kubernetes.io/name=poolkeeper --prefix --tail=8",
+        ] {
+            let said = self
+                .kubectl(line)
+                .unwrap_or_else(|error| format!("{error:#}"));
+            account.push_str(&format!("$ kubectl {line}\n{said}\n"));
+        }
+        account
+    }
+}
+
+/// Fails unless a Deployment has the Pods that it says, and no others.
+fn check_rolled(deployment: &Json) -> Result<()> {
+    let (wished, status) = (&deployment["spec"]["replicas"], &deployment["status"]);
+    let counts = ["replicas", "updatedReplicas", "availableReplicas"];
+    ensure!(
+        status["observedGeneration"] == deployment["metadata"]["generation"]
+            && counts.iter().all(|count| status[count] == *wished),
+        "of {wished}: {status}"
+    );
+    Ok(())
+}
