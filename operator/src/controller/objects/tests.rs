@@ -519,7 +519,9 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
                 "http_addr",
                 "listen_addr",
                 "peer_id",
-                "reload_on_change"
+                "proxy_protocol",
+                "reload_on_change",
+                "shared_key_file"
             ]
         );
         assert!(pod.global.reload_on_change);

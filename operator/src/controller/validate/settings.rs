@@ -80,6 +80,7 @@ pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
     ("proxy_protocol", BY_OPERATOR),
     ("conffile", BY_OPERATOR),
     ("reload_on_change", BY_OPERATOR),
+    ("shared_key_file", BY_OPERATOR),
     ("user", BY_OPERATOR),
     ("logfile", ONE_FILE),
     ("pidfile", ONE_FILE),
