@@ -12,6 +12,8 @@ mod applications;
 mod begin;
 #[path = "kubernetes_end_to_end/changes.rs"]
 mod changes;
+#[path = "kubernetes_end_to_end/faults.rs"]
+mod faults;
 #[path = "kubernetes_end_to_end/planned.rs"]
 mod planned;
 #[path = "kubernetes_end_to_end/world.rs"]
@@ -32,6 +34,15 @@ const CHECKS: &[(&str, Check)] = &[
     ("a setting that needs a restart rolls", changes::roll),
     ("scaling cuts no transaction", planned::scale),
     ("a rolling restart cuts no transaction", planned::restart),
+    (
+        "who asks while it is paused is answered later",
+        planned::pause,
+    ),
+    (
+        "a pooler that dies takes no other along",
+        faults::poolers_die,
+    ),
+    ("PostgreSQL may restart", faults::postgres_restarts),
 ];
 
 #[test]

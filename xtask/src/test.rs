@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ::tests::kubernetes::Program;
+use ::tests::kubernetes::{Program, static_programs};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
@@ -56,6 +56,10 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             Ok(Tally::ONE)
         });
         let programs = installed && stages.run("Kubernetes programs", kubernetes_programs);
+        let programs = stages.run("static programs", || {
+            println!("  {}", static_programs()?.display());
+            Ok(Tally::ONE)
+        }) && programs;
         if built && programs {
             stages.run("scenarios", || scenarios(&targets, &flags.only));
         } else {
