@@ -43,6 +43,11 @@ const CHECKS: &[(&str, Check)] = &[
         faults::poolers_die,
     ),
     ("PostgreSQL may restart", faults::postgres_restarts),
+    ("without its kubelet it goes on", faults::kubelet_stops),
+    (
+        "an image that is missing stops a rollout",
+        faults::image_is_missing,
+    ),
 ];
 
 #[test]
