@@ -14,6 +14,8 @@ mod begin;
 mod changes;
 #[path = "kubernetes_end_to_end/faults.rs"]
 mod faults;
+#[path = "kubernetes_end_to_end/operators.rs"]
+mod operators;
 #[path = "kubernetes_end_to_end/planned.rs"]
 mod planned;
 #[path = "kubernetes_end_to_end/world.rs"]
@@ -48,6 +50,15 @@ const CHECKS: &[(&str, Check)] = &[
         "an image that is missing stops a rollout",
         faults::image_is_missing,
     ),
+    (
+        "a newer operator, by the chart, rolls nothing unasked",
+        operators::is_succeeded,
+    ),
+    (
+        "it passes the restricted standard",
+        operators::passes_restricted,
+    ),
+    ("what is deleted takes everything along", operators::deletes),
 ];
 
 #[test]
