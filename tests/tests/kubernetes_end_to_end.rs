@@ -12,6 +12,10 @@ mod applications;
 mod begin;
 #[path = "kubernetes_end_to_end/changes.rs"]
 mod changes;
+#[path = "kubernetes_end_to_end/faults.rs"]
+mod faults;
+#[path = "kubernetes_end_to_end/operators.rs"]
+mod operators;
 #[path = "kubernetes_end_to_end/planned.rs"]
 mod planned;
 #[path = "kubernetes_end_to_end/world.rs"]
@@ -32,9 +36,33 @@ const CHECKS: &[(&str, Check)] = &[
     ("a setting that needs a restart rolls", changes::roll),
     ("scaling cuts no transaction", planned::scale),
     ("a rolling restart cuts no transaction", planned::restart),
+    (
+        "who asks while it is paused is answered later",
+        planned::pause,
+    ),
+    (
+        "a pooler that dies takes no other along",
+        faults::poolers_die,
+    ),
+    ("PostgreSQL may restart", faults::postgres_restarts),
+    ("without its kubelet it goes on", faults::kubelet_stops),
+    (
+        "an image that is missing stops a rollout",
+        faults::image_is_missing,
+    ),
+    (
+        "a newer operator, by the chart, rolls nothing unasked",
+        operators::is_succeeded,
+    ),
+    (
+        "it passes the restricted standard",
+        operators::passes_restricted,
+    ),
+    ("what is deleted takes everything along", operators::deletes),
 ];
 
 #[test]
+#[ignore = "builds static programs and takes minutes; CONTRIBUTING.md says how to run it"]
 fn a_tier_serves_on_a_real_node() -> Result<()> {
     let mut begin = Instant::now();
     let mut told = |what: &str| {

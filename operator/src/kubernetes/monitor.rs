@@ -14,7 +14,7 @@ use std::{
 use futures::channel::mpsc;
 use kube::runtime::reflector::ObjectRef;
 use proxy_core::status::BalancerStatus;
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
 use super::{
     Cluster,
@@ -60,6 +60,8 @@ struct Shared {
     answer: Mutex<Option<Answer>>,
     /// Revision that the endpoints should come to have.
     wanted: Mutex<Option<String>>,
+    /// Another one was set: a poll under way would wait too long.
+    other_wanted: Notify,
 }
 
 impl Drop for Followed {
@@ -110,12 +112,7 @@ impl Monitor {
                 .followed
                 .entry(uid.to_owned())
                 .or_insert_with(|| self.begin(cluster, address));
-            let mut known = followed
-                .shared
-                .wanted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *known = wanted.map(str::to_owned);
+            followed.shared.want(wanted);
         }
         let answers = tier.followed.iter().filter_map(|(uid, followed)| {
             let answer = followed
@@ -163,7 +160,11 @@ async fn follow(
     let mut failures = 0;
     loop {
         let wait = cursor.as_ref().map(|_| shared.wait());
-        let answer = watcher.balancer(address, cursor.as_ref(), wait).await;
+        let answer = tokio::select! {
+            biased;
+            () = shared.other_wanted.notified() => continue,
+            answer = watcher.balancer(address, cursor.as_ref(), wait) => answer,
+        };
         let pause = match answer {
             Ok(mut status) => {
                 failures = 0;
@@ -195,6 +196,15 @@ async fn look(looks: &mut mpsc::Sender<ObjectRef<Cluster>>, cluster: &ObjectRef<
 }
 
 impl Shared {
+    /// Sets the revision that the endpoints should come to have.
+    fn want(&self, revision: Option<&str>) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.as_deref() != revision {
+            *wanted = revision.map(str::to_owned);
+            self.other_wanted.notify_one();
+        }
+    }
+
     /// How long the next poll may last.
     fn wait(&self) -> Duration {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,5 +255,67 @@ fn gist(answer: &Answer) -> String {
             }
             gist
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Serves one poll and says which revision is in force; the query is returned.
+    async fn answer(listener: &tokio::net::TcpListener, revision: &str) -> String {
+        let (mut connection, query) = poll(listener).await;
+        let status = json!({
+            "version": "1", "bootId": "b1", "state": "ready", "startedAt": "2026-01-01T00:00:00Z",
+            "connections": 0, "maxConnections": 1, "targets": [], "transitions": [],
+            "newest": 0, "missed": false, "configRevision": revision,
+        })
+        .to_string();
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length:";
+        let answer = format!("{head} {}\r\n\r\n{status}", status.len());
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        query
+    }
+
+    async fn poll(listener: &tokio::net::TcpListener) -> (tokio::net::TcpStream, String) {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = connection.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            // Of a connection that was opened and not needed there is none.
+            if let Some(line) = request.lines().next() {
+                return (connection, line.to_owned());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poll_under_way_does_not_keep_a_new_revision_from_being_seen() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (looks, mut to_look) = mpsc::channel(4);
+        let watcher = Watcher::new(POLL, Duration::from_secs(5), POLL).unwrap();
+        let shared = Arc::<Shared>::default();
+        shared.want(Some("a"));
+        let cluster = ObjectRef::new("shop");
+        let task = tokio::spawn(follow(watcher, address, shared.clone(), looks, cluster));
+        answer(&listener, "a").await;
+        to_look.next().await.unwrap();
+        // Nothing is expected to change: the next poll is a long one.
+        let (_long, query) = poll(&listener).await;
+        assert!(query.contains("wait=30s"), "{query}");
+        shared.want(Some("b"));
+        let limit = Duration::from_secs(20);
+        let query = tokio::time::timeout(limit, answer(&listener, "a")).await;
+        assert!(query.unwrap().contains("wait=1s"));
+        answer(&listener, "b").await;
+        to_look.next().await.unwrap();
+        task.abort();
     }
 }

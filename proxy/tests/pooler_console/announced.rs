@@ -252,21 +252,23 @@ fn a_balancer_that_drains_has_its_sessions_ended_at_their_boundaries() {
     assert_eq!(busy.query("BEGIN").code(), "");
     let idle = connect(there);
     let (over, moved) = (&over, &moved);
+    // Before the balancer is told to leave: then it takes nobody any more.
+    let clients = [0; 4].map(|_| (connect(there), connect(elsewhere)));
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        // Also when something below fails, or nobody would hear of it.
+        let _end = SetAtEnd(over);
+        for (mut leaver, mut stayer) in clients {
             scope.spawn(move || {
-                let mut client = connect(there);
                 while !over.load(SeqCst) {
-                    if !transaction(&mut client) {
+                    if !transaction(&mut leaver) {
                         moved.fetch_add(1, SeqCst);
-                        client = connect(elsewhere);
+                        leaver = connect(elsewhere);
                     }
                 }
             });
             scope.spawn(move || {
-                let mut client = connect(elsewhere);
                 while !over.load(SeqCst) {
-                    assert!(transaction(&mut client), "it is not concerned");
+                    assert!(transaction(&mut stayer), "it is not concerned");
                 }
             });
         }
@@ -280,11 +282,19 @@ fn a_balancer_that_drains_has_its_sessions_ended_at_their_boundaries() {
         assert_eq!(busy.read().code(), "57P01");
         drop((idle, busy));
         let (status, log) = leaving.process.wait();
-        over.store(true, SeqCst);
         assert!(status.success(), "{log}");
         assert!(log.contains("asking poolers"), "{log}");
         assert!(!log.contains("sessions left after draining"), "{log}");
     });
+}
+
+/// Tells whoever looks that it is over.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 #[test]

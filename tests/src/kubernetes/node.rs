@@ -97,6 +97,14 @@ impl Node {
         self.control_plane.apply(yaml)
     }
 
+    /// As [`ControlPlane::helm`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        self.control_plane.helm(arguments)
+    }
+
     /// As [`ControlPlane::install_crds`].
     ///
     /// # Errors

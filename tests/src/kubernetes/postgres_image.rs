@@ -19,20 +19,24 @@ use crate::{Scratch, binaries};
 const SERVER: [&str; 5] = ["postgres", "initdb", "psql", "pgbench", "pg_isready"];
 /// What initdb loads to make a cluster.
 const MODULES: [&str; 2] = ["plpgsql.so", "dict_snowball.so"];
-/// A shell for initdb and for the first start, and what waits.
-const TOOLS: [&str; 2] = ["/bin/sh", "/bin/sleep"];
+/// What initdb and the entrypoint call, and what waits.
+const TOOLS: [&str; 3] = ["/bin/sh", "/bin/chmod", "/bin/sleep"];
 
 const ENTRYPOINT: &str = r#"#!/bin/sh
 set -e
 [ "${1#-}" = "$1" ] || set -- postgres "$@"
-if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
-    secret=/var/run/postgresql/secret
-    printf '%s\n' "${POSTGRES_PASSWORD:?is not set}" > $secret
-    initdb --username="${POSTGRES_USER:-postgres}" --pwfile=$secret --auth-local=trust \
-        --auth-host=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions
-    : > $secret
-    echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
-    echo "listen_addresses = '*'" >> "$PGDATA/postgresql.conf"
+if [ "$1" = postgres ]; then
+    if [ ! -s "$PGDATA/PG_VERSION" ]; then
+        secret=/var/run/postgresql/secret
+        printf '%s\n' "${POSTGRES_PASSWORD:?is not set}" > $secret
+        initdb --username="${POSTGRES_USER:-postgres}" --pwfile=$secret --auth-local=trust \
+            --auth-host=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions
+        : > $secret
+        echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
+        echo "listen_addresses = '*'" >> "$PGDATA/postgresql.conf"
+    fi
+    # kubelet gives a volume's files to the Pod's group, which the server refuses.
+    chmod 0700 "$PGDATA"
 fi
 exec "$@"
 "#;

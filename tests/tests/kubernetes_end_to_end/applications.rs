@@ -131,12 +131,13 @@ fn config(address: SocketAddr, password: &str) -> Config {
 
 async fn work(config: Config, shared: Arc<Shared>) -> Result<()> {
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    // As drivers do, so that nobody is flooded.
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
     while !shared.stop.load(Ordering::Relaxed) {
+        pace.tick().await;
         let connected = timeout(LIMIT, config.connect(NoTls)).await;
         let Ok((client, connection)) = connected.context("a connection took too long")? else {
             count(&shared.refused);
-            // As drivers do, so that nobody is flooded.
-            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let connection = tokio::spawn(connection);

@@ -1,6 +1,10 @@
 //! Planned work, while applications work: none of their transactions is cut.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Result, ensure};
+use serde_json::json;
+use tests::{psql, wait};
 
 use crate::{applications::Applications, world::World};
 
@@ -34,4 +38,23 @@ pub(crate) fn restart(world: &mut World) -> Result<()> {
     world.settled(3)?;
     applications.go_on(world, 50)?;
     applications.finish(world)?.check_smooth()
+}
+
+/// Who asks while it is paused is answered when it goes on.
+pub(crate) fn pause(world: &mut World) -> Result<()> {
+    let before = world.all_pods()?;
+    world.patch(&json!({"spec": {"pool": {"state": "Paused"}}}))?;
+    world.condition("Paused", "True Paused")?;
+    let (address, password) = (world.service()?, format!("password={}", world.password));
+    let query = thread::spawn(move || psql::run(address, "app", "postgres", &password, "SELECT 7"));
+    wait::holds_for("the query's waiting", Duration::from_secs(2), || {
+        !query.is_finished()
+    })?;
+    world.patch(&json!({"spec": {"pool": {"state": "Running"}}}))?;
+    world.condition("Paused", "False Running")?;
+    let answer = query.join().expect("psql's thread does not panic")?;
+    ensure!(answer == "7", "{answer}");
+    world.settled(3)?;
+    ensure!(world.all_pods()? == before, "Pods were replaced");
+    Ok(())
 }

@@ -196,6 +196,7 @@ impl World {
             "get pgpc shop -o yaml",
             "get events -A --sort-by=.lastTimestamp",
             "logs -l app.kubernetes.io/name=poolkeeper --prefix --tail=8",
+            "logs -n poolkeeper-system -l app.kubernetes.io/component=operator --prefix --tail=20",
         ] {
             let said = self
                 .kubectl(line)
