@@ -177,14 +177,14 @@ fn a_manifest_is_checked_by_the_poolers_own_rules() -> Result<()> {
          \x20 pool:\n\
          \x20   parameters:\n\
          \x20     no_such_key: \"1\"\n\
-         \x20     query_wait_timeout: \"soon\"\n",
+         \x20     idle_transaction_timeout: \"soon\"\n",
         ) + USERS),
     )?;
     assert_eq!(code, Some(1), "{output}");
     check_problems(
         &output,
         "shop.yaml",
-        &[(9, &["no_such_key"]), (10, &["query_wait_timeout", "soon"])],
+        &[(9, &["no_such_key"]), (10, &["idle_transaction_timeout", "soon"])],
     );
     Ok(())
 }
