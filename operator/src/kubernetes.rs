@@ -6,7 +6,7 @@
 //!     └── fence: until when anything may be written
 //! ```
 //!
-//! Several replicas may run; the one that holds the [lease](election) acts. One
+//! Several replicas may run; the one that holds the lease (`election`) acts. One
 //! that loses it drops everything it was doing and waits for its turn again.
 
 mod apply;

@@ -22,7 +22,7 @@ pub struct Realisation {
     pub dashboards: Vec<SocketAddr>,
     /// The folder of the pooler's files.
     pub files: PathBuf,
-    /// Names the configuration, see [`revision`].
+    /// Names the configuration, see [`revision`](super::revision).
     pub revision: String,
 }
 
@@ -114,7 +114,7 @@ pub struct PoolerPlace<'a> {
     /// The file of the key by which the parts of the tier know each other, where
     /// they have one: balancers prove with it what they say of clients.
     pub shared_key_file: Option<&'a Path>,
-    /// Names the configuration, see [`revision`].
+    /// Names the configuration, see [`revision`](super::revision).
     pub revision: Option<&'a str>,
 }
 
@@ -145,7 +145,7 @@ pub struct BalancerPlace<'a> {
     /// The file of the key by which the parts of the tier know each other, where
     /// they have one: balancers prove with it what they say of clients.
     pub shared_key_file: Option<&'a Path>,
-    /// Names the configuration, see [`revision`].
+    /// Names the configuration, see [`revision`](super::revision).
     pub revision: Option<&'a str>,
 }
 
