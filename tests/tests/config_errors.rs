@@ -184,7 +184,10 @@ fn a_manifest_is_checked_by_the_poolers_own_rules() -> Result<()> {
     check_problems(
         &output,
         "shop.yaml",
-        &[(9, &["no_such_key"]), (10, &["idle_transaction_timeout", "soon"])],
+        &[
+            (9, &["no_such_key"]),
+            (10, &["idle_transaction_timeout", "soon"]),
+        ],
     );
     Ok(())
 }
