@@ -26,6 +26,7 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
+use kube::Resource;
 use serde::Serialize;
 
 use super::build::Tier;
@@ -127,9 +128,8 @@ pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
 }
 
 impl Objects {
-    /// All of them as YAML documents, in order. Holds the Secret.
-    #[must_use]
-    pub fn yaml(&self) -> String {
+    /// Shows each of them, in order.
+    pub fn each(&self, visitor: &mut impl Visitor) {
         // Every field by name: one that is forgotten does not compile.
         let Self {
             service_account,
@@ -146,26 +146,44 @@ impl Objects {
             poolers,
             balancers,
         } = self;
-        let documents = [
-            Some(document(service_account)),
-            Some(document(pooler_settings)),
-            Some(document(pooler_config)),
-            Some(document(balancer_config)),
-            Some(document(pooler_service)),
-            Some(document(balancer_service)),
-            Some(document(service)),
-            pooler_network.as_ref().map(document),
-            balancer_network.as_ref().map(document),
-            Some(document(pooler_disruption)),
-            Some(document(balancer_disruption)),
-            Some(document(poolers)),
-            Some(document(balancers)),
-        ];
-        documents.into_iter().flatten().collect()
+        visitor.visit(service_account);
+        visitor.visit(pooler_settings);
+        visitor.visit(pooler_config);
+        visitor.visit(balancer_config);
+        visitor.visit(pooler_service);
+        visitor.visit(balancer_service);
+        visitor.visit(service);
+        for network in [pooler_network, balancer_network].into_iter().flatten() {
+            visitor.visit(network);
+        }
+        visitor.visit(pooler_disruption);
+        visitor.visit(balancer_disruption);
+        visitor.visit(poolers);
+        visitor.visit(balancers);
+    }
+
+    /// All of them as YAML documents, in order. Holds the Secret.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        let mut documents = Documents::default();
+        self.each(&mut documents);
+        documents.0
     }
 }
 
-fn document(object: &impl Serialize) -> String {
-    let yaml = serde_yaml::to_string(object).expect("a Kubernetes object serialises");
-    format!("---\n{yaml}")
+/// What is done with each of a tier's objects, whatever its kind.
+pub trait Visitor {
+    /// Takes one.
+    fn visit<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: &K);
+}
+
+#[derive(Default)]
+struct Documents(String);
+
+impl Visitor for Documents {
+    fn visit<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: &K) {
+        let yaml = serde_yaml::to_string(object).expect("a Kubernetes object serialises");
+        self.0.push_str("---\n");
+        self.0.push_str(&yaml);
+    }
 }

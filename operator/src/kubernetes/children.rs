@@ -10,7 +10,7 @@ use kube::{Api, Client, Resource, core::ApiResource, core::DynamicObject};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use crate::controller::objects::Objects;
+use crate::controller::objects::{Objects, Visitor};
 
 /// What kinds of objects a tier is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +25,16 @@ pub(super) enum ChildKind {
 }
 
 impl ChildKind {
+    const ALL: [Self; 7] = [
+        Self::ServiceAccount,
+        Self::Secret,
+        Self::ConfigMap,
+        Self::Service,
+        Self::PodDisruptionBudget,
+        Self::NetworkPolicy,
+        Self::Deployment,
+    ];
+
     /// As people know it.
     pub(super) const fn word(self) -> &'static str {
         match self {
@@ -85,38 +95,32 @@ impl Child {
 
 /// The objects of a tier in the order in which they are applied.
 pub(super) fn children(objects: &Objects) -> Vec<Child> {
-    // Every field by name: one that is forgotten does not compile.
-    let Objects {
-        service_account,
-        pooler_settings,
-        pooler_config,
-        balancer_config,
-        pooler_service,
-        balancer_service,
-        service,
-        pooler_network,
-        balancer_network,
-        pooler_disruption,
-        balancer_disruption,
-        poolers,
-        balancers,
-    } = objects;
-    let mut children = vec![
-        Child::new(ChildKind::ServiceAccount, service_account),
-        Child::new(ChildKind::Secret, pooler_settings),
-        Child::new(ChildKind::Secret, pooler_config),
-        Child::new(ChildKind::ConfigMap, balancer_config),
-        Child::new(ChildKind::Service, pooler_service),
-        Child::new(ChildKind::Service, balancer_service),
-        Child::new(ChildKind::Service, service),
-    ];
-    let networks = [pooler_network, balancer_network].into_iter().flatten();
-    children.extend(networks.map(|network| Child::new(ChildKind::NetworkPolicy, network)));
-    children.extend([
-        Child::new(ChildKind::PodDisruptionBudget, pooler_disruption),
-        Child::new(ChildKind::PodDisruptionBudget, balancer_disruption),
-        Child::new(ChildKind::Deployment, poolers),
-        Child::new(ChildKind::Deployment, balancers),
-    ]);
-    children
+    let mut children = Children::default();
+    objects.each(&mut children);
+    children.0
+}
+
+#[derive(Default)]
+struct Children(Vec<Child>);
+
+impl Visitor for Children {
+    fn visit<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: &K) {
+        let kind = ChildKind::ALL
+            .into_iter()
+            .find(|kind| kind.word() == K::kind(&()))
+            .expect("a tier is made of these kinds");
+        self.0.push(Child::new(kind, object));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_called_what_the_api_calls_them() {
+        for kind in ChildKind::ALL {
+            assert_eq!(kind.resource().kind, kind.word());
+        }
+    }
 }
