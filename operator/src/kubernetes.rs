@@ -249,10 +249,3 @@ fn own_name() -> String {
     }
     format!("{host}-{:08x}", u32::from_be_bytes(unique))
 }
-
-/// 0 to 1; the middle if there is no randomness.
-fn random() -> f64 {
-    let mut byte = [127];
-    let _ = getrandom::fill(&mut byte);
-    f64::from(byte[0]) / 255.0
-}

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod notify;
 pub mod overview;
+mod random;
 pub mod slack;
 pub mod watch;
 pub mod webhook;

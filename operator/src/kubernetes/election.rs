@@ -220,7 +220,7 @@ impl Election {
     /// Up to a tenth longer, so that replicas do not ask in step.
     fn spread(&self, time: Duration) -> Duration {
         time.min(CALL_TIME_MAX)
-            .mul_f64(1.0 + super::random() / 10.0)
+            .mul_f64(1.0 + crate::random::fraction() / 10.0)
     }
 }
 

@@ -115,11 +115,13 @@ pub(super) async fn reconcile(
         let begin = Instant::now();
         let memory = context.memories.of(&reference);
         let mut memory = memory.lock().await;
+        let pods = context.stores.pods(&namespace, &name);
         let look = Look {
             context: &context,
             reference: &reference,
             namespace: &namespace,
             name: &name,
+            pods: pods.iter().filter_map(|pod| PodView::of(pod)).collect(),
         };
         let result = look.look(&cluster, &mut memory).await;
         context
@@ -132,7 +134,7 @@ pub(super) async fn reconcile(
                     true => LACKING,
                     false => RESYNC,
                 };
-                Action::requeue(pause.mul_f64(1.0 + super::random() / 4.0))
+                Action::requeue(pause.mul_f64(1.0 + crate::random::fraction() / 4.0))
             }
             Err(error) => {
                 let kind = error.kind();
@@ -141,7 +143,7 @@ pub(super) async fn reconcile(
                     _ => 1,
                 };
                 memory.failures = Some((kind, failures));
-                let pause = kind.pause(failures, super::random());
+                let pause = kind.pause(failures, crate::random::fraction());
                 match kind {
                     Kind::Conflict | Kind::Gone => {
                         tracing::debug!(%error, ?pause, "again soon");
@@ -161,6 +163,8 @@ struct Look<'a> {
     reference: &'a ObjectRef<Cluster>,
     namespace: &'a str,
     name: &'a str,
+    /// The Pods of the tier; one that comes meanwhile leads to another look.
+    pods: Vec<PodView>,
 }
 
 impl Look<'_> {
@@ -311,9 +315,10 @@ impl Look<'_> {
 
     /// How many poolers there are, those that are ending too.
     fn poolers_seen(&self) -> u32 {
-        let pods = self.context.stores.pods(self.namespace, self.name);
-        let views = pods.iter().filter_map(|pod| PodView::of(pod));
-        let poolers = views.filter(|pod| pod.component == Component::Pooler);
+        let poolers = self
+            .pods
+            .iter()
+            .filter(|pod| pod.component == Component::Pooler);
         u32::try_from(poolers.count()).unwrap_or(u32::MAX)
     }
 
@@ -341,11 +346,10 @@ impl Look<'_> {
             },
         };
         let now = Timestamp::now();
-        let pods = self.context.stores.pods(self.namespace, self.name);
-        let pods: Vec<PodView> = pods.iter().filter_map(|pod| PodView::of(pod)).collect();
+        let pods = &self.pods;
         let wanted = memory.revision.as_deref();
-        let answers = self.context.monitor.follow(self.reference, &pods, wanted);
-        let endpoints = observe::endpoints(&pods, &answers, &before.endpoints, now);
+        let answers = self.context.monitor.follow(self.reference, pods, wanted);
+        let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
         let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
@@ -363,7 +367,7 @@ impl Look<'_> {
         if *progress == Progress::Applied
             && let Some(wanted) = wanted
         {
-            self.nudge(&pods, &endpoints, wanted, &mut memory.nudged)
+            self.nudge(pods, &endpoints, wanted, &mut memory.nudged)
                 .await?;
         }
         let observed = Observed {
@@ -373,7 +377,7 @@ impl Look<'_> {
             rollouts: Some(&rollouts),
             pause: Pause {
                 wished: spec.is_some_and(|spec| spec.pool.state == PoolState::Paused),
-                observed: observe::paused(&pods, &answers),
+                observed: observe::paused(pods, &answers),
             },
             update: update.as_deref(),
             endpoints: &endpoints,

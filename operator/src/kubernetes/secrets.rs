@@ -25,10 +25,8 @@ use crate::{
         dereference::{self, Dereferenced, SecretData, SecretValue},
         objects::{INTERNAL_KEY, Owner, internal_secret},
     },
+    random,
 };
-
-/// Length of the key that the parts of a tier share, in bytes.
-const KEY_LENGTH: usize = 32;
 
 /// By namespace and name.
 type BySecret = HashMap<(String, String), HashSet<ObjectRef<Cluster>>>;
@@ -142,7 +140,9 @@ pub(super) async fn internal_key(
             // Somebody emptied it: the resourceVersion keeps two from filling it.
             wanted.metadata.resource_version = found.metadata.resource_version;
         }
-        let key = new_key().map_err(|_| ApplyError::NoRandomness)?;
+        let key = random::key()
+            .map_err(|_| ApplyError::NoRandomness)?
+            .into_bytes();
         wanted.data = Some([(INTERNAL_KEY.to_owned(), ByteString(key.clone()))].into());
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -162,12 +162,4 @@ pub(super) async fn internal_key(
         }
     }
     Err(ApplyError::NameConflict { child: title })
-}
-
-/// A key in hexadecimal: who reads the file takes it as text.
-fn new_key() -> Result<Vec<u8>, getrandom::Error> {
-    let mut key = [0; KEY_LENGTH];
-    getrandom::fill(&mut key)?;
-    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(text.into_bytes())
 }

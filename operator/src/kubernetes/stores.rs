@@ -102,7 +102,7 @@ impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.0.mul_f64(1.0 + super::random());
+        let pause = self.0.mul_f64(1.0 + crate::random::fraction());
         self.0 = (self.0 * 2).min(PAUSE_MAX);
         Some(pause.min(PAUSE_MAX))
     }

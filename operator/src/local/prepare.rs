@@ -23,6 +23,7 @@ use crate::{
     },
     endpoints::{Endpoints, Id},
     notify::{ChannelConfig, Notifier},
+    random,
     webhook::Webhook,
 };
 
@@ -203,18 +204,11 @@ fn fingerprint(url: &str, key: &str) -> String {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(url.as_bytes());
-    hex(&mac.finalize().into_bytes()[..8])
+    random::hex(&mac.finalize().into_bytes()[..8])
 }
 
 fn new_key() -> Result<String, LocalError> {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key)
-        .map_err(|error| host("cannot make a key")(io::Error::other(error)))?;
-    Ok(hex(&key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    random::key().map_err(|error| host("cannot make a key")(io::Error::other(error)))
 }
 
 #[cfg(test)]

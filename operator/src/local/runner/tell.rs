@@ -11,7 +11,7 @@ use crate::{
     local::output::{self, Event, Running, Table},
     metrics,
     notify::{Outcome, Post},
-    slack,
+    random, slack,
     webhook::Webhook,
 };
 
@@ -164,7 +164,7 @@ impl Runner {
         self.output.tell(&event, now);
         self.state
             .notifier
-            .finished(&post.channel, outcome, now, jitter());
+            .finished(&post.channel, outcome, now, random::fraction());
         self.dirty = true;
     }
 
@@ -197,14 +197,5 @@ impl Runner {
                 .collect(),
         };
         self.output.tell(&Event::Ready(&ready), Timestamp::now());
-    }
-}
-
-fn jitter() -> f64 {
-    let mut random = [0];
-    // Without randomness the middle does.
-    match getrandom::fill(&mut random) {
-        Ok(()) => f64::from(random[0]) / 255.0,
-        Err(_) => 0.5,
     }
 }
