@@ -62,7 +62,6 @@ const CHECKS: &[(&str, Check)] = &[
 ];
 
 #[test]
-#[ignore = "builds static programs and takes minutes; CONTRIBUTING.md says how to run it"]
 fn a_tier_serves_on_a_real_node() -> Result<()> {
     let mut begin = Instant::now();
     let mut told = |what: &str| {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ::tests::kubernetes::Program;
+use ::tests::kubernetes::{Program, static_programs};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
@@ -56,7 +56,9 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             Ok(Tally::ONE)
         });
         let programs = installed && stages.run("Kubernetes programs", kubernetes_programs);
-        if built && programs {
+        let images = needs_images(&flags.only);
+        let images = !images || stages.run("static programs", programs_for_images);
+        if built && programs && images {
             stages.run("scenarios", || scenarios(&targets, &flags.only));
         } else {
             stages.run("scenarios", || {
@@ -97,6 +99,20 @@ fn kubernetes_programs() -> Result<Tally> {
     for program in Program::ALL {
         println!("  {}", program.find()?.display());
     }
+    Ok(Tally::ONE)
+}
+
+/// The scenario whose Pods run images of what is built here.
+const ON_A_NODE: &str = "kubernetes_end_to_end";
+
+fn needs_images(only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|name| name == ON_A_NODE)
+}
+
+/// Builds what that scenario's images hold, which takes minutes: here, so that
+/// it is seen, and not within a test that others wait for.
+fn programs_for_images() -> Result<Tally> {
+    println!("  {}", static_programs()?.display());
     Ok(Tally::ONE)
 }
 
