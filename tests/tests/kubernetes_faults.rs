@@ -8,6 +8,10 @@
 mod api;
 #[path = "kubernetes_faults/audit.rs"]
 mod audit;
+#[path = "kubernetes_faults/link.rs"]
+mod link;
+#[path = "kubernetes_faults/replicas.rs"]
+mod replicas;
 #[path = "kubernetes_faults/shape.rs"]
 mod shape;
 
@@ -28,7 +32,7 @@ struct World {
     control_plane: ControlPlane,
     api: Api,
     audit: Audit,
-    _dir: Scratch,
+    dir: Scratch,
 }
 
 impl World {
@@ -45,7 +49,7 @@ impl World {
             api: Api::connect(&control_plane.kubeconfig())?,
             control_plane,
             audit,
-            _dir: dir,
+            dir,
         })
     }
 
@@ -234,51 +238,6 @@ fn others_who_write_meanwhile_are_put_up_with() -> Result<()> {
         poolers["metadata"]["annotations"]["meddler"] == "39",
         "{poolers}"
     );
-    Ok(())
-}
-
-/// Of two replicas one acts; another follows soon after it cannot any more.
-#[test]
-fn never_do_two_replicas_act() -> Result<()> {
-    let world = World::start()?;
-    let mut first = world.operator("first")?;
-    eventually("the first to lead", || first.leads())?;
-    let mut second = world.operator("second")?;
-    world.apply(&["shop".to_owned()])?;
-    world.wait_for_replicas("shop", 3)?;
-    ensure!(!second.leads(), "both lead");
-
-    // It cannot say that it stops: its lease has to end.
-    first.freeze(true);
-    world.scale("shop", 4)?;
-    world.wait_for_replicas("shop", 4)?;
-    eventually("the second to say that it leads", || second.leads())?;
-    let taken = world.audit.writes()?.len();
-    first.freeze(false);
-    eventually("the first to notice", || !first.leads())?;
-    world.scale("shop", 5)?;
-    world.wait_for_replicas("shop", 5)?;
-    let late: Vec<_> = world.audit.writes()?.split_off(taken);
-    let late: Vec<_> = late.iter().filter(|write| write.who == "first").collect();
-    ensure!(
-        late.is_empty(),
-        "the first wrote after it was replaced: {late:?}"
-    );
-
-    // One that ends in order hands over at once, long before its lease ends.
-    let begin = Instant::now();
-    second.terminate()?;
-    eventually("the first to lead again", || first.leads())?;
-    let took = begin.elapsed();
-    world.scale("shop", 3)?;
-    world.wait_for_replicas("shop", 3)?;
-
-    // As their turns followed each other, so did their writes.
-    let writes = world.audit.writes()?;
-    let mut turns: Vec<&str> = writes.iter().map(|write| write.who.as_str()).collect();
-    turns.dedup();
-    ensure!(turns == ["first", "second", "first"], "{turns:?}");
-    println!("handed over in {:.1} s", took.as_secs_f32());
     Ok(())
 }
 

@@ -59,6 +59,12 @@ const PACKAGES: &[Package] = &[
         why: "the store of the Kubernetes API",
     },
     Package {
+        name: "libfaketime",
+        present: &["/usr/lib/*/faketime/libfaketime.so.1"],
+        needed_for: &[For::Test],
+        why: "operators whose clocks differ",
+    },
+    Package {
         name: "buildah",
         present: &["/usr/bin/buildah"],
         needed_for: &[For::Images],

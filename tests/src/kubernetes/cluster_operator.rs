@@ -1,6 +1,6 @@
 //! `operator run`: a replica that looks after an API server's PgPoolClusters.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{ffi::OsStr, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -57,10 +57,24 @@ impl ClusterOperator {
         images: TierImages<'_>,
         arguments: &[&str],
     ) -> Result<Self> {
+        Self::start_in(kubeconfig, images, arguments, &[])
+    }
+
+    /// The same, in an environment that has these variables too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_in(
+        kubeconfig: &Path,
+        images: TierImages<'_>,
+        arguments: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Self> {
         let dir = Scratch::new()?;
         let mut command = child::command(&binaries::ours("operator")?, As::Ourselves);
         command
             .env("KUBECONFIG", kubeconfig)
+            .envs(environment.iter().copied())
             .arg("run")
             .args(["--pooler-image", images.pooler])
             .args(["--balancer-image", images.balancer])
