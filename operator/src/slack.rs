@@ -1,184 +1,228 @@
-//! Slack: what a message looks like, and posting it. No decisions here; what to
-//! tell and when again is [`crate::notify`]'s.
+//! Slack: what a message looks like there, and what Slack's answers mean.
 //!
-//! The webhook's URL is the secret. It is in no error: of what goes wrong only
-//! the kind is told, and of what Slack answers only texts that are known.
-//!
-//! Source: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>.
+//! Sources: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>,
+//! <https://docs.slack.dev/reference/methods/chat.postMessage>,
+//! <https://docs.slack.dev/reference/methods/chat.update>.
 
-use std::{fmt::Write as _, time::Duration};
-
-use jiff::{SignedDuration, Timestamp, Unit};
-use reqwest::{Certificate, Client, StatusCode, Url, header, redirect};
+use jiff::{Timestamp, Unit};
+use reqwest::Url;
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::{
-    api::Component,
-    notify::{Edge, Outcome, Post, Step},
+    courier::{Answer, Letter, THROTTLE_DEFAULT},
+    destination::Token,
+    notify::{Form, Message, Outcome, Post, message::Mark},
 };
 
 /// Longest header, in characters.
 const HEADER_LENGTH_MAX: usize = 150;
 /// Longest text of a section, in characters.
 const SECTION_LENGTH_MAX: usize = 3000;
-/// How much of a reason is repeated, in characters.
-const REASON_LENGTH_MAX: usize = 1000;
-/// How much of an answer is read, in bytes.
-const ANSWER_LENGTH_MAX: usize = 1024;
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long to wait when Slack says "too many" and not for how long.
-const THROTTLE_DEFAULT: Duration = Duration::from_secs(30);
-/// A message that is told later than this says so.
-const LATE_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// Longest text beside the blocks, in characters; Slack takes 40,000.
+const TEXT_LENGTH_MAX: usize = 12_000;
+/// Sections of the story; Slack takes 50 blocks.
+const STORY_SECTIONS_MAX: usize = 10;
 
-/// What Slack answers to a message that it will never take.
-const KNOWN_ANSWERS: &[&str] = &[
+/// What Slack answers to a message that it will never take, as it is
+/// configured.
+const REFUSALS: &[&str] = &[
+    "access_denied",
+    "account_inactive",
     "action_prohibited",
     "channel_is_archived",
     "channel_not_found",
+    "ekm_access_denied",
+    "invalid_arguments",
+    "invalid_auth",
     "invalid_blocks",
     "invalid_payload",
     "invalid_token",
+    "is_archived",
+    "messages_tab_disabled",
+    "missing_scope",
+    "msg_too_long",
     "no_active_hooks",
+    "no_permission",
     "no_service",
     "no_service_id",
     "no_team",
     "no_text",
+    "not_allowed_token_type",
+    "not_authed",
+    "not_in_channel",
+    "org_login_required",
     "posting_to_general_channel_denied",
+    "restricted_action",
+    "restricted_action_read_only_channel",
+    "team_access_not_granted",
     "team_disabled",
+    "token_expired",
+    "token_revoked",
     "too_many_attachments",
+    "two_factor_setup_required",
     "user_not_found",
 ];
+/// What it answers when trying again may help.
+const TROUBLES: &[&str] = &[
+    "fatal_error",
+    "internal_error",
+    "request_timeout",
+    "service_unavailable",
+    "team_added_to_org",
+];
+/// What it answers when the message to edit or to answer is gone.
+const ROOT_GONE: &[&str] = &[
+    "cant_update_message",
+    "edit_window_closed",
+    "message_not_found",
+    "thread_not_found",
+];
 
-/// What a message says beside what happened.
-#[derive(Clone, Debug, Default)]
-pub struct Context {
-    /// Name of the cluster.
-    pub cluster: String,
-    /// Where to look further: a sentence, or nothing.
-    pub look_further: String,
+/// The word of Slack that an answer consists of, if it is known.
+pub(crate) fn known_word(body: &[u8]) -> Option<&'static str> {
+    let text = std::str::from_utf8(body).unwrap_or_default().trim();
+    let mut known = REFUSALS.iter().chain(TROUBLES).chain(ROOT_GONE);
+    known.find(|known| **known == text).copied()
+}
+
+/// A message for an incoming webhook.
+pub(crate) fn webhook(url: &Url, message: &Message) -> Letter {
+    Letter::new(url.clone(), render(message).to_string())
+}
+
+/// A message of a bot that begins nothing and continues nothing.
+pub(crate) fn bot_new(api: &Url, token: &Token, channel: &str, message: &Message) -> Letter {
+    let mut body = render(message);
+    body["channel"] = json!(channel);
+    body["unfurl_links"] = json!(false);
+    call(api, "chat.postMessage", token, &body)
+}
+
+/// A message of a bot: a new one, one in a thread, or one changed.
+pub(crate) fn bot(
+    api: &Url,
+    token: &Token,
+    channel: &str,
+    message: &Message,
+    post: &Post,
+) -> Letter {
+    let root = post
+        .root
+        .as_ref()
+        .and_then(|root| root.message.split_once('/'));
+    let Some((channel, ts)) = root else {
+        return bot_new(api, token, channel, message);
+    };
+    let mut body = render(message);
+    body["channel"] = json!(channel);
+    if post.form == Form::Edit {
+        body["ts"] = json!(ts);
+        return call(api, "chat.update", token, &body);
+    }
+    body["thread_ts"] = json!(ts);
+    body["reply_broadcast"] = json!(post.broadcast);
+    body["unfurl_links"] = json!(false);
+    call(api, "chat.postMessage", token, &body)
+}
+
+fn call(api: &Url, method: &str, token: &Token, body: &Json) -> Letter {
+    let url = api.join(method).unwrap_or_else(|_| api.clone());
+    Letter {
+        bearer: Some(token.clone()),
+        ..Letter::new(url, body.to_string())
+    }
+}
+
+/// The body of an answer of Slack's API.
+#[derive(Deserialize)]
+struct ApiAnswer {
+    ok: bool,
+    error: Option<String>,
+    channel: Option<String>,
+    ts: Option<String>,
+}
+
+/// What an answer of the API with a status of success means: the body decides.
+pub(crate) fn bot_answer(answer: &Answer) -> Outcome {
+    let Ok(said) = serde_json::from_slice::<ApiAnswer>(&answer.body) else {
+        return Outcome::Unclear("answered something that is not Slack's".to_owned());
+    };
+    if said.ok {
+        // Whatever is longer is not Slack's either.
+        let short = |text: &String| text.len() <= 64;
+        let (channel, ts) = (said.channel.filter(short), said.ts.filter(short));
+        let reference = channel
+            .zip(ts)
+            .map(|(channel, ts)| format!("{channel}/{ts}"));
+        return Outcome::Delivered { reference };
+    }
+    let error = said.error.unwrap_or_default();
+    match known_word(error.as_bytes()) {
+        Some(word) if ROOT_GONE.contains(&word) => Outcome::RootGone,
+        Some(word) if TROUBLES.contains(&word) => Outcome::Failed(word.to_owned()),
+        Some(word) => Outcome::Refused(word.to_owned()),
+        None if matches!(error.as_str(), "ratelimited" | "rate_limited") => {
+            Outcome::Throttled(answer.retry_after.unwrap_or(THROTTLE_DEFAULT))
+        }
+        None => Outcome::Failed("Slack did not take it and did not say why".to_owned()),
+    }
 }
 
 /// The message as Slack takes it: blocks, and the same as plain text for
-/// notifications and for readers that know no blocks.
+/// notifications and for servers that know no blocks.
 #[must_use]
-pub fn render(post: &Post, context: &Context, now: Timestamp) -> Json {
-    let Story {
-        mark,
-        title,
-        mut text,
-        facts,
-        edge,
-    } = story(post, context);
-    let mut remarks = Vec::new();
-    if post.possibly_repeated {
-        text.push_str(" (possibly repeated)");
-        remarks.push(
-            "possibly repeated: it is not known whether an earlier attempt arrived".to_owned(),
-        );
-    }
-    let age = now.duration_since(edge.at);
-    if age > LATE_AFTER {
-        remarks.push(format!("told late, {} after it happened", span(age)));
-    }
-    let facts: Vec<String> = facts
+pub fn render(message: &Message) -> Json {
+    let mark = match message.mark {
+        Mark::Bad => ":red_circle:",
+        Mark::Unsteady => ":large_orange_circle:",
+        Mark::Notice => ":large_yellow_circle:",
+        Mark::Good => ":large_green_circle:",
+    };
+    let header = cut(&format!("{mark} {}", message.title), HEADER_LENGTH_MAX);
+    let facts: Vec<String> = message
+        .facts
         .iter()
         .map(|(label, fact)| format!("*{label}:* {}", escape(fact)))
-        .chain([format!("*Time:* {}", slack_time(edge.at))])
+        .chain([format!("*Time:* {}", slack_time(message.at))])
         .collect();
-    if !context.look_further.is_empty() {
-        remarks.push(context.look_further.clone());
-    }
     let mut blocks = vec![
-        json!({"type": "header", "text": {"type": "plain_text", "text": cut(&format!("{mark} {title}"), HEADER_LENGTH_MAX), "emoji": true}}),
-        json!({"type": "section", "text": {"type": "mrkdwn", "text": cut(&facts.join("\n"), SECTION_LENGTH_MAX)}}),
+        json!({"type": "header", "text": {"type": "plain_text", "text": header, "emoji": true}}),
+        section(&facts.join("\n")),
     ];
+    blocks.extend(story(&message.story));
+    let links = message.links.iter();
+    let remarks: Vec<String> = links
+        .map(|(label, link)| format!("{label}: {link}"))
+        .collect();
+    let remarks: Vec<String> = message.remarks.iter().cloned().chain(remarks).collect();
     if !remarks.is_empty() {
-        let remarks = escape(&remarks.join(". "));
-        blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": cut(&remarks, SECTION_LENGTH_MAX)}]}));
+        let remarks = cut(&escape(&remarks.join(" · ")), SECTION_LENGTH_MAX);
+        blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": remarks}]}));
     }
-    json!({"text": cut(&escape(&text), SECTION_LENGTH_MAX), "blocks": blocks})
+    json!({"text": cut(&escape(&message.text), TEXT_LENGTH_MAX), "blocks": blocks})
 }
 
-/// A message in parts.
-struct Story<'a> {
-    mark: &'static str,
-    /// A sentence without its full stop.
-    title: String,
-    /// The whole in plain text.
-    text: String,
-    /// Label and sentence.
-    facts: Vec<(&'static str, String)>,
-    /// What it is about.
-    edge: &'a Edge,
+fn section(text: &str) -> Json {
+    json!({"type": "section", "text": {"type": "mrkdwn", "text": cut(text, SECTION_LENGTH_MAX)}})
 }
 
-fn story<'a>(post: &'a Post, context: &Context) -> Story<'a> {
-    let incident = &post.incident;
-    let kinds = match incident.component {
-        Component::Pooler => "poolers",
-        Component::Balancer => "balancers",
-    };
-    let who = format!("{}: {}", context.cluster, incident.endpoint);
-    let times = incident.times;
-    let began = &incident.began;
-    let ended = incident.ended.as_ref().unwrap_or(began);
-    let since = second(began.at);
-    let cause = cut(&began.reason, REASON_LENGTH_MAX);
-    let now_up = format!("{} of {} {kinds} are up", ended.up, ended.total);
-    match post.step {
-        Step::Down => {
-            let title = match times {
-                0 | 1 => format!("{who} is DOWN"),
-                _ => format!("{who} is DOWN, {times} times"),
-            };
-            let remain = format!("{} of {} {kinds} remain up", began.up, began.total);
-            Story {
-                mark: ":red_circle:",
-                text: format!("{title} since {since}: {cause}. {remain}"),
-                title,
-                facts: vec![("Why", cause), ("Remaining", remain)],
-                edge: began,
+/// The story in as many sections as it takes, within reason.
+fn story(lines: &[String]) -> Vec<Json> {
+    let mut texts: Vec<String> = Vec::new();
+    for line in lines {
+        let line = format!("• {}", escape(line));
+        let length = line.chars().count();
+        match texts.last_mut() {
+            Some(text) if text.chars().count() + length < SECTION_LENGTH_MAX => {
+                text.push('\n');
+                text.push_str(&line);
             }
-        }
-        Step::Up => {
-            let lasted = span(SignedDuration::from_millis(incident.lasted_ms));
-            let title = match times {
-                0 | 1 => format!("{who} is UP again after {lasted}"),
-                _ => format!("{who} is UP again; it was down {times} times, {lasted} in all"),
-            };
-            let was = format!("down since {since}: {cause}");
-            Story {
-                mark: ":large_green_circle:",
-                text: format!("{title}. It was {was}. {now_up}"),
-                title,
-                facts: vec![
-                    ("Why", cut(&ended.reason, REASON_LENGTH_MAX)),
-                    ("It was", was),
-                    ("Now", now_up),
-                ],
-                edge: ended,
-            }
-        }
-        Step::Restarted => {
-            let title = match times {
-                0 | 1 => format!("{who} RESTARTED"),
-                _ => format!("{who} RESTARTED {times} times"),
-            };
-            Story {
-                mark: ":large_yellow_circle:",
-                text: format!("{title} at {}: {cause}. {now_up}", second(ended.at)),
-                title,
-                facts: vec![("Why", cause), ("Now", now_up)],
-                edge: ended,
-            }
+            _ => texts.push(line),
         }
     }
-}
-
-fn second(at: Timestamp) -> Timestamp {
-    at.round(Unit::Second).unwrap_or(at)
+    let texts = texts.iter().take(STORY_SECTIONS_MAX);
+    texts.map(|text| section(text)).collect()
 }
 
 /// Slack shows the time in each reader's own zone.
@@ -186,29 +230,8 @@ fn slack_time(at: Timestamp) -> String {
     format!(
         "<!date^{}^{{date_short_pretty}} {{time_secs}}|{}>",
         at.as_second(),
-        second(at)
+        at.round(Unit::Second).unwrap_or(at)
     )
-}
-
-/// A duration in the largest units that matter: `4 s`, `2 min 5 s`, `3 h 20 min`.
-fn span(duration: SignedDuration) -> String {
-    let total_s = duration.as_secs().max(0);
-    let (days, hours, minutes, seconds) = (
-        total_s / 86_400,
-        total_s / 3600 % 24,
-        total_s / 60 % 60,
-        total_s % 60,
-    );
-    match (days, hours, minutes) {
-        (0, 0, 0) if total_s < 10 => {
-            let tenths = duration.as_millis().max(0) / 100;
-            format!("{}.{} s", tenths / 10, tenths % 10)
-        }
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {seconds} s"),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
 }
 
 /// Slack's three control characters:
@@ -226,103 +249,6 @@ fn cut(text: &str, length_max: usize) -> String {
     let mut short: String = text.chars().take(length_max - 1).collect();
     short.push('…');
     short
-}
-
-/// Posts messages.
-#[derive(Clone, Debug)]
-pub struct Slack {
-    outside: Client,
-    /// Does not go through a proxy that the environment names.
-    inside: Client,
-}
-
-impl Slack {
-    /// Prepares the clients.
-    ///
-    /// # Errors
-    /// If TLS cannot be set up on this host.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        let builder = || {
-            Client::builder()
-                .redirect(redirect::Policy::none())
-                .connect_timeout(CONNECT_TIME_MAX)
-                .timeout(REQUEST_TIME_MAX)
-                .user_agent(concat!("poolkeeper-operator/", env!("CARGO_PKG_VERSION")))
-        };
-        Ok(Self {
-            // An image from scratch has no authorities of its own; those of a
-            // system, or of SSL_CERT_FILE, are trusted too.
-            outside: builder().tls_certs_merge(authorities()).build()?,
-            inside: builder().no_proxy().tls_certs_only([]).build()?,
-        })
-    }
-
-    /// Posts a message to a webhook. Cancelled, it may have arrived or not.
-    pub async fn post(&self, url: &Url, message: &Json) -> Outcome {
-        let client = match url.scheme() {
-            "http" => &self.inside,
-            _ => &self.outside,
-        };
-        match client.post(url.clone()).json(message).send().await {
-            Ok(response) => judge(response).await,
-            // Never the error's own text: it holds the URL.
-            Err(error) if error.is_connect() => Outcome::Failed("cannot connect".to_owned()),
-            Err(error) if error.is_timeout() => {
-                Outcome::Unclear(format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()))
-            }
-            Err(error) if error.is_builder() => {
-                Outcome::Refused("the URL cannot be used".to_owned())
-            }
-            Err(_) => Outcome::Unclear("the connection broke before an answer came".to_owned()),
-        }
-    }
-}
-
-/// The authorities that browsers trust (Mozilla's list).
-fn authorities() -> impl Iterator<Item = Certificate> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS
-        .iter()
-        .filter_map(|authority| Certificate::from_der(authority).ok())
-}
-
-async fn judge(mut response: reqwest::Response) -> Outcome {
-    let status = response.status();
-    if status.is_success() {
-        return Outcome::Delivered;
-    }
-    if status == StatusCode::TOO_MANY_REQUESTS {
-        let wait = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map_or(THROTTLE_DEFAULT, Duration::from_secs);
-        return Outcome::Throttled(wait);
-    }
-    if status.is_redirection() {
-        return Outcome::Refused("answered with a redirect, which is not followed".to_owned());
-    }
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_LENGTH_MAX - body.len())]);
-        if body.len() >= ANSWER_LENGTH_MAX {
-            break;
-        }
-    }
-    outcome(status, &body)
-}
-
-/// What an answer that is no success means.
-fn outcome(status: StatusCode, body: &[u8]) -> Outcome {
-    let body = String::from_utf8_lossy(body);
-    let mut reason = format!("HTTP {}", status.as_u16());
-    if let Some(known) = KNOWN_ANSWERS.iter().find(|known| **known == body.trim()) {
-        let _ = write!(reason, ", {known}");
-    }
-    if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT {
-        Outcome::Refused(reason)
-    } else {
-        Outcome::Failed(reason)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Where messages are posted: a URL that is itself the secret.
+//! Which URLs messages are posted to.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use reqwest::Url;
 
@@ -32,50 +32,28 @@ impl Default for WebhookPolicy {
     }
 }
 
-/// An incoming webhook. Neither `Debug` nor any error shows the URL.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Webhook {
-    /// Messages are posted here.
-    Url(Url),
-    /// The example's placeholder: nobody has said yet where to post.
-    Placeholder,
-}
-
-impl fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Url(_) => "Url(..)",
-            Self::Placeholder => "Placeholder",
-        })
-    }
-}
-
-impl Webhook {
-    /// Reads a URL and judges it by the policy.
+impl WebhookPolicy {
+    /// Reads a URL and judges it.
     ///
     /// # Errors
     /// What is wrong with it, without any part of it.
-    pub fn parse(text: &str, policy: &WebhookPolicy) -> Result<Self, String> {
-        let text = text.trim();
-        if text == PLACEHOLDER {
-            return Ok(Self::Placeholder);
-        }
-        let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
+    pub fn url(&self, text: &str) -> Result<Url, String> {
+        let url = Url::parse(text.trim()).map_err(|_| "is not a URL".to_owned())?;
         let host = url.host_str().unwrap_or_default();
         match url.scheme() {
             "https"
-                if policy
+                if self
                     .hosts
                     .iter()
                     .any(|allowed| allowed.eq_ignore_ascii_case(host)) => {}
             "https" => {
                 return Err(format!(
                     "is of a host that is not allowed; allowed by --webhook-hosts: {}",
-                    policy.hosts.join(", ")
+                    self.hosts.join(", ")
                 ));
             }
-            "http" if policy.loopback_http && is_loopback(host) => {}
-            "http" if policy.loopback_http => {
+            "http" if self.loopback_http && is_loopback(host) => {}
+            "http" if self.loopback_http => {
                 return Err("must be https, or http to this machine itself".to_owned());
             }
             _ => return Err("must be https".to_owned()),
@@ -83,7 +61,7 @@ impl Webhook {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("must not hold a user or password".to_owned());
         }
-        Ok(Self::Url(url))
+        Ok(url)
     }
 }
 
@@ -122,17 +100,11 @@ mod tests {
         ];
         for (url, with_strict, with_local) in cases {
             for (policy, allowed) in [(&strict, with_strict), (&local, with_local)] {
-                let result = Webhook::parse(url, policy);
+                let result = policy.url(url).map(|_| ());
                 assert_eq!(result.is_ok(), allowed, "{url}");
                 let shown = format!("{result:?}");
                 assert!(!shown.contains("s3cret"), "{shown}");
             }
         }
-    }
-
-    #[test]
-    fn placeholder_is_recognised() {
-        let parsed = Webhook::parse(&format!("{PLACEHOLDER}\n"), &WebhookPolicy::default());
-        assert_eq!(parsed, Ok(Webhook::Placeholder));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use crate::api::PgPoolCluster;
+use crate::api::{self, PgPoolCluster};
 
 /// A value of a Secret. Its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,12 +86,7 @@ pub struct References {
 pub fn references(cluster: &PgPoolCluster) -> References {
     let spec = &cluster.spec;
     let mut references = References::default();
-    let slack = spec.notifications.iter().flat_map(|notification| {
-        [
-            &notification.slack.webhook_url_secret_ref,
-            &notification.slack.bot_token_secret_ref,
-        ]
-    });
+    let told = spec.notifications.iter().flat_map(notification_secrets);
     let whole = [
         &spec.auth.userlist_secret_ref,
         &spec.tls.client.cert_secret_ref,
@@ -102,7 +97,7 @@ pub fn references(cluster: &PgPoolCluster) -> References {
         &spec.tls.client.ca_secret_ref,
         &spec.tls.server.ca_secret_ref,
     ];
-    let names = (slack.flatten().map(|secret| &secret.name))
+    let names = (told.map(|secret| &secret.name))
         .chain(whole.into_iter().chain(users).flatten().map(|it| &it.name))
         .chain(authorities.into_iter().flatten().map(|it| &it.name))
         .chain(spec.upstream.uri_secret_ref.iter().map(|it| &it.name));
@@ -115,4 +110,20 @@ pub fn references(cluster: &PgPoolCluster) -> References {
         }
     }
     references
+}
+
+/// The Secrets that say where a channel is.
+fn notification_secrets(
+    notification: &api::Notification,
+) -> impl Iterator<Item = &api::SecretKeyRef> {
+    let slack = notification
+        .slack
+        .iter()
+        .flat_map(|slack| [&slack.webhook_url_secret_ref, &slack.bot_token_secret_ref]);
+    let webhook = notification.webhook.iter();
+    let urls = webhook.clone().map(|webhook| &webhook.url_secret_ref);
+    let keys = webhook.map(|webhook| &webhook.signing_key_secret_ref);
+    let alertmanager = notification.alertmanager.iter();
+    let tokens = alertmanager.map(|alertmanager| &alertmanager.token_secret_ref);
+    slack.chain(keys).chain(tokens).flatten().chain(urls)
 }

@@ -14,7 +14,7 @@
 //! | `restarted` | a child runs in place of one that ended | as `started`, and `restarts` (since this operator began) |
 //! | `ready` | once: all endpoints are up, or after 10 s some of each kind | `cluster`, `service`, `operator`, `stateDir`, `poolersUp`, `poolers`, `balancersUp`, `balancers`, `endpoints` (as in `started`, without `adopted`) |
 //! | `transition` | an endpoint's state changed, or it restarted | `name`, `component`, `from`, `to`, `at`, `reason`, `outage` (`none`, `begins`, `ends`, `restarted`), `up`, `total` |
-//! | `notified` | a message was accepted | `channel`, `message` (`Down`, `Up`, `Restarted`), `name`, `possiblyRepeated` |
+//! | `notified` | a message was accepted | `channel`, `message` (`News`, `Present`: how things are, for one who is new, `Reminder`, `Edit`), `name` (whom it is about, the first few), `possiblyRepeated` |
 //! | `notNotified` | a message was not | `channel`, `message`, `name`, `problem`, `triesAgain` |
 //! | `stopping` | a signal asked for the end | `signal` |
 //! | `stopped` | no child is left | |
@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{Component, EndpointState, NotificationStatus},
     endpoints::{Change, Outage},
-    notify::{Post, Step},
+    notify::Post,
 };
 pub use table::Row;
 pub(crate) use table::age;
@@ -255,14 +255,6 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-const fn message(step: Step) -> &'static str {
-    match step {
-        Step::Down => "Down",
-        Step::Up => "Up",
-        Step::Restarted => "Restarted",
-    }
-}
-
 impl Event<'_> {
     fn json(&self, now: Timestamp) -> Value {
         let mut object = match self {
@@ -299,16 +291,16 @@ impl Event<'_> {
                 "up": change.up, "total": change.total,
             }),
             Self::Notified(post) => json!({
-                "event": "notified", "channel": post.channel, "message": message(post.step),
-                "name": post.incident.endpoint, "possiblyRepeated": post.possibly_repeated,
+                "event": "notified", "channel": post.channel, "message": post.form.word(),
+                "name": post.subjects(), "possiblyRepeated": post.possibly_repeated,
             }),
             Self::NotNotified {
                 post,
                 problem,
                 tries_again,
             } => json!({
-                "event": "notNotified", "channel": post.channel, "message": message(post.step),
-                "name": post.incident.endpoint, "problem": problem, "triesAgain": tries_again,
+                "event": "notNotified", "channel": post.channel, "message": post.form.word(),
+                "name": post.subjects(), "problem": problem, "triesAgain": tries_again,
             }),
             Self::Stopping(signal) => json!({"event": "stopping", "signal": signal}),
             Self::Stopped => json!({"event": "stopped"}),
@@ -373,8 +365,8 @@ impl Event<'_> {
             Self::Notified(post) => format!(
                 "told {}: {} {}{}",
                 post.channel,
-                post.incident.endpoint,
-                message(post.step),
+                post.subjects(),
+                post.form.word(),
                 if post.possibly_repeated {
                     " (possibly repeated)"
                 } else {
@@ -388,8 +380,8 @@ impl Event<'_> {
             } => format!(
                 "could not tell {}: {} {}: {problem}{}",
                 post.channel,
-                post.incident.endpoint,
-                message(post.step),
+                post.subjects(),
+                post.form.word(),
                 if *tries_again { "; tries again" } else { "" }
             ),
             Self::Stopping(signal) => format!("{signal}: stopping; once more to end at once"),

@@ -5,9 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
-use sha2::Sha256;
 
 use super::{
     LocalError, Options, files, host, ports,
@@ -19,12 +17,11 @@ use super::{
 use crate::{
     controller::{
         build::{self, Realisation, Tier},
-        validate::{Channel, ValidatedCluster},
+        validate::ValidatedCluster,
     },
     endpoints::{Endpoints, Id},
-    notify::{ChannelConfig, Notifier},
+    notify::Notifier,
     random,
-    webhook::Webhook,
 };
 
 /// The folder of the programs, absolute; both must be there.
@@ -112,21 +109,25 @@ pub(super) fn prepare(
             waiter,
         })
         .collect();
-    state
-        .notifier
-        .configure(&channel_configs(&cluster.channels, &state.key));
-    state.notifier.resume();
-    let webhooks = cluster
+    let key = state.key.as_bytes();
+    let channels: Vec<_> = cluster
         .channels
         .iter()
-        .map(|channel| (channel.name.clone(), channel.webhook.clone()));
+        .map(|channel| channel.config(key))
+        .collect();
+    state.notifier.configure(&channels);
+    state.notifier.resume();
+    let destinations = cluster
+        .channels
+        .iter()
+        .map(|channel| (channel.config.name.clone(), channel.destination.clone()));
     let plan = Plan {
         ports,
         texts,
         revision,
         bin_dir,
         resync: cluster.monitoring_interval,
-        webhooks: webhooks.collect(),
+        destinations: destinations.collect(),
         tier,
     };
     Ok(Prepared {
@@ -167,7 +168,7 @@ fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String
             notes.push(format!("{name} is not needed any more and was told to end"));
         }
         state.children.remove(&name);
-        state.notifier.forget(&name);
+        state.notifier.forget(&name, Timestamp::now());
     }
     running
 }
@@ -184,48 +185,6 @@ fn realisation(ports: &Ports, store: &Store, revision: &str) -> Realisation {
     }
 }
 
-fn channel_configs(channels: &[Channel], key: &str) -> Vec<ChannelConfig> {
-    channels
-        .iter()
-        .map(|channel| ChannelConfig {
-            name: channel.name.clone(),
-            fingerprint: match &channel.webhook {
-                Webhook::Url(url) => fingerprint(url.as_str(), key),
-                Webhook::Placeholder => String::new(),
-            },
-            configured: matches!(channel.webhook, Webhook::Url(_)),
-            send_resolved: channel.send_resolved,
-        })
-        .collect()
-}
-
-/// Tells whether a URL changed, without telling the URL.
-fn fingerprint(url: &str, key: &str) -> String {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(url.as_bytes());
-    random::hex(&mac.finalize().into_bytes()[..8])
-}
-
 fn new_key() -> Result<String, LocalError> {
     random::key().map_err(|error| host("cannot make a key")(io::Error::other(error)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fingerprints_differ_and_tell_nothing() {
-        let one = fingerprint("https://hooks.slack.com/services/a", "key");
-        assert_ne!(
-            one,
-            fingerprint("https://hooks.slack.com/services/b", "key")
-        );
-        assert_ne!(
-            one,
-            fingerprint("https://hooks.slack.com/services/a", "other")
-        );
-        assert_eq!(one.len(), 16);
-    }
 }

@@ -40,12 +40,13 @@ use happenings::Happening;
 use crate::{
     api::PgPoolClusterStatus,
     controller::build::Tier,
+    courier::Courier,
+    destination::Destination,
     endpoints::{Id, Policy},
     http::Snapshot,
     metrics::Counters,
-    slack::{self, Slack},
+    notify::Context,
     watch::{Seen, Watcher},
-    webhook::Webhook,
 };
 
 /// How often what is due is looked at.
@@ -78,8 +79,8 @@ pub struct Plan {
     pub bin_dir: PathBuf,
     /// Time between two questions to a pooler.
     pub resync: Duration,
-    /// Where to post, by channel.
-    pub webhooks: BTreeMap<String, Webhook>,
+    /// Where messages go, by channel.
+    pub destinations: BTreeMap<String, Destination>,
 }
 
 struct Child {
@@ -106,8 +107,8 @@ pub struct Runner {
     state: State,
     policy: Policy,
     watcher: Watcher,
-    slack: Slack,
-    context: slack::Context,
+    courier: Courier,
+    context: Context,
     children: BTreeMap<Id, Child>,
     /// Children that wait for their restart, one at a time.
     roll: VecDeque<Id>,
@@ -154,7 +155,7 @@ impl Runner {
                 }
             }
         });
-        let names: Vec<&str> = plan.webhooks.keys().map(String::as_str).collect();
+        let names: Vec<&str> = plan.destinations.keys().map(String::as_str).collect();
         let mut runner = Self {
             policy: Policy {
                 interval: check.interval,
@@ -162,14 +163,19 @@ impl Runner {
                 fall: check.fall,
             },
             watcher,
-            slack: Slack::new()?,
-            context: slack::Context {
+            courier: Courier::new()?,
+            context: Context {
                 cluster: plan.tier.name.clone(),
-                look_further: format!(
-                    "Look further: http://{}/stats, logs in {}",
-                    plan.ports.dashboards[0],
-                    store.folder().join("logs").display()
-                ),
+                links: vec![
+                    (
+                        "Dashboard".to_owned(),
+                        format!("http://{}/stats", plan.ports.dashboards[0]),
+                    ),
+                    (
+                        "Logs".to_owned(),
+                        store.folder().join("logs").display().to_string(),
+                    ),
+                ],
             },
             children: BTreeMap::new(),
             roll: VecDeque::new(),

@@ -2,23 +2,47 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Edge, Incident, Kind, Outcome, Post, Step};
-use crate::endpoints::later;
+use super::{
+    Alert, Entry, Open,
+    log::{Log, What, fold},
+    post::{Form, Outcome, Post, Root},
+};
+use crate::{
+    api::{NotificationEvent, Severity},
+    endpoints::later,
+};
 
-/// Incidents that a channel remembers before those of one endpoint are merged.
-/// Merged, an endpoint has at most two.
-pub const INCIDENTS_MAX: usize = 256;
+/// Subjects of one message.
+pub const SUBJECTS_MAX: usize = 40;
 /// Slack takes about one message a second for each channel.
 const SPACING: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Longest time for which a `Retry-After` is believed.
 const THROTTLE_MAX: Duration = Duration::from_secs(3600);
+/// How often levels are told again to who forgets them.
+const LEVELS_AGAIN: Duration = Duration::from_secs(60);
+/// How long a channel may fail before other channels are told.
+const FAILING_PATIENCE: Duration = Duration::from_secs(60);
+/// How much of the reason of a failure is kept, in bytes.
+const PROBLEM_BYTES_MAX: usize = 120;
 
-/// Whether and how a channel is configured.
+/// How a channel is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A message for each piece of news.
+    Messages,
+    /// The first message of an incident is edited to how things are now; the
+    /// story goes into its thread.
+    Threads,
+    /// What is true now, again and again; who is told makes messages of it.
+    Levels,
+}
+
+/// How a channel is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelConfig {
     /// Name, unique.
@@ -27,233 +51,418 @@ pub struct ChannelConfig {
     pub fingerprint: String,
     /// Whether there is a place at all yet.
     pub configured: bool,
+    /// How it is told.
+    pub style: Style,
     /// Whether recoveries are told.
     pub send_resolved: bool,
+    /// What is told; all if it is empty.
+    pub events: Vec<NotificationEvent>,
+    /// What is less severe is not told.
+    pub minimum_severity: Severity,
+    /// How long bad news waits for more of it.
+    pub group_wait: Duration,
+    /// Shortest time from a message to the next one that is no bad news.
+    pub group_interval: Duration,
+    /// How often it is told that something is still wrong.
+    pub repeat_interval: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+impl Default for ChannelConfig {
+    /// Everything, to nowhere.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            fingerprint: String::new(),
+            configured: false,
+            style: Style::Messages,
+            send_resolved: true,
+            events: Vec::new(),
+            minimum_severity: Severity::Info,
+            group_wait: Duration::from_millis(500),
+            group_interval: Duration::from_secs(5),
+            repeat_interval: Duration::from_hours(4),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct Channel {
     pub(super) fingerprint: String,
     pub(super) configured: bool,
-    pub(super) send_resolved: bool,
-    /// Not fully told, oldest first.
-    pub(super) incidents: Vec<Told>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Everything up to here was told, or was none of its business.
+    pub(super) cursor: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) claim: Option<Claim>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// It is told first what is true now: it is new, or news were lost.
+    pub(super) state_due: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_delivery: Option<Timestamp>,
+    /// When it was told something last; an edit does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    told_at: Option<Timestamp>,
     /// Why nothing is tried until the configuration changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) refused: Option<String>,
+    /// Since when nothing has arrived that should have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_since: Option<Timestamp>,
+    /// The first message of the incident that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<Root>,
+    #[serde(skip)]
+    pub(super) config: ChannelConfig,
     /// Failures in a row. An operator that starts tries at once.
     #[serde(skip)]
-    pub(super) failures: u32,
+    failures: u32,
     #[serde(skip)]
-    pub(super) failure: Option<String>,
+    failure: Option<String>,
+    /// A pause: when it began, and how long it is.
     #[serde(skip)]
-    pub(super) not_before: Option<Timestamp>,
+    pause: Option<(Timestamp, Duration)>,
     #[serde(skip)]
-    pub(super) in_flight: bool,
-}
-
-/// An incident and what of it was told.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Told {
-    pub(super) incident: Incident,
-    pub(super) down_told: bool,
+    in_flight: bool,
+    /// Since when there is something to tell.
+    #[serde(skip)]
+    waiting: Option<Timestamp>,
+    /// Since when there is bad news to tell.
+    #[serde(skip)]
+    urgent: Option<Timestamp>,
 }
 
 /// A message that may have been posted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Claim {
-    /// Of the edge that the message is about.
-    pub(super) sequence: u64,
+    form: Form,
+    /// Last sequence that it tells of.
+    pub(super) upto: u64,
     /// An earlier attempt may have arrived.
-    pub(super) unclear: bool,
+    unclear: bool,
 }
 
-impl Told {
-    /// The next message about it, and its place in the order of things.
-    pub(super) fn step(&self) -> Option<(u64, Step)> {
-        let incident = &self.incident;
-        match (incident.kind, self.down_told, &incident.ended) {
-            (Kind::Restart, ..) => Some((incident.began.sequence, Step::Restarted)),
-            (Kind::Outage, false, _) => Some((incident.began.sequence, Step::Down)),
-            (Kind::Outage, true, Some(ended)) => Some((ended.sequence, Step::Up)),
-            (Kind::Outage, true, None) => None,
-        }
-    }
+/// What there is to tell, whoever is told.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) log: &'a Log,
+    /// What is wrong now.
+    pub(super) open: &'a [Open],
+    /// Last sequence there is.
+    pub(super) head: u64,
+    pub(super) untracked: u32,
+}
+
+/// Whether so much time has passed. A clock that was set back does not make
+/// anyone wait for it to catch up.
+fn elapsed(since: Timestamp, wait: Duration, now: Timestamp) -> bool {
+    now < since || now >= later(since, wait)
 }
 
 impl Channel {
-    pub(super) fn may_claim(&self) -> bool {
-        self.configured && self.refused.is_none() && !self.in_flight
+    /// An operator takes over from one that is gone.
+    pub(super) fn resume(&mut self) {
+        self.refused = None;
+        // An edit may be repeated without anyone seeing it.
+        self.claim.take_if(|claim| claim.form == Form::Edit);
+        if let Some(claim) = &mut self.claim {
+            claim.unclear = true;
+        }
     }
 
-    /// Index of the incident whose turn it is.
-    pub(super) fn next(&self) -> Option<(usize, u64, Step)> {
-        self.incidents
-            .iter()
-            .enumerate()
-            .filter_map(|(index, told)| told.step().map(|(sequence, step)| (index, sequence, step)))
-            .min_by_key(|(_, sequence, _)| *sequence)
+    /// Whether it wants to hear of an event.
+    fn wants(&self, event: NotificationEvent) -> bool {
+        (self.config.events.is_empty() || self.config.events.contains(&event))
+            && event.severity() >= self.config.minimum_severity
     }
 
-    pub(super) fn claim(&mut self, name: &str, now: Timestamp) -> Option<Post> {
-        if !self.may_claim() || self.not_before.is_some_and(|time| now < time) {
+    /// Whether an entry or an alert is of its business.
+    fn concerns(&self, event: NotificationEvent, subject: &str) -> bool {
+        let itself =
+            event == NotificationEvent::NotificationsFailing && subject == self.config.name;
+        self.wants(event) && !itself
+    }
+
+    fn entries<'a>(&'a self, view: &View<'a>, upto: u64) -> impl Iterator<Item = &'a Entry> {
+        let entries = view.log.between(self.cursor, upto);
+        entries.filter(|entry| self.concerns(entry.event(), &entry.key.subject))
+    }
+
+    /// What is told of the entries up to a sequence.
+    fn items(&self, view: &View<'_>, upto: u64) -> Vec<Entry> {
+        let mut items = fold(self.entries(view, upto));
+        items.retain(|item| match item.what {
+            What::Ended | What::SteadyUp => self.config.send_resolved,
+            // Its beginning was never told, or nobody wants to hear of ends.
+            What::Removed => self.config.send_resolved && item.times == 0,
+            _ => true,
+        });
+        items
+    }
+
+    /// What of the things that are wrong now is of its business.
+    fn open<'a>(&'a self, view: &View<'a>) -> impl Iterator<Item = &'a Open> {
+        let open = view.open.iter();
+        open.filter(|open| self.concerns(open.alert.key.event, &open.alert.key.subject))
+    }
+
+    /// Happenings that wait to be told.
+    pub(super) fn pending(&self, view: &View<'_>) -> i32 {
+        let waiting = self.items(view, view.head).len() + usize::from(self.state_due);
+        i32::try_from(waiting).unwrap_or(i32::MAX)
+    }
+
+    /// Whether an entry waits for a bigger one to end: nobody needs to hear of
+    /// each pooler while they know that nothing serves.
+    fn is_subsumed(&self, entry: &Entry, view: &View<'_>) -> bool {
+        self.config.style != Style::Levels
+            && entry.key.event == NotificationEvent::EndpointDown
+            && self
+                .open(view)
+                .any(|open| open.alert.key.event.subsumes_endpoints())
+    }
+
+    /// Looks what is news, and notes since when it waits. True if it is time to
+    /// tell it.
+    fn news_due(&mut self, view: &View<'_>, now: Timestamp) -> bool {
+        let triggers: Vec<bool> = self
+            .entries(view, view.head)
+            .filter(|entry| {
+                let told = match entry.what {
+                    What::Ended | What::SteadyUp | What::Removed => self.config.send_resolved,
+                    _ => true,
+                };
+                told && !self.is_subsumed(entry, view)
+            })
+            .map(|entry| entry.what.is_bad())
+            .collect();
+        let levels = self.config.style == Style::Levels;
+        let since = |is: bool, known: Option<Timestamp>| is.then(|| known.unwrap_or(now));
+        self.waiting = since(!triggers.is_empty(), self.waiting);
+        self.urgent = since(triggers.iter().any(|bad| *bad || levels), self.urgent);
+        let wait = self.config.group_wait;
+        if let Some(urgent) = self.urgent {
+            return elapsed(urgent, wait, now);
+        }
+        let interval = self.config.group_interval;
+        self.waiting
+            .is_some_and(|waiting| elapsed(waiting, wait, now))
+            && self.told_at.is_none_or(|told| elapsed(told, interval, now))
+    }
+
+    /// The form and the range of what is to be posted now.
+    fn due(&mut self, view: &View<'_>, now: Timestamp, news_due: bool) -> Option<Claim> {
+        if let Some(claim) = self.claim.clone().filter(|claim| claim.unclear) {
+            return Some(claim);
+        }
+        let claim = |form, upto| Claim {
+            form,
+            upto,
+            unclear: false,
+        };
+        if self.state_due {
+            return Some(claim(Form::Present, view.head));
+        }
+        if news_due {
+            let upto = self.upto(view);
+            if !self.items(view, upto).is_empty() {
+                return Some(claim(Form::News, upto));
+            }
+            self.cursor = upto;
+        }
+        // News that wait will want an edit of their own.
+        if let Some(root) = &self.root
+            && root.shown < self.cursor
+            && self.waiting.is_none()
+        {
+            return Some(claim(Form::Edit, self.cursor));
+        }
+        let again = match self.config.style {
+            Style::Levels => LEVELS_AGAIN,
+            _ => self.config.repeat_interval,
+        };
+        // Time enough since it was told: not since it was wrong.
+        let told = self.told_at?;
+        let still = self.open(view).any(|open| open.sequence <= self.cursor);
+        let due = still && elapsed(told, again, now);
+        due.then(|| claim(Form::Reminder, self.cursor))
+    }
+
+    /// How far one message goes.
+    fn upto(&self, view: &View<'_>) -> u64 {
+        let mut subjects = Vec::new();
+        for entry in self.entries(view, view.head) {
+            if !subjects.contains(&&entry.key) {
+                if subjects.len() == SUBJECTS_MAX {
+                    return entry.sequence - 1;
+                }
+                subjects.push(&entry.key);
+            }
+        }
+        view.head
+    }
+
+    pub(super) fn claim(&mut self, view: &View<'_>, now: Timestamp) -> Option<Post> {
+        if !self.configured || self.in_flight {
             return None;
         }
-        let (index, sequence, step) = self.next()?;
-        let unclear = self
-            .claim
-            .as_ref()
-            .is_some_and(|claim| claim.sequence == sequence && claim.unclear);
-        self.claim = Some(Claim { sequence, unclear });
+        self.skip(view);
+        let news_due = self.news_due(view, now);
+        let paused = self.pause.is_some_and(|(at, wait)| !elapsed(at, wait, now));
+        if self.refused.is_some() || paused {
+            return None;
+        }
+        let claim = self.due(view, now, news_due)?;
+        let post = self.post(&claim, view);
+        self.claim = Some(claim);
         self.in_flight = true;
-        Some(Post {
-            channel: name.to_owned(),
-            step,
-            incident: self.incidents[index].incident.clone(),
-            possibly_repeated: unclear,
-        })
+        Some(post)
     }
 
-    pub(super) fn finished(&mut self, outcome: Outcome, now: Timestamp, jitter: f64) {
+    /// Passes over what is none of its business; ends an incident that is over.
+    fn skip(&mut self, view: &View<'_>) {
+        let claimed = self.claim.is_some();
+        if !claimed && self.items(view, view.head).is_empty() {
+            self.cursor = view.head;
+        }
+        let over = self.open(view).next().is_none() && self.cursor == view.head;
+        if !claimed && over {
+            // What is shown last is that all is well.
+            let cursor = self.cursor;
+            self.root
+                .take_if(|root| root.shown_well && root.shown >= cursor);
+        }
+    }
+
+    fn post(&self, claim: &Claim, view: &View<'_>) -> Post {
+        let open: Vec<Open> = self.open(view).cloned().collect();
+        let items = match claim.form {
+            Form::News => self.items(view, claim.upto),
+            Form::Present | Form::Reminder | Form::Edit => Vec::new(),
+        };
+        let root = self.root.clone();
+        let worst = items.iter().filter(|item| item.what.is_bad());
+        let worst = worst.map(|item| item.event().severity()).max();
+        Post {
+            channel: self.config.name.clone(),
+            form: claim.form,
+            after: self.cursor,
+            upto: claim.upto,
+            open,
+            items,
+            possibly_repeated: claim.unclear && self.config.style != Style::Levels,
+            broadcast: claim.form == Form::Reminder
+                || root.as_ref().is_some_and(|root| worst > Some(root.worst)),
+            root,
+            untracked: view.untracked,
+            patience: self.config.group_wait + self.config.group_interval,
+        }
+    }
+
+    pub(super) fn finished(&mut self, post: &Post, outcome: Outcome, now: Timestamp, jitter: f64) {
         self.in_flight = false;
-        let Some(claim) = self.claim.clone() else {
+        let Some(claim) = self.claim.take() else {
             return;
         };
         // Whether an earlier attempt arrived stays unknown however this one ends.
         let take_back = |claim: Claim| claim.unclear.then_some(claim);
         match outcome {
-            Outcome::Delivered => {
-                self.claim = None;
-                self.failures = 0;
-                self.failure = None;
-                self.refused = None;
-                self.last_delivery = Some(now);
-                self.not_before = Some(later(now, SPACING));
-                self.confirm(claim.sequence);
-            }
+            Outcome::Delivered { reference } => self.confirm(&claim, post, reference, now),
             Outcome::Failed(reason) => {
                 self.claim = take_back(claim);
-                self.back_off(reason, now, jitter);
+                self.back_off(&reason, now, jitter);
             }
             Outcome::Unclear(reason) => {
-                self.claim = Some(Claim {
+                let repeatable = claim.form != Form::Edit;
+                self.claim = repeatable.then_some(Claim {
                     unclear: true,
                     ..claim
                 });
-                self.back_off(reason, now, jitter);
+                self.back_off(&reason, now, jitter);
             }
             Outcome::Throttled(wait) => {
                 self.claim = take_back(claim);
                 let wait = wait.clamp(SPACING, THROTTLE_MAX);
-                self.failure = Some(format!("asked to wait for {} s", wait.as_secs()));
-                self.not_before = Some(later(now, wait));
+                self.fails(&format!("asked to wait for {} s", wait.as_secs()), now);
+                self.pause = Some((now, wait));
             }
             Outcome::Refused(reason) => {
                 self.claim = take_back(claim);
-                self.refused = Some(reason);
+                self.fails(&reason, now);
+                self.refused = self.failure.clone();
+            }
+            Outcome::RootGone => {
+                self.claim = take_back(claim);
+                self.root = None;
             }
         }
     }
 
-    fn confirm(&mut self, sequence: u64) {
-        let told = self
-            .incidents
-            .iter_mut()
-            .find(|told| told.step().is_some_and(|(next, _)| next == sequence));
-        if let Some(told) = told {
-            match told.step() {
-                Some((_, Step::Down)) => told.down_told = true,
-                // Whatever comes last takes the incident off the list.
-                _ => told.incident.times = 0,
+    fn confirm(&mut self, claim: &Claim, post: &Post, reference: Option<String>, now: Timestamp) {
+        self.failures = 0;
+        self.failure = None;
+        self.refused = None;
+        self.failing_since = None;
+        self.last_delivery = Some(now);
+        self.pause = Some((now, SPACING));
+        self.cursor = self.cursor.max(claim.upto);
+        if claim.form == Form::Edit {
+            if let Some(root) = &mut self.root {
+                root.shown = claim.upto;
+                root.shown_well = post.open.is_empty();
             }
+            return;
         }
-        self.incidents.retain(|told| told.incident.times > 0);
-        self.drop_finished();
+        self.told_at = Some(now);
+        self.waiting = None;
+        self.urgent = None;
+        self.state_due &= claim.form != Form::Present;
+        if self.config.style == Style::Threads {
+            self.remember_root(claim, post, reference);
+        }
     }
 
-    /// Takes away what needs no further message.
-    pub(super) fn drop_finished(&mut self) {
-        let send_resolved = self.send_resolved;
-        self.incidents
-            .retain(|told| send_resolved || !told.down_told || told.incident.ended.is_none());
+    fn remember_root(&mut self, claim: &Claim, post: &Post, reference: Option<String>) {
+        let worst = post.items.iter().map(|item| item.event().severity()).max();
+        match (&mut self.root, reference) {
+            (Some(root), _) => {
+                root.worst = root.worst.max(worst.unwrap_or(Severity::Info));
+                root.until = post.items.iter().map(|item| item.at).max();
+            }
+            // News that are over as they are told begin no thread.
+            (None, Some(message)) if !post.open.is_empty() => {
+                self.root = Some(Root::new(message, claim.upto, worst, post));
+            }
+            (None, _) => {}
+        }
     }
 
-    fn back_off(&mut self, reason: String, now: Timestamp, jitter: f64) {
+    fn fails(&mut self, reason: &str, now: Timestamp) {
+        self.failing_since.get_or_insert(now);
+        self.failure = Some(super::alert::tidy(reason, PROBLEM_BYTES_MAX));
+    }
+
+    fn back_off(&mut self, reason: &str, now: Timestamp, jitter: f64) {
         let wait = BACKOFF_MIN
             .saturating_mul(1 << self.failures.min(16))
             .min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.failure = Some(reason);
-        self.not_before = Some(later(
-            now,
-            wait.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0),
-        ));
+        self.fails(reason, now);
+        let wait = wait.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);
+        self.pause = Some((now, wait));
     }
 
-    pub(super) fn end(&mut self, endpoint: &str, ended: &Edge, lasted: SignedDuration) {
-        let open = self
-            .incidents
-            .iter_mut()
-            .find(|told| told.incident.endpoint == endpoint && told.incident.ended.is_none());
-        if let Some(told) = open {
-            told.incident.ended = Some(ended.clone());
-            let lasted_ms = i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX);
-            told.incident.lasted_ms = told.incident.lasted_ms.saturating_add(lasted_ms);
-        }
-        self.drop_finished();
+    /// That it cannot be reached, if others should know.
+    pub(super) fn failing(&self, now: Timestamp) -> Option<(Timestamp, &str)> {
+        let since = self.failing_since?;
+        let long = self.refused.is_some() || elapsed(since, FAILING_PATIENCE, now);
+        let reason = self.failure.as_deref().unwrap_or("nothing arrives");
+        (self.configured && long).then_some((since, reason))
     }
 
-    /// Makes two incidents of one endpoint one, the oldest two that can be.
-    pub(super) fn merge_if_full(&mut self) {
-        if self.incidents.len() <= INCIDENTS_MAX {
-            return;
-        }
-        let claimed = self.claim.as_ref().map(|claim| claim.sequence);
-        let free = |told: &Told| {
-            told.step()
-                .is_none_or(|(sequence, _)| Some(sequence) != claimed)
-        };
-        let pair = (0..self.incidents.len()).find_map(|earlier| {
-            let one = &self.incidents[earlier];
-            let later = (earlier + 1..self.incidents.len())
-                .find(|later| self.incidents[*later].incident.endpoint == one.incident.endpoint)?;
-            let mergeable =
-                one.incident.ended.is_some() && free(one) && free(&self.incidents[later]);
-            mergeable.then_some((earlier, later))
-        });
-        if let Some((earlier, later)) = pair {
-            let newer = self.incidents.remove(later).incident;
-            let told = &mut self.incidents[earlier];
-            // What is told as one that restarted only is an outage if one of
-            // them was.
-            if told.incident.kind == Kind::Restart && newer.kind == Kind::Outage {
-                told.incident.kind = Kind::Outage;
-            }
-            told.incident.ended = newer.ended;
-            told.incident.times = told.incident.times.saturating_add(newer.times);
-            told.incident.lasted_ms = told.incident.lasted_ms.saturating_add(newer.lasted_ms);
-        }
-    }
-
-    /// Messages that wait.
-    pub(super) fn pending(&self) -> i32 {
-        let messages: usize = self
-            .incidents
-            .iter()
-            .map(|told| match (told.step(), &told.incident.ended) {
-                (None, _) => 0,
-                (Some((_, Step::Down)), Some(_)) if self.send_resolved => 2,
-                (Some(_), _) => 1,
-            })
-            .sum();
-        i32::try_from(messages).unwrap_or(i32::MAX)
+    /// Places in the log that must not be merged across.
+    pub(super) fn cursors(&self) -> impl Iterator<Item = u64> + use<> {
+        let claimed = self.claim.as_ref().map(|claim| claim.upto);
+        [Some(self.cursor), claimed].into_iter().flatten()
     }
 
     pub(super) fn problem(&self) -> Option<String> {
@@ -265,9 +474,15 @@ impl Channel {
         }
         if let Some(reason) = &self.refused {
             return Some(format!(
-                "refused: {reason}; not tried again until the webhook's URL changes or the operator starts anew"
+                "refused: {reason}; not tried again until its address or Secret changes or the operator starts anew"
             ));
         }
         self.failure.clone()
+    }
+
+    /// An alert that everyone else has been told of, told to nobody else.
+    pub(super) fn alert(&self, since: Timestamp, reason: &str) -> Alert {
+        let key = super::Key::new(NotificationEvent::NotificationsFailing, &self.config.name);
+        Alert::new(key, since, reason, None)
     }
 }

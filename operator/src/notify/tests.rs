@@ -1,509 +1,559 @@
 //! What people are told, whatever fails.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+mod kept;
+mod page;
+mod simulation;
+mod threads;
+
+use std::time::Duration;
 
 use super::*;
-use crate::{api::EndpointState, endpoints::Id};
+use crate::{
+    api::{Component, Severity},
+    endpoints::{Change, Id, Outage},
+};
 
-fn at(ms: i64) -> Timestamp {
+pub(super) fn at(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap()
 }
 
-fn config(name: &str) -> ChannelConfig {
+pub(super) fn config(name: &str) -> ChannelConfig {
     ChannelConfig {
         name: name.to_owned(),
         fingerprint: "f".to_owned(),
         configured: true,
-        send_resolved: true,
+        ..ChannelConfig::default()
     }
 }
 
-fn notifier() -> Notifier {
-    let mut notifier = Notifier::default();
-    notifier.configure(&[config("ops")]);
-    notifier
+pub(super) fn key(pooler: usize) -> Key {
+    Key::new(NotificationEvent::EndpointDown, &Id::pooler(pooler).name())
 }
 
-fn change(pooler: usize, outage: Outage, ms: i64) -> Change {
-    let (from, to) = match outage {
-        Outage::Begins => (EndpointState::Up, EndpointState::Down),
-        Outage::Ends { .. } => (EndpointState::Down, EndpointState::Up),
-        Outage::None | Outage::Restarted => (EndpointState::Up, EndpointState::Up),
-    };
-    Change {
-        id: Id::pooler(pooler),
-        from,
-        to,
-        at: at(ms),
-        reason: "because".to_owned(),
-        outage,
-        up: 2,
-        total: 3,
+pub(super) fn down(pooler: usize, since: i64) -> Alert {
+    Alert::new(key(pooler), at(since), "because", None)
+}
+
+pub(super) fn tier_down(since: i64) -> Alert {
+    let key = Key::new(NotificationEvent::TierDown, "");
+    Alert::new(key, at(since), "no pooler is up", None)
+}
+
+/// A notifier, what is wrong, and the time.
+struct Bench {
+    notifier: Notifier,
+    alerts: Vec<Alert>,
+    now: i64,
+    outcome: Outcome,
+}
+
+impl Bench {
+    fn with(configs: &[ChannelConfig]) -> Self {
+        let mut notifier = Notifier::default();
+        notifier.configure(configs);
+        Self {
+            notifier,
+            alerts: Vec::new(),
+            now: 0,
+            outcome: Outcome::delivered(),
+        }
     }
-}
 
-fn begins(pooler: usize, ms: i64) -> Change {
-    change(pooler, Outage::Begins, ms)
-}
+    fn new() -> Self {
+        Self::with(&[config("ops")])
+    }
 
-fn ends(pooler: usize, since: i64, ms: i64) -> Change {
-    change(pooler, Outage::Ends { since: at(since) }, ms)
-}
+    fn begins(&mut self, alert: Alert) {
+        self.alerts.push(alert);
+        self.observe(&[]);
+    }
 
-/// Posts what may be posted at `ms`; says it in words.
-fn post(notifier: &mut Notifier, outcome: &Outcome, ms: i64) -> Vec<String> {
-    let posts = notifier.claim(at(ms));
-    posts
-        .into_iter()
-        .map(|post| {
-            notifier.finished(&post.channel, outcome.clone(), at(ms), 0.5);
+    fn goes_down(&mut self, pooler: usize) {
+        self.begins(down(pooler, self.now));
+    }
+
+    fn ends(&mut self, key: &Key) {
+        self.alerts.retain(|alert| alert.key != *key);
+        self.observe(&[]);
+    }
+
+    fn comes_up(&mut self, pooler: usize) {
+        self.ends(&key(pooler));
+    }
+
+    fn observe(&mut self, happenings: &[Happening]) {
+        self.notifier
+            .observe(&self.alerts, happenings, at(self.now));
+    }
+
+    /// Posts what is due at a time; says it in words.
+    fn told(&mut self, now: i64) -> Vec<String> {
+        self.now = now;
+        let posts = self.notifier.claim(at(now));
+        let told = posts.iter().map(|post| {
+            self.notifier
+                .finished(post, self.outcome.clone(), at(now), 0.5);
+            let context = Context {
+                cluster: "shop".to_owned(),
+                links: Vec::new(),
+            };
+            let message = Message::new(post, &context, at(now));
             let repeated = if post.possibly_repeated {
                 " again?"
             } else {
                 ""
             };
-            format!("{} {:?}{repeated}", post.incident.endpoint, post.step)
-        })
-        .collect()
-}
-
-#[test]
-fn down_and_up_are_told_once_each_a_second_apart() {
-    let mut notifier = notifier();
-    notifier.observe(&begins(1, 0));
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 0),
-        ["pooler-1 Down"]
-    );
-    assert!(post(&mut notifier, &Outcome::Delivered, 5000).is_empty());
-    notifier.observe(&ends(1, 0, 5000));
-    notifier.observe(&begins(2, 5000));
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 5000),
-        ["pooler-1 Up"]
-    );
-    assert!(post(&mut notifier, &Outcome::Delivered, 5999).is_empty());
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 6000),
-        ["pooler-2 Down"]
-    );
-    assert_eq!(notifier.statuses()[0].pending, 0);
-    assert_eq!(notifier.statuses()[0].last_delivery, Some(at(6000)));
-    assert!(post(&mut notifier, &Outcome::Delivered, 9000).is_empty());
-}
-
-#[test]
-fn failures_back_off_and_lose_nothing() {
-    let mut notifier = notifier();
-    notifier.observe(&begins(1, 0));
-    let failed = Outcome::Failed("HTTP 503".to_owned());
-    let mut now = 0;
-    for expected in [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
-        assert_eq!(post(&mut notifier, &failed, now), ["pooler-1 Down"]);
-        now += expected;
-        assert!(post(&mut notifier, &failed, now - 1).is_empty());
+            let title = message.title.trim_start_matches("shop: ");
+            format!("{} {title}{repeated}", post.channel)
+        });
+        told.collect()
     }
-    assert_eq!(notifier.statuses()[0].problem.as_deref(), Some("HTTP 503"));
-    notifier.observe(&ends(1, 0, now));
-    assert_eq!(notifier.statuses()[0].pending, 2);
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, now),
-        ["pooler-1 Down"]
-    );
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, now + 1000),
-        ["pooler-1 Up"]
-    );
-    assert_eq!(notifier.statuses()[0].problem, None);
+
+    fn quiet(&mut self, until: i64) {
+        while self.now < until {
+            let next = (self.now + 500).min(until);
+            assert_eq!(self.told(next), [""; 0], "at {next} ms");
+        }
+    }
+
+    fn pending(&self) -> i32 {
+        self.notifier.statuses()[0].pending
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.notifier.statuses()[0].problem.clone()
+    }
 }
 
 #[test]
-fn retry_after_is_honoured_within_reason() {
-    let mut notifier = notifier();
-    notifier.observe(&begins(1, 0));
-    let _ = post(
-        &mut notifier,
-        &Outcome::Throttled(Duration::from_secs(7)),
-        0,
-    );
-    let for_days = Outcome::Throttled(Duration::from_secs(999_999));
-    assert!(post(&mut notifier, &for_days, 6999).is_empty());
-    assert_eq!(post(&mut notifier, &for_days, 7000), ["pooler-1 Down"]);
-    let again = 7000 + 3_600_000;
-    assert!(post(&mut notifier, &for_days, again - 1).is_empty());
-    assert_eq!(post(&mut notifier, &for_days, again), ["pooler-1 Down"]);
+fn what_happens_together_is_one_message_within_the_group_wait() {
+    let mut bench = Bench::new();
+    bench.goes_down(0);
+    assert_eq!(bench.told(0), [""; 0]);
+    bench.now = 300;
+    bench.goes_down(2);
+    assert_eq!(bench.told(499), [""; 0]);
+    assert_eq!(bench.told(500), ["ops pooler-0, pooler-2 are DOWN"]);
+    assert_eq!(bench.pending(), 0);
+    assert_eq!(bench.notifier.statuses()[0].last_delivery, Some(at(500)));
+    bench.quiet(60_000);
 }
 
 #[test]
-fn refusal_holds_until_the_configuration_changes() {
-    let mut notifier = notifier();
-    notifier.observe(&begins(1, 0));
-    let _ = post(&mut notifier, &Outcome::Refused("no_service".to_owned()), 0);
-    assert!(post(&mut notifier, &Outcome::Delivered, 1_000_000).is_empty());
-    let problem = notifier.statuses()[0].problem.clone().unwrap();
-    assert!(problem.contains("no_service"), "{problem}");
-    notifier.configure(&[config("ops")]);
-    assert!(post(&mut notifier, &Outcome::Delivered, 1_000_000).is_empty());
-    notifier.configure(&[ChannelConfig {
-        fingerprint: "another".to_owned(),
-        ..config("ops")
-    }]);
+fn bad_news_does_not_wait_for_the_interval_and_good_news_does() {
+    let mut bench = Bench::new();
+    bench.goes_down(0);
+    assert_eq!(bench.told(0), [""; 0]);
+    assert_eq!(bench.told(500), ["ops pooler-0 is DOWN"]);
+    bench.now = 1000;
+    bench.comes_up(0);
+    bench.quiet(2000);
+    bench.goes_down(1);
+    assert_eq!(bench.told(2000), [""; 0]);
+    assert_eq!(bench.told(2499), [""; 0]);
     assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 1_000_000),
-        ["pooler-1 Down"]
+        bench.told(2500),
+        ["ops pooler-1 is DOWN; pooler-0 is UP again"]
+    );
+    bench.now = 3000;
+    bench.comes_up(1);
+    bench.quiet(7400);
+    assert_eq!(bench.told(7500), ["ops pooler-1 is UP again after 1.0 s"]);
+}
+
+#[test]
+fn everything_down_at_once_is_one_message_and_so_is_its_end() {
+    let mut bench = Bench::new();
+    bench.alerts = (0..3).map(|pooler| down(pooler, 0)).collect();
+    bench.begins(tier_down(0));
+    assert_eq!(bench.told(0), [""; 0]);
+    let first = bench.told(500);
+    assert_eq!(first, ["ops the tier is DOWN, nothing serves"]);
+    // They try to start, and fail, and nobody needs to hear of each.
+    bench.now = 2000;
+    bench.comes_up(0);
+    bench.goes_down(0);
+    bench.quiet(10_000);
+    bench.ends(&tier_down(0).key);
+    bench.comes_up(1);
+    assert_eq!(bench.told(10_000), [""; 0]);
+    assert_eq!(
+        bench.told(10_500),
+        ["ops pooler-0 is DOWN; the tier is UP again; pooler-1 is UP again"]
     );
 }
 
 #[test]
-fn unclear_message_is_repeated_and_says_so() {
-    let mut notifier = notifier();
-    notifier.observe(&begins(1, 0));
-    let unclear = Outcome::Unclear("no answer within 10 s".to_owned());
-    assert_eq!(post(&mut notifier, &unclear, 0), ["pooler-1 Down"]);
-    let failed = Outcome::Failed("connection refused".to_owned());
+fn pooler_that_is_down_when_the_tier_serves_again_is_told() {
+    let mut bench = Bench::new();
+    bench.begins(tier_down(0));
+    assert_eq!(bench.told(0), [""; 0]);
+    assert_eq!(bench.told(500).len(), 1);
+    bench.goes_down(0);
+    bench.quiet(20_000);
+    bench.ends(&tier_down(0).key);
+    assert_eq!(bench.told(20_000), [""; 0]);
     assert_eq!(
-        post(&mut notifier, &failed, 10_000),
-        ["pooler-1 Down again?"]
-    );
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 90_000),
-        ["pooler-1 Down again?"]
-    );
-    notifier.observe(&ends(1, 0, 91_000));
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 92_000),
-        ["pooler-1 Up"]
+        bench.told(20_500),
+        ["ops pooler-0 is DOWN; the tier is UP again"]
     );
 }
 
 #[test]
-fn death_between_claim_and_confirmation_repeats_and_says_so() {
-    let mut before = notifier();
-    before.observe(&begins(1, 0));
-    let _ = before.claim(at(0));
-    let kept = serde_json::to_string(&before).unwrap();
-    let mut after: Notifier = serde_json::from_str(&kept).unwrap();
-    after.resume();
+fn reminder_comes_while_it_stays() {
+    let mut bench = Bench::new();
+    bench.goes_down(0);
+    let _ = bench.told(0);
+    assert_eq!(bench.told(500).len(), 1);
+    let four_hours = 4 * 3_600_000;
+    assert_eq!(bench.told(four_hours), [""; 0]);
     assert_eq!(
-        post(&mut after, &Outcome::Delivered, 0),
-        ["pooler-1 Down again?"]
+        bench.told(four_hours + 500),
+        ["ops pooler-0 is still DOWN for 4 h"]
     );
-    assert!(post(&mut after, &Outcome::Delivered, 5000).is_empty());
+    assert_eq!(bench.told(four_hours + 60_000), [""; 0]);
+    assert_eq!(bench.told(2 * four_hours + 1000).len(), 1);
+    bench.comes_up(0);
+    let _ = bench.told(2 * four_hours + 20_000);
+    assert_eq!(bench.told(2 * four_hours + 20_500).len(), 1);
+    assert_eq!(bench.told(9 * four_hours), [""; 0]);
 }
 
 #[test]
-fn recoveries_are_not_told_where_nobody_wants_them() {
-    let mut notifier = Notifier::default();
-    notifier.configure(&[ChannelConfig {
-        send_resolved: false,
-        ..config("ops")
-    }]);
-    notifier.observe(&begins(1, 0));
-    notifier.observe(&ends(1, 0, 10));
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 10),
-        ["pooler-1 Down"]
+fn flapping_is_one_message_and_its_end_another() {
+    let mut bench = Bench::new();
+    let mut told = Vec::new();
+    for turn in 0..30_i64 {
+        bench.now = turn * 20_000;
+        bench.goes_down(1);
+        told.extend(bench.told(bench.now));
+        told.extend(bench.told(bench.now + 500));
+        bench.now += 7000;
+        bench.comes_up(1);
+        told.extend(bench.told(bench.now));
+        told.extend(bench.told(bench.now + 500));
+    }
+    let (outage, back) = (
+        "ops pooler-1 is DOWN",
+        "ops pooler-1 is UP again after 7.5 s",
     );
-    assert!(post(&mut notifier, &Outcome::Delivered, 9000).is_empty());
-    assert_eq!(notifier.statuses()[0].pending, 0);
+    assert_eq!(
+        told,
+        [
+            outage,
+            back,
+            outage,
+            back,
+            outage,
+            back,
+            "ops pooler-1 is FLAPPING"
+        ]
+    );
+    let steady = 29 * 20_000 + 7500 + 300_000;
+    bench.quiet(steady - 1);
+    assert_eq!(bench.told(steady), [""; 0]);
+    assert_eq!(
+        bench.told(steady + 500),
+        ["ops pooler-1 is UP again and steady"]
+    );
+    bench.quiet(steady + 5_000_000);
+    bench.goes_down(1);
+    let _ = bench.told(bench.now);
+    assert_eq!(bench.told(bench.now + 500), [outage], "it begins anew");
 }
 
 #[test]
-fn new_channel_is_told_what_is_out_of_service_and_no_old_stories() {
-    let mut notifier = Notifier::default();
-    notifier.configure(&[ChannelConfig {
-        configured: false,
-        ..config("ops")
-    }]);
-    notifier.observe(&begins(1, 0));
-    notifier.observe(&begins(2, 0));
-    notifier.observe(&ends(1, 0, 10));
-    assert!(post(&mut notifier, &Outcome::Delivered, 10).is_empty());
-    assert!(
-        notifier.statuses()[0]
-            .problem
-            .as_ref()
-            .unwrap()
-            .contains("not configured")
-    );
-    notifier.configure(&[config("ops")]);
-    assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 20),
-        ["pooler-2 Down"]
-    );
-    assert!(post(&mut notifier, &Outcome::Delivered, 5000).is_empty());
+fn what_flapped_and_stays_down_is_told_as_down() {
+    let mut bench = Bench::new();
+    for turn in 0..4_i64 {
+        bench.now = turn * 10_000;
+        bench.goes_down(1);
+        let _ = bench.told(bench.now);
+        let _ = bench.told(bench.now + 500);
+        if turn < 3 {
+            bench.comes_up(1);
+            let _ = bench.told(bench.now + 500);
+        }
+    }
+    bench.quiet(bench.now + 290_000);
+    let _ = bench.told(335_000);
+    assert_eq!(bench.told(335_500), ["ops pooler-1 is DOWN"]);
+    bench.comes_up(1);
+    let _ = bench.told(336_000);
+    assert_eq!(bench.told(345_000).len(), 1);
 }
 
 #[test]
 fn restart_is_one_message() {
-    let mut notifier = notifier();
-    notifier.observe(&change(1, Outage::Restarted, 0));
+    let mut bench = Bench::new();
+    bench.observe(&[Happening::Restarted(down(1, 0))]);
+    assert_eq!(bench.told(0), [""; 0]);
+    assert_eq!(bench.told(500), ["ops pooler-1 RESTARTED"]);
+    bench.quiet(60_000);
+}
+
+#[test]
+fn outage_that_nobody_watched_is_one_message() {
+    let mut bench = Bench::new();
+    let ended = Happening::Ended {
+        key: key(0),
+        at: at(4000),
+        reason: "checks pass".to_owned(),
+        count: None,
+    };
+    bench.now = 60_000;
+    bench.observe(&[Happening::Began(down(0, 0)), ended]);
+    let _ = bench.told(60_000);
     assert_eq!(
-        post(&mut notifier, &Outcome::Delivered, 0),
-        ["pooler-1 Restarted"]
+        bench.told(60_500),
+        ["ops pooler-0 was DOWN for 4.0 s and is UP again"]
     );
-    assert_eq!(notifier.statuses()[0].pending, 0);
 }
 
 #[test]
-fn endpoint_that_is_gone_is_not_told_of() {
-    let mut notifier = notifier();
-    notifier.observe(&begins(1, 0));
-    notifier.forget("pooler-1");
-    assert!(post(&mut notifier, &Outcome::Delivered, 0).is_empty());
+fn channels_hear_what_they_chose() {
+    let mut bench = Bench::with(&[
+        ChannelConfig {
+            events: vec![NotificationEvent::TierDown],
+            ..config("a")
+        },
+        ChannelConfig {
+            minimum_severity: Severity::Warning,
+            send_resolved: false,
+            ..config("b")
+        },
+    ]);
+    bench.goes_down(0);
+    bench.observe(&[Happening::Restarted(down(1, 0))]);
+    let _ = bench.told(0);
+    assert_eq!(bench.told(500), ["b pooler-0 is DOWN"]);
+    bench.comes_up(0);
+    bench.quiet(30_000);
+    bench.begins(tier_down(30_000));
+    let _ = bench.told(30_000);
+    assert_eq!(bench.told(30_500).len(), 2);
+    assert!(bench.notifier.statuses().iter().all(|one| one.pending == 0));
 }
 
-/// Splitmix: small, seeded, good enough.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.roll(100) < percent
-    }
-}
-
-/// A world in which endpoints come and go, operators die at any moment and the
-/// webhook fails in every way.
-struct World {
-    dice: Dice,
-    now_ms: i64,
-    /// Everything that happened, kept like the endpoints' own state.
-    log: Vec<Change>,
-    down_since: BTreeMap<usize, i64>,
-    notifier: Notifier,
-    /// How much of the log the notifier has observed.
-    observed: usize,
-    /// What is on disk.
-    kept: (String, usize),
-    /// What arrived, in order.
-    inbox: Vec<Post>,
-    crashes: u32,
-}
-
-const POOLERS: u64 = 4;
-
-impl World {
-    fn new(seed: u64) -> Self {
-        let notifier = notifier();
-        Self {
-            dice: Dice(seed),
-            now_ms: 0,
-            log: Vec::new(),
-            down_since: BTreeMap::new(),
-            kept: (serde_json::to_string(&notifier).unwrap(), 0),
-            notifier,
-            observed: 0,
-            inbox: Vec::new(),
-            crashes: 0,
-        }
-    }
-
-    fn happens(&mut self) {
-        let pooler = self.dice.roll(POOLERS) as usize;
-        let change = match self.down_since.remove(&pooler) {
-            Some(since) => ends(pooler, since, self.now_ms),
-            None if self.dice.chance(10) => change(pooler, Outage::Restarted, self.now_ms),
-            None => {
-                self.down_since.insert(pooler, self.now_ms);
-                begins(pooler, self.now_ms)
-            }
-        };
-        self.log.push(change);
-    }
-
-    fn keep(&mut self) {
-        self.kept = (
-            serde_json::to_string(&self.notifier).unwrap(),
-            self.observed,
-        );
-    }
-
-    /// The operator dies here, or not. True if it did.
-    fn may_die(&mut self, percent: u64) -> bool {
-        if !self.dice.chance(percent) {
-            return false;
-        }
-        self.crashes += 1;
-        self.notifier = serde_json::from_str(&self.kept.0).unwrap();
-        self.notifier.configure(&[config("ops")]);
-        self.notifier.resume();
-        self.observed = self.kept.1;
-        true
-    }
-
-    fn observe(&mut self) {
-        while self.observed < self.log.len() {
-            self.notifier.observe(&self.log[self.observed]);
-            self.observed += 1;
-        }
-    }
-
-    /// One turn of the operator, as the run loop has it: observe, keep, claim,
-    /// keep, post, confirm, keep.
-    fn turn(&mut self, crash: u64, broken: u64) {
-        self.observe();
-        if self.may_die(crash) {
-            return;
-        }
-        self.keep();
-        let posts = self.notifier.claim(at(self.now_ms));
-        if self.may_die(crash) {
-            return;
-        }
-        self.keep();
-        for post in posts {
-            if self.may_die(crash) {
-                return;
-            }
-            let outcome = if !self.dice.chance(broken) {
-                self.inbox.push(post.clone());
-                Outcome::Delivered
-            } else {
-                match self.dice.roll(4) {
-                    0 => Outcome::Failed("HTTP 500".to_owned()),
-                    1 => Outcome::Throttled(Duration::from_secs(self.dice.roll(5))),
-                    2 => Outcome::Unclear("timed out".to_owned()),
-                    _ => {
-                        self.inbox.push(post.clone());
-                        Outcome::Unclear("timed out".to_owned())
-                    }
-                }
-            };
-            if self.may_die(crash) {
-                return;
-            }
-            // The world does not wait for an answer.
-            if broken > 0 && self.dice.chance(40) {
-                self.happens();
-                self.observe();
-                self.keep();
-            }
-            let jitter = self.dice.roll(100) as f64 / 100.0;
-            self.notifier
-                .finished(&post.channel, outcome, at(self.now_ms), jitter);
-            if self.may_die(crash) {
-                return;
-            }
-            self.keep();
-        }
-    }
-
-    fn run(&mut self, turns: u32, events: u64, crash: u64, broken: u64) {
-        for _ in 0..turns {
-            self.now_ms += self.dice.roll(3000) as i64;
-            if self.dice.chance(events) {
-                self.happens();
-            }
-            self.turn(crash, broken);
-        }
-        self.settle();
-    }
-
-    /// All is well for long enough.
-    fn settle(&mut self) {
-        for _ in 0..3 * INCIDENTS_MAX {
-            self.now_ms += 40_000;
-            self.turn(0, 0);
-            if self.notifier.statuses()[0].pending == 0 {
-                break;
-            }
-        }
-        assert_eq!(self.notifier.statuses()[0].pending, 0);
-    }
+/// Who did not choose to hear of the tier hears of its endpoints.
+#[test]
+fn tier_speaks_for_its_endpoints_only_where_it_is_heard() {
+    let mut bench = Bench::with(&[ChannelConfig {
+        events: vec![NotificationEvent::EndpointDown],
+        ..config("ops")
+    }]);
+    bench.begins(tier_down(0));
+    bench.goes_down(0);
+    let _ = bench.told(0);
+    assert_eq!(bench.told(500), ["ops pooler-0 is DOWN"]);
 }
 
 #[test]
-fn each_incident_is_told_down_then_up_exactly_once_but_for_marked_repeats() {
-    let mut crashes = 0;
-    let mut repeats = 0;
-    for seed in 0..150 {
-        let mut world = World::new(seed);
-        world.run(150, 40, 5, 30);
-        crashes += world.crashes;
-        let mut seen = BTreeSet::new();
-        let mut last = 0;
-        for post in &world.inbox {
-            let incident = &post.incident;
-            assert_eq!(incident.times, 1, "seed {seed}: nothing needs merging here");
-            let sequence = match (post.step, &incident.ended) {
-                (Step::Up, Some(ended)) => ended.sequence,
-                _ => incident.began.sequence,
-            };
-            if seen.insert(sequence) {
-                assert!(sequence > last, "seed {seed}: told out of order");
-                last = sequence;
-            } else {
-                assert!(
-                    post.possibly_repeated,
-                    "seed {seed}: {post:?} is an unmarked repeat"
-                );
-                repeats += 1;
-            }
-        }
-        // Sequences count what is told, so all of them were.
-        assert_eq!(seen.len(), world.log.len(), "seed {seed}: not all was told");
-        assert_eq!(seen.last().copied().unwrap_or(0) as usize, world.log.len());
+fn failures_back_off_and_lose_nothing() {
+    let mut bench = Bench::new();
+    bench.outcome = Outcome::Failed("HTTP 503".to_owned());
+    bench.goes_down(1);
+    let _ = bench.told(0);
+    let mut now = 500;
+    for expected in [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+        assert_eq!(bench.told(now), ["ops pooler-1 is DOWN"]);
+        now += expected;
+        assert_eq!(bench.told(now - 1), [""; 0]);
     }
+    assert_eq!(bench.problem().as_deref(), Some("HTTP 503"));
+    bench.comes_up(1);
+    bench.outcome = Outcome::delivered();
+    assert_eq!(
+        bench.told(now),
+        ["ops pooler-1 was DOWN for 1 min 31 s and is UP again"]
+    );
+    assert_eq!((bench.problem(), bench.pending()), (None, 0));
+}
+
+#[test]
+fn retry_after_is_honoured_within_reason_and_a_clock_set_back_ends_it() {
+    let mut bench = Bench::new();
+    bench.goes_down(1);
+    let _ = bench.told(0);
+    bench.outcome = Outcome::Throttled(Duration::from_secs(7));
+    assert_eq!(bench.told(500).len(), 1);
+    bench.outcome = Outcome::Throttled(Duration::from_secs(999_999));
+    assert_eq!(bench.told(7499), [""; 0]);
+    assert_eq!(bench.told(7500).len(), 1);
+    assert_eq!(bench.told(7500 + 3_599_999), [""; 0]);
+    assert_eq!(bench.told(7500 + 3_600_000).len(), 1);
+    bench.outcome = Outcome::delivered();
+    assert_eq!(bench.told(8000).len(), 1);
+}
+
+#[test]
+fn refusal_holds_until_the_configuration_changes() {
+    let mut bench = Bench::new();
+    bench.outcome = Outcome::Refused("no_service".to_owned());
+    bench.goes_down(1);
+    let _ = bench.told(0);
+    assert_eq!(bench.told(500).len(), 1);
+    bench.outcome = Outcome::delivered();
+    assert_eq!(bench.told(1_000_000), [""; 0]);
+    let problem = bench.problem().unwrap();
+    assert!(problem.contains("no_service"), "{problem}");
+    bench.notifier.configure(&[config("ops")]);
+    assert_eq!(bench.told(1_000_000), [""; 0]);
+    bench.notifier.configure(&[ChannelConfig {
+        fingerprint: "another".to_owned(),
+        ..config("ops")
+    }]);
+    assert_eq!(bench.told(1_000_000), ["ops pooler-1 is DOWN"]);
+}
+
+#[test]
+fn failing_channel_is_told_of_on_the_others() {
+    let mut bench = Bench::with(&[config("a"), config("b")]);
+    bench.goes_down(1);
+    let fail = |bench: &mut Bench, now| {
+        bench.now = now;
+        let mut posts = bench.notifier.claim(at(now));
+        posts.retain(|post| {
+            let outcome = match post.channel.as_str() {
+                "a" => Outcome::Refused("channel_not_found".to_owned()),
+                _ => Outcome::delivered(),
+            };
+            bench.notifier.finished(post, outcome, at(now), 0.5);
+            post.channel == "b"
+        });
+        let message = |post: &Post| Message::new(post, &Context::default(), at(now)).text;
+        posts.iter().map(message).collect::<Vec<_>>()
+    };
+    assert_eq!(fail(&mut bench, 0), [""; 0]);
+    assert_eq!(fail(&mut bench, 500).len(), 1);
+    assert_eq!(fail(&mut bench, 600), [""; 0]);
+    let told = fail(&mut bench, 1600);
     assert!(
-        crashes > 500 && repeats > 50,
-        "{crashes} crashes, {repeats} repeats"
+        told[0].contains("notifications to a do NOT ARRIVE")
+            && told[0].contains("channel_not_found"),
+        "{told:?}"
     );
+    // It is mended: it is told what it missed, the other that it is.
+    let mended = ChannelConfig {
+        fingerprint: "another".to_owned(),
+        ..config("a")
+    };
+    bench.notifier.configure(&[mended, config("b")]);
+    assert_eq!(bench.told(10_000), ["a pooler-1 is DOWN"]);
+    let _ = bench.told(10_000);
+    assert_eq!(
+        bench.told(12_000),
+        ["b notifications to a arrive again after 9.5 s"]
+    );
+    bench.quiet(30_000);
 }
 
 #[test]
-fn long_failure_is_told_briefly_and_in_full() {
-    for seed in 0..4 {
-        let mut world = World::new(seed);
-        world.run(1500, 100, 2, 95);
-        assert!(world.log.len() > 1400);
-        let mut final_step = BTreeMap::new();
-        let unmarked = world
-            .inbox
-            .iter()
-            .filter(|post| !post.possibly_repeated)
-            .count();
-        for post in &world.inbox {
-            final_step.insert(post.incident.endpoint.as_str(), post.step);
-        }
-        assert!(
-            unmarked <= 2 * INCIDENTS_MAX + 10,
-            "seed {seed}: {unmarked} messages"
-        );
-        for pooler in 0..POOLERS as usize {
-            let name = Id::pooler(pooler).name();
-            let is_down = world.down_since.contains_key(&pooler);
-            assert_eq!(
-                final_step.get(name.as_str()) == Some(&Step::Down),
-                is_down,
-                "seed {seed}: what was told last of {name} is not what is"
-            );
-        }
-        // An UP says how often it was in all, so let everything come up.
-        for (pooler, since) in std::mem::take(&mut world.down_since) {
-            world.log.push(ends(pooler, since, world.now_ms));
-        }
-        world.settle();
-        let incidents = world
-            .log
-            .iter()
-            .filter(|change| !matches!(change.outage, Outage::Ends { .. }));
-        let mut times: BTreeMap<u64, u32> = BTreeMap::new();
-        for post in &world.inbox {
-            let count = times.entry(post.incident.began.sequence).or_default();
-            *count = (*count).max(post.incident.times);
-        }
-        let counted: u32 = times.values().sum();
-        assert_eq!(counted as usize, incidents.count(), "seed {seed}");
-    }
+fn unclear_message_is_repeated_as_it_was_and_says_so() {
+    let mut bench = Bench::new();
+    bench.goes_down(1);
+    let _ = bench.told(0);
+    bench.outcome = Outcome::Unclear("no answer within 10 s".to_owned());
+    assert_eq!(bench.told(500), ["ops pooler-1 is DOWN"]);
+    bench.outcome = Outcome::Failed("connection refused".to_owned());
+    bench.comes_up(1);
+    assert_eq!(bench.told(10_000), ["ops pooler-1 is DOWN again?"]);
+    bench.outcome = Outcome::delivered();
+    assert_eq!(bench.told(90_000), ["ops pooler-1 is DOWN again?"]);
+    let _ = bench.told(91_000);
+    assert_eq!(bench.told(96_000), ["ops pooler-1 is UP again after 0.5 s"]);
+}
+
+#[test]
+fn death_between_claim_and_confirmation_repeats_once_and_says_so() {
+    let mut bench = Bench::new();
+    bench.goes_down(1);
+    let _ = bench.told(0);
+    let posted = bench.notifier.claim(at(500));
+    assert_eq!(posted.len(), 1);
+    let kept = serde_json::to_string(&bench.notifier).unwrap();
+    bench.notifier = serde_json::from_str(&kept).unwrap();
+    bench.notifier.configure(&[config("ops")]);
+    bench.notifier.resume();
+    bench.now = 1500;
+    bench.comes_up(1);
+    let again = bench.notifier.claim(at(500)).remove(0);
+    assert!(again.possibly_repeated);
+    assert_eq!(again.items, posted[0].items);
+    bench
+        .notifier
+        .finished(&again, Outcome::delivered(), at(500), 0.5);
+    let _ = bench.told(1600);
+    assert_eq!(bench.told(6000), ["ops pooler-1 is UP again after 1.5 s"]);
+}
+
+#[test]
+fn new_channel_is_told_what_is_wrong_and_no_old_stories() {
+    let mut bench = Bench::with(&[ChannelConfig {
+        configured: false,
+        ..config("ops")
+    }]);
+    bench.goes_down(1);
+    bench.goes_down(2);
+    bench.comes_up(1);
+    assert_eq!(bench.told(600), [""; 0]);
+    assert!(bench.problem().unwrap().contains("not configured"));
+    bench.notifier.configure(&[config("ops")]);
+    assert_eq!(bench.told(700), ["ops pooler-2 is DOWN"]);
+    bench.quiet(60_000);
+}
+
+#[test]
+fn endpoint_that_is_gone_is_told_of_only_if_it_was_before() {
+    let mut bench = Bench::new();
+    bench.goes_down(1);
+    bench.alerts.clear();
+    bench.notifier.forget("pooler-1", at(100));
+    bench.quiet(10_000);
+    bench.goes_down(2);
+    let _ = bench.told(10_000);
+    assert_eq!(bench.told(10_500).len(), 1);
+    bench.alerts.clear();
+    bench.notifier.forget("pooler-2", at(11_000));
+    let _ = bench.told(11_000);
+    assert_eq!(bench.told(16_000), ["ops pooler-2 was removed"]);
+}
+
+#[test]
+fn changes_of_endpoints_become_happenings() {
+    let change = |outage| Change {
+        id: Id::pooler(1),
+        from: crate::api::EndpointState::Up,
+        to: crate::api::EndpointState::Down,
+        at: at(5),
+        reason: "killed".to_owned(),
+        outage,
+        up: 2,
+        total: 3,
+    };
+    let made = happenings(&[
+        change(Outage::None),
+        change(Outage::Begins),
+        change(Outage::Restarted),
+        change(Outage::Ends { since: at(1) }),
+    ]);
+    let count = Count {
+        of: Component::Pooler,
+        up: 2,
+        total: 3,
+    };
+    let alert = Alert::new(key(1), at(5), "killed", Some(count));
+    assert_eq!(
+        made,
+        [
+            Happening::Began(alert.clone()),
+            Happening::Restarted(alert),
+            Happening::Ended {
+                key: key(1),
+                at: at(5),
+                reason: "killed".to_owned(),
+                count: Some(count),
+            }
+        ]
+    );
 }

@@ -7,7 +7,8 @@ use proxy_core::config::balancer;
 use crate::{
     api::{Images, PodTemplate, Resources, Service, TlsMode},
     controller::{Fault, Place, dereference::SecretValue},
-    webhook::Webhook,
+    destination::Destination,
+    notify::ChannelConfig,
 };
 
 /// A cluster that can be built.
@@ -246,12 +247,21 @@ pub struct Pair {
 /// Someone to tell.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    /// Name, unique.
-    pub name: String,
     /// Where.
-    pub webhook: Webhook,
-    /// Whether to tell recoveries too.
-    pub send_resolved: bool,
+    pub destination: Destination,
+    /// What and how often, but for the fingerprint.
+    pub config: ChannelConfig,
+}
+
+impl Channel {
+    /// What the notifier needs to know. `key` is one that nobody else has.
+    #[must_use]
+    pub fn config(&self, key: &[u8]) -> ChannelConfig {
+        ChannelConfig {
+            fingerprint: self.destination.fingerprint(key),
+            ..self.config.clone()
+        }
+    }
 }
 
 impl ValidatedCluster {

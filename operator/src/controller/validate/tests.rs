@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     controller::FaultKind,
+    destination::Destination,
     manifest::{self, Source},
-    webhook::Webhook,
 };
 
 const CLUSTER: &str = "\
@@ -153,7 +153,7 @@ fn webhooks_are_judged_without_being_shown() {
     let cluster = check(spec, &slack("https://hooks.slack.com/services/s3cret")).unwrap();
     assert!(!format!("{cluster:?}").contains("s3cret"));
     let cluster = check(spec, &slack(crate::webhook::PLACEHOLDER)).unwrap();
-    assert_eq!(cluster.channels[0].webhook, Webhook::Placeholder);
+    assert_eq!(cluster.channels[0].destination, Destination::Placeholder);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::Runner;
 use crate::{
     endpoints::{Change, Id},
     local::{output::Event, process::Ending},
-    notify::{Outcome, Post},
+    notify::{self, Outcome, Post},
     watch::Seen,
 };
 
@@ -85,10 +85,21 @@ impl Runner {
         }
     }
 
+    /// Hands on what changed, and all that is wrong now.
+    fn observe(&mut self, changes: &[Change], now: Timestamp) {
+        // That nothing serves any more is meant to be.
+        if self.stopping {
+            return;
+        }
+        let alerts = notify::alerts(&self.state.endpoints);
+        let happenings = notify::happenings(changes);
+        self.state.notifier.observe(&alerts, &happenings, now);
+    }
+
     pub(super) fn handle(&mut self, changes: &[Change]) {
         let now = Timestamp::now();
+        self.observe(changes, now);
         for change in changes {
-            self.state.notifier.observe(change);
             self.counters.transition(change.id.component, change.to);
             self.output.tell(&Event::Transition(change), now);
             self.dirty = true;

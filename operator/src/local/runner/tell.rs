@@ -11,8 +11,7 @@ use crate::{
     local::output::{self, Event, Running, Table},
     metrics,
     notify::{Outcome, Post},
-    random, slack,
-    webhook::Webhook,
+    random,
 };
 
 impl Runner {
@@ -22,7 +21,7 @@ impl Runner {
         let before = self.dirty;
         if self.keep() {
             let posts = self.state.notifier.claim(Timestamp::now());
-            self.dirty = !posts.is_empty();
+            self.dirty |= self.state.notifier.take_changed();
             let kept = self.keep();
             for post in posts {
                 self.post(post, kept);
@@ -59,12 +58,15 @@ impl Runner {
     pub(super) fn post(&mut self, post: Post, kept: bool) {
         self.posts_under_way += 1;
         let happenings = self.happenings.0.clone();
-        let slack = self.slack.clone();
-        let webhook = self.plan.webhooks.get(&post.channel).cloned();
-        let message = slack::render(&post, &self.context, Timestamp::now());
+        let courier = self.courier.clone();
+        let destination = self.plan.destinations.get(&post.channel).cloned();
+        let context = self.context.clone();
         tokio::spawn(async move {
-            let outcome = match webhook {
-                Some(Webhook::Url(url)) if kept => slack.post(&url, &message).await,
+            let outcome = match destination {
+                Some(destination) if kept => {
+                    let now = Timestamp::now();
+                    courier.deliver(&destination, &post, &context, now).await
+                }
                 _ => Outcome::Failed("the claim could not be kept".to_owned()),
             };
             let posted = Happening::Posted {
@@ -143,7 +145,7 @@ impl Runner {
         self.posts_under_way -= 1;
         let now = Timestamp::now();
         let (result, problem) = match &outcome {
-            Outcome::Delivered => ("delivered", None),
+            Outcome::Delivered { .. } => ("delivered", None),
             Outcome::Failed(reason) => ("failed", Some((reason.clone(), true))),
             Outcome::Unclear(reason) => ("unclear", Some((reason.clone(), true))),
             Outcome::Throttled(wait) => {
@@ -151,6 +153,10 @@ impl Runner {
                 ("throttled", Some((reason, true)))
             }
             Outcome::Refused(reason) => ("refused", Some((reason.clone(), false))),
+            Outcome::RootGone => {
+                let reason = "the message to edit or to answer is gone".to_owned();
+                ("failed", Some((reason, true)))
+            }
         };
         self.counters.notification(&post.channel, result);
         let event = match &problem {
@@ -164,7 +170,7 @@ impl Runner {
         self.output.tell(&event, now);
         self.state
             .notifier
-            .finished(&post.channel, outcome, now, random::fraction());
+            .finished(post, outcome, now, random::fraction());
         self.dirty = true;
     }
 
