@@ -20,6 +20,7 @@ pub mod local;
 pub mod manifest;
 pub mod metrics;
 pub mod notify;
+pub mod notify_test;
 pub mod overview;
 mod random;
 pub mod slack;

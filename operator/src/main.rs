@@ -16,6 +16,7 @@ use operator::{
     },
     kubernetes,
     local::{self, Checked, LocalError, Resolve, output::Format},
+    notify_test::{self, Tested},
     overview::{self, Question},
     webhook::WebhookPolicy,
 };
@@ -47,8 +48,9 @@ enum Command {
     /// Show how a PgPoolCluster of Kubernetes does, what is wrong and what to do.
     /// Exit status: 0 if it is ready, 1 if not, 2 if it cannot be asked for.
     Status(Status),
-    /// Post a test message to the channels of a PgPoolCluster (not built yet).
-    NotifyTest,
+    /// Send a test message to each channel of a manifest and say what came of
+    /// it. Exit status 1 if one did not arrive.
+    NotifyTest(NotifyTest),
     /// Make a PgPoolCluster from pgbouncer.ini and haproxy.cfg (not built yet).
     Convert,
 }
@@ -66,6 +68,12 @@ struct Manifests {
 
 #[derive(Debug, Args)]
 struct Check {
+    #[command(flatten)]
+    manifests: Manifests,
+}
+
+#[derive(Debug, Args)]
+struct NotifyTest {
     #[command(flatten)]
     manifests: Manifests,
 }
@@ -187,7 +195,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status(flags) => show_status(flags),
-        Command::NotifyTest => not_built("a test message"),
+        Command::NotifyTest(flags) => notify_test(&flags.manifests),
         Command::Convert => not_built(
             "converting pgbouncer.ini and haproxy.cfg; pooler reads a pgbouncer.ini as it is",
         ),
@@ -349,6 +357,41 @@ fn check(manifests: &Manifests) -> ExitCode {
     let (file, name) = (checked.manifest.file(), &checked.cluster.name);
     println!("{file}: PgPoolCluster {name} is valid");
     ExitCode::SUCCESS
+}
+
+fn notify_test(manifests: &Manifests) -> ExitCode {
+    let Some(checked) = checked(manifests) else {
+        return ExitCode::FAILURE;
+    };
+    let cluster = &checked.cluster;
+    if cluster.channels.is_empty() {
+        eprintln!("operator: {}: spec.notifications is empty", cluster.name);
+        return ExitCode::FAILURE;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let tested = match runtime {
+        Ok(runtime) => runtime
+            .block_on(notify_test::run(cluster))
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match tested {
+        Ok(tested) => {
+            for one in &tested {
+                println!("{one}");
+            }
+            match tested.iter().all(Tested::arrived) {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            }
+        }
+        Err(error) => {
+            eprintln!("operator: cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn render(flags: Render) -> ExitCode {

@@ -1,6 +1,9 @@
-//! A Slack-compatible inbox: what an incoming webhook posts to.
+//! A double of Slack: an incoming webhook, and the API that bots call
+//! (`chat.postMessage`, `chat.update`), both as Slack documents them. It keeps
+//! what was posted, with its headers, so that it stands for other services too.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -18,7 +21,7 @@ use crate::wait;
 /// How the inbox answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// 200 `ok`: the message is kept.
+    /// As Slack does to what it takes; the message is kept.
     Ok,
     /// This status, and the message is not kept.
     Status(u16),
@@ -26,6 +29,12 @@ pub enum Answer {
     RetryAfter(u64),
     /// None, until the client gives up; the message is not kept.
     Hang,
+    /// 200 with `ok` false and this error, of the API; the message is not kept.
+    ApiError(&'static str),
+    /// 200 and a page that is not Slack's; the message is not kept.
+    Garbage,
+    /// The connection is closed in the middle of the answer; the message is kept.
+    Close,
 }
 
 /// A message that was delivered.
@@ -37,6 +46,10 @@ pub struct Message {
     pub at_wall: SystemTime,
     /// The path it was posted to.
     pub path: String,
+    /// The headers, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body as it came.
+    pub raw: String,
     /// The posted JSON.
     pub body: serde_json::Value,
 }
@@ -46,6 +59,12 @@ impl Message {
     #[must_use]
     pub fn text(&self) -> &str {
         self.body["text"].as_str().unwrap_or("")
+    }
+
+    /// The method of Slack's API, if it was one.
+    #[must_use]
+    pub fn method(&self) -> Option<&str> {
+        self.path.strip_prefix("/api/")
     }
 }
 
@@ -98,6 +117,18 @@ impl Inbox {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/services/T000/B000/{SECRET}", self.address)
+    }
+
+    /// Its root: what is posted anywhere below is taken.
+    #[must_use]
+    pub fn root_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The API's address, for bots that have [`Inbox::secret`] as their token.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        format!("http://{}/api/", self.address)
     }
 
     /// The part of the URL that must never be seen in a log, a status or an error.
@@ -163,28 +194,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn serve(stream: &TcpStream, shared: &Shared) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut reader = BufReader::new(stream);
-    while let Some((path, body)) = request(&mut reader)? {
-        let at = Instant::now();
-        lock(&shared.attempts).push(at);
+    while let Some(request) = request(&mut reader)? {
+        lock(&shared.attempts).push(Instant::now());
         let answer = *lock(&shared.answer);
         let (head, text) = match answer {
-            Answer::Ok => {
-                lock(&shared.messages).push(Message {
-                    at,
-                    at_wall: SystemTime::now(),
-                    path,
-                    body: serde_json::from_slice(&body)?,
-                });
-                ("200 OK".to_owned(), "ok")
-            }
-            Answer::Status(code) => (format!("{code} Told So"), "service_down"),
+            Answer::Ok => ("200 OK".to_owned(), shared.take(request)),
+            Answer::Status(code) => (format!("{code} Told So"), "service_down".to_owned()),
             Answer::RetryAfter(seconds) => (
                 format!("429 Too Many Requests\r\nRetry-After: {seconds}"),
-                "rate_limited",
+                "rate_limited".to_owned(),
+            ),
+            Answer::ApiError(error) => (
+                "200 OK".to_owned(),
+                serde_json::json!({"ok": false, "error": error}).to_string(),
+            ),
+            Answer::Garbage => (
+                "200 OK".to_owned(),
+                "<html>Welcome to our network. Please log in</html>".to_owned(),
             ),
             Answer::Hang => {
                 // Until the client closes, or the read times out.
                 let _ = reader.read(&mut [0]);
+                return Ok(());
+            }
+            Answer::Close => {
+                let _ = shared.take(request);
+                let mut writer = stream;
+                write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{{")?;
                 return Ok(());
             }
         };
@@ -198,25 +234,84 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Path and body of the next request; `None` at the end of the connection.
-fn request(reader: &mut impl BufRead) -> Result<Option<(String, Vec<u8>)>> {
+impl Shared {
+    /// Takes a request as Slack would: what it answers.
+    fn take(&self, request: Request) -> String {
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let method = request.path.strip_prefix("/api/").map(str::to_owned);
+        let mut messages = lock(&self.messages);
+        let bearer = request.headers.get("authorization");
+        let answer = match method.as_deref() {
+            Some("chat.postMessage" | "chat.update")
+                if bearer.is_none_or(|bearer| *bearer != format!("Bearer {SECRET}")) =>
+            {
+                return refusal("invalid_auth");
+            }
+            Some("chat.postMessage") => {
+                let ts = format!("1700000000.{:06}", messages.len());
+                serde_json::json!({"ok": true, "channel": CHANNEL, "ts": ts}).to_string()
+            }
+            Some("chat.update") => {
+                let known = (0..messages.len()).any(|index| {
+                    body["ts"] == format!("1700000000.{index:06}")
+                        && messages[index].method() == Some("chat.postMessage")
+                });
+                if !known || body["channel"] != CHANNEL {
+                    return refusal("message_not_found");
+                }
+                serde_json::json!({"ok": true, "channel": CHANNEL, "ts": body["ts"]}).to_string()
+            }
+            Some(_) => return refusal("unknown_method"),
+            None => "ok".to_owned(),
+        };
+        messages.push(Message {
+            at: Instant::now(),
+            at_wall: SystemTime::now(),
+            path: request.path,
+            headers: request.headers,
+            raw: String::from_utf8_lossy(&request.body).into_owned(),
+            body,
+        });
+        answer
+    }
+}
+
+fn refusal(error: &str) -> String {
+    serde_json::json!({"ok": false, "error": error}).to_string()
+}
+
+/// The ID of the one channel there is, whatever a bot calls it.
+const CHANNEL: &str = "C0DOUBLE";
+
+struct Request {
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+/// The next request; `None` at the end of the connection.
+fn request(reader: &mut impl BufRead) -> Result<Option<Request>> {
     let mut first = String::new();
     if reader.read_line(&mut first)? == 0 {
         return Ok(None);
     }
     let path = first.split(' ').nth(1).unwrap_or("").to_owned();
-    let mut length = 0;
+    let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let Some((name, value)) = line.split_once(':') else {
             break;
         };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse()?;
-        }
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
+    let length = headers.get("content-length");
+    let length: usize = length.map_or(Ok(0), |length| length.parse())?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some((path, body)))
+    Ok(Some(Request {
+        path,
+        headers,
+        body,
+    }))
 }

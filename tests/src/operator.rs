@@ -269,7 +269,8 @@ impl Part {
 }
 
 impl OperatorBuilder {
-    /// The Secrets of `examples/quickstart.yaml`: PostgreSQL's user, and the inbox.
+    /// The Secrets of `examples/quickstart.yaml`: PostgreSQL's user, and the
+    /// inbox: the keys `url` of its webhook and `token` of its API.
     #[must_use]
     pub fn secrets(mut self, inbox: &Inbox) -> Self {
         self.secrets = format!(
@@ -277,8 +278,9 @@ impl OperatorBuilder {
              stringData:\n  userlist.txt: |\n    \"app\" \"secret\"\n    \"admin\" \"secret\"\n\
              ---\n\
              apiVersion: v1\nkind: Secret\nmetadata: {{name: slack}}\n\
-             stringData: {{url: \"{}\"}}\n",
-            inbox.url()
+             stringData: {{url: \"{}\", token: \"{}\"}}\n",
+            inbox.url(),
+            inbox.secret()
         );
         self
     }
