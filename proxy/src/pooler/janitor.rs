@@ -340,7 +340,7 @@ impl EventLoop {
                     key,
                     SqlState::ADMIN_SHUTDOWN,
                     "the pooler is shutting down and drain_timeout is over",
-                    "Reconnect: another pooler serves. The transaction under way was not finished.",
+                    "Reconnect: others serve. The transaction under way was not finished.",
                 );
             } else if at_boundary {
                 self.say_goodbye(key, "the pooler is shutting down");
