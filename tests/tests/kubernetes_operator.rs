@@ -64,6 +64,7 @@ const FLOWS: &[(&str, Flow)] = &[
     ("a suspended cluster stays as it is", suspended),
     ("an object that cannot be read stalls no other", unreadable),
     ("status follows the Pods and their balancer", observed),
+    ("one that is made anew begins anew", anew),
     ("at rest nothing is written", at_rest),
     ("what is deleted takes everything along", deleted),
 ];
@@ -232,6 +233,44 @@ fn name_conflict(world: &World) -> Result<()> {
     kubectl(&["delete", "service", "taken"])?;
     world.condition("taken", "Stalled", "False NotStalled")?;
     kubectl(&["delete", "pgpc", "taken"])?;
+    Ok(())
+}
+
+/// Deleted and made anew at once, as people do: nothing of the one before is
+/// remembered, and what is still being removed of it is nobody's mistake.
+fn anew(world: &World) -> Result<()> {
+    let kubectl = |arguments: &[&str]| world.control_plane.kubectl(arguments);
+    let again = || -> Result<()> {
+        kubectl(&["delete", "pgpc", "again"])?;
+        world.control_plane.apply(&quickstart("again"))?;
+        Ok(())
+    };
+    let controlled = || -> Result<()> {
+        let uid = world.api.cluster("again")?["metadata"]["uid"].clone();
+        world.eventually("its Deployment", || {
+            let deployment = world.api.deployment("again-pooler");
+            deployment.is_ok_and(|one| one["metadata"]["ownerReferences"][0]["uid"] == uid)
+        })
+    };
+    world.control_plane.apply(&quickstart("again"))?;
+    controlled()?;
+    again()?;
+    controlled()?;
+    world.condition("again", "ConfigValid", "True Valid")?;
+    let events = world.api.events("again");
+    let blamed = events.iter().any(|one| one["reason"] == "NameConflict");
+    ensure!(!blamed, "{events:?}");
+
+    // The same answer to both, and each has to be told.
+    let broken = || {
+        let broken = json!({"spec": {"auth": {"userlistSecretRef": {"name": "nobody-has-it"}}}});
+        world.patch("again", &broken)?;
+        world.condition("again", "ConfigValid", "False ReferenceNotFound")
+    };
+    broken()?;
+    again()?;
+    broken()?;
+    kubectl(&["delete", "pgpc", "again"])?;
     Ok(())
 }
 
