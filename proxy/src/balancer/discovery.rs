@@ -130,6 +130,10 @@ impl<'a> Name<'a> {
                 () = sleep_until(sweep) => {
                     self.shared.forget_gone();
                     sweep = Instant::now() + SWEEP_INTERVAL;
+                    // However long the last answer may be used: it is of no use.
+                    if !self.shared.has_target_up() {
+                        due = due.min(sweep);
+                    }
                 }
             }
         }

@@ -398,6 +398,15 @@ impl Shared {
         }
     }
 
+    /// Whether any target is up.
+    #[must_use]
+    pub fn has_target_up(&self) -> bool {
+        let targets = self.targets();
+        targets
+            .iter()
+            .any(|target| target.judged().state.health == Health::Up)
+    }
+
     /// How many targets are in which state, such as `2 down, 1 draining`.
     #[must_use]
     pub fn states(&self) -> String {

@@ -319,6 +319,12 @@ impl EventLoop {
         self.drain = Some(Drain { end, ..drain });
     }
 
+    /// Whether a client waits for a server of a paused pool: nothing of it has
+    /// begun, and nobody will resume a pooler that leaves.
+    fn waits_in_vain(&self, client: &Client) -> bool {
+        client.waiting && self.pools[&client.pool].info.shared.is_paused()
+    }
+
     fn drain_clients(&mut self) {
         let Some(drain) = self.drain else {
             return;
@@ -330,7 +336,9 @@ impl EventLoop {
             .filter(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester))
             .filter(|(_, client)| over || drain.due(client.id) <= self.now)
             .map(|(key, client)| {
-                let boundary = is_at_boundary(client, &self.servers) || !client.is_session();
+                let boundary = is_at_boundary(client, &self.servers)
+                    || !client.is_session()
+                    || self.waits_in_vain(client);
                 (key, boundary)
             })
             .collect();
