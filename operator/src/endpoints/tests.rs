@@ -59,6 +59,7 @@ impl Script {
         }
         target.reason = format!("check says {to}");
         target.report = Some(TargetReport {
+            upstream: None,
             state: match to {
                 Health::Draining => TargetState::Draining,
                 _ => TargetState::Ready,
@@ -94,6 +95,7 @@ impl Script {
             started_at: at(0.0),
             connections: 0,
             max_connections: 1,
+            reported: None,
             targets: self.targets.clone(),
             discovery: None,
             reloads: ReloadStatus::default(),
