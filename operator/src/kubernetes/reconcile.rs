@@ -44,7 +44,7 @@ use crate::{
         objects::{
             Objects, Owner, Placement, internal_name, is_settings_name, objects, pod_selector,
         },
-        status::{self, Observed, Pause, Progress, Rollout, Rollouts},
+        status::{self, Meaning, Observed, Pause, Progress, Rollout, Rollouts},
         validate,
     },
 };
@@ -80,6 +80,8 @@ struct Memory {
     status: Option<PgPoolClusterStatus>,
     /// The revision that was applied last.
     revision: Option<String>,
+    /// What the spec comes to that was valid last.
+    meaning: Option<Meaning>,
     /// Looks in a row that failed, and in which way.
     failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
@@ -235,6 +237,7 @@ impl Look<'_> {
             Ok(validated) => validated,
             Err(faults) => return Ok(Progress::Invalid(faults)),
         };
+        memory.meaning = Some(Meaning::of(&validated));
         let tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
         let revision = build::revision(&tier, key.bytes());
@@ -380,6 +383,7 @@ impl Look<'_> {
                 observed: observe::paused(pods, &answers),
             },
             update: update.as_deref(),
+            meaning: memory.meaning.as_ref(),
             endpoints: &endpoints,
             notifications: &[],
             tells: spec.is_none_or(|spec| spec.notifications.is_empty()),

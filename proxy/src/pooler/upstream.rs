@@ -235,8 +235,9 @@ mod tests {
     use super::*;
 
     fn config(databases: &str) -> PoolerConfig {
+        let databases = databases.replace('\n', " user=u\n");
         let text = format!(
-            "[databases]\n{databases}\n[pgbouncer]\nauth_type = any\nunix_socket_dir = /run/pg\n"
+            "[databases]\n{databases} user=u\n[pgbouncer]\nauth_type = any\nunix_socket_dir = /run/pg\n"
         );
         let read = &mut |_: &Path| Ok(text.clone());
         config::load(Path::new("pooler.ini"), read).unwrap()
@@ -272,12 +273,9 @@ mod tests {
         let after = upstreams.report().unwrap();
         assert_eq!(after.state, Reach::Reachable);
         assert!(after.number > report.number);
-        assert!(
-            upstreams
-                .due(Duration::from_secs(5), Moment(3))
-                .0
-                .is_empty()
-        );
+        // What is configured anew is asked at once.
+        let (due, _) = upstreams.due(Duration::from_secs(5), Moment(3));
+        assert_eq!(due, [place("pg2", 5432)]);
     }
 
     #[test]
