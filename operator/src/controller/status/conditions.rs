@@ -122,7 +122,8 @@ fn answer(status: impl Into<Status>, reason: Reason, message: impl Into<String>)
 }
 
 /// Applications can be served: a balancer takes them, a pooler serves them, and
-/// PostgreSQL is not out of reach for every pooler, as far as they tell. Slack has no say in it, nor has what could not be changed.
+/// PostgreSQL is not out of reach for every pooler, as far as they tell. Slack
+/// has no say in it, nor has what could not be changed.
 fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
     let unknown = |component| {
         observed.endpoints.iter().any(|endpoint| {
