@@ -432,7 +432,7 @@ settings! {
 
     /// *Ours.* How often PostgreSQL is asked whether it answers, where no login has shown it for so long; 0 means
     /// never. `/status` and the checks of balancers tell what is known. It is asked whether it encrypts, by every
-    /// pooler and for each host of the section [databases]: that takes neither a user nor a connection out of
+    /// pooler and for each host of the section `[databases]`: that takes neither a user nor a connection out of
     /// max_connections, and PostgreSQL logs nothing of it unless `log_connections` is on.
     upstream_check_interval: Duration = "0", [0, 86_400], reload, Honoured;
 
