@@ -65,6 +65,7 @@ const FLOWS: &[(&str, Flow)] = &[
     ("an object that cannot be read stalls no other", unreadable),
     ("status follows the Pods and their balancer", observed),
     ("one that is made anew begins anew", anew),
+    ("status says whether PostgreSQL answers", upstream),
     ("at rest nothing is written", at_rest),
     ("what is deleted takes everything along", deleted),
 ];
@@ -396,6 +397,42 @@ fn observed(world: &World) -> Result<()> {
     world.condition("shop", "Reconciling", "True Reloading")?;
     balancer.says(&pods, "Up", &revision);
     world.condition("shop", "Reconciling", "False Done")?;
+    world.condition("shop", "Ready", "True Serving")
+}
+
+fn upstream(world: &World) -> Result<()> {
+    let pods = fakes::Pods::find(&world.api, "shop")?;
+    let balancer = fakes::Balancer::start(&pods)?;
+    let revision = world.api.revision("shop")?;
+    pods.ready(&world.api)?;
+    let says = |said: &[Json]| balancer.says_of_upstream(&pods, "Up", &revision, said);
+    let reached = json!({"state": "reachable", "number": 1});
+    let down = json!({"state": "unreachable", "reason": "refused", "number": 2});
+    says(&[]);
+    world.condition("shop", "UpstreamReachable", "Unknown NotReported")?;
+    world.condition("shop", "Ready", "True Serving")?;
+    says(&[reached.clone(), reached.clone(), reached.clone()]);
+    world.condition("shop", "UpstreamReachable", "True Reachable")?;
+    says(&[down.clone(), reached.clone(), reached.clone()]);
+    world.condition("shop", "UpstreamReachable", "False PartlyReachable")?;
+    world.condition("shop", "Ready", "True Serving")?;
+    says(&[down.clone(), down.clone(), down]);
+    world.condition("shop", "UpstreamReachable", "False ConnectionRefused")?;
+    world.condition("shop", "Ready", "False UpstreamUnreachable")?;
+    let status = &world.api.cluster("shop")?["status"];
+    ensure!(
+        status["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|one| {
+                one["upstream"] == json!({"state": "Unreachable", "reason": "ConnectionRefused"})
+            }),
+        "{status}"
+    );
+    ensure!(status["budget"]["serverConnections"] == 350, "{status}");
+    says(&[reached.clone(), reached.clone(), reached]);
+    world.condition("shop", "UpstreamReachable", "True Reachable")?;
     world.condition("shop", "Ready", "True Serving")
 }
 

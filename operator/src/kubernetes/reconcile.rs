@@ -45,7 +45,7 @@ use crate::{
         objects::{
             Objects, Owner, Placement, internal_name, is_settings_name, objects, pod_selector,
         },
-        status::{self, Observed, Pause, Progress, Rollout, Rollouts},
+        status::{self, Meaning, Observed, Pause, Progress, Rollout, Rollouts},
         validate,
     },
 };
@@ -83,6 +83,8 @@ struct Memory {
     status: Option<PgPoolClusterStatus>,
     /// The revision that was applied last.
     revision: Option<String>,
+    /// What the spec comes to that was valid last.
+    meaning: Option<Meaning>,
     /// Looks in a row that failed, and in which way.
     failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
@@ -232,6 +234,7 @@ impl Look<'_> {
             rollouts: None,
             pause: Pause::default(),
             update: None,
+            meaning: memory.meaning.as_ref(),
             endpoints: &before.endpoints,
             notifications: &before.notifications,
             tells: !wants_to_be_told(cluster),
@@ -308,6 +311,7 @@ impl Look<'_> {
             Ok(validated) => validated,
             Err(faults) => return Ok(Progress::Invalid(faults)),
         };
+        memory.meaning = Some(Meaning::of(&validated));
         let tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
         let revision = build::revision(&tier, key.bytes());
@@ -465,6 +469,7 @@ impl Look<'_> {
                 observed: observe::paused(pods, &answers),
             },
             update: update.as_deref(),
+            meaning: memory.meaning.as_ref(),
             endpoints: &endpoints,
             notifications: &[],
             tells: !wants_to_be_told(cluster),

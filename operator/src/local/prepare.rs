@@ -19,6 +19,7 @@ use super::{
 use crate::{
     controller::{
         build::{self, Realisation, Tier},
+        status::Meaning,
         validate::{Channel, ValidatedCluster},
     },
     endpoints::{Endpoints, Id},
@@ -123,6 +124,7 @@ pub(super) fn prepare(
     let plan = Plan {
         ports,
         texts,
+        meaning: Meaning::of(cluster),
         revision,
         bin_dir,
         resync: cluster.monitoring_interval,

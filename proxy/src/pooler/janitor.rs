@@ -6,6 +6,7 @@ use std::time::Duration;
 use proxy_core::{
     pool::{ClientKey, Moment, ServerKey},
     session::Transaction,
+    upstream::Reason,
     wire::SqlState,
 };
 
@@ -221,7 +222,7 @@ impl EventLoop {
                 "{address} did not answer within {} s (server_connect_timeout)",
                 connect_max.as_secs_f64()
             );
-            self.connect_failed(key, &reason);
+            self.connect_failed(key, &reason, Some(Reason::Timeout));
         }
         let silent: Vec<ServerKey> = self
             .servers

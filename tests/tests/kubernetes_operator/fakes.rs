@@ -122,16 +122,28 @@ impl Balancer {
 
     /// Every pooler is in this state and has this revision.
     pub(crate) fn says(&self, pods: &Pods, state: &str, revision: &str) {
+        self.says_of_upstream(pods, state, revision, &[]);
+    }
+
+    /// The same, and the first poolers say this of PostgreSQL.
+    pub(crate) fn says_of_upstream(
+        &self,
+        pods: &Pods,
+        state: &str,
+        revision: &str,
+        upstreams: &[Json],
+    ) {
         let targets: Vec<Json> = pods
             .poolers
             .iter()
-            .map(|pod| {
+            .enumerate()
+            .map(|(index, pod)| {
                 json!({
                     "name": pod.address, "address": format!("{}:6432", pod.address),
                     "state": state, "since": "2026-01-01T00:00:00Z", "reason": "as told",
                     "connections": 0, "connectionsTotal": 0,
                     "report": {"state": "ready", "bootId": "b", "configRevision": revision,
-                        "clients": 0, "waiting": 0},
+                        "clients": 0, "waiting": 0, "upstream": upstreams.get(index)},
                 })
             })
             .collect();

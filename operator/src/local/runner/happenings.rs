@@ -57,6 +57,8 @@ impl Runner {
                     self.policy,
                     now,
                 );
+                let endpoints = &mut self.state.endpoints;
+                endpoints.pooler_said_of_upstream(index, &status.boot_id, status.upstream);
                 self.handle(&changes);
                 self.check_revision(Id::pooler(index), status.config_revision.as_deref());
             }
