@@ -37,7 +37,7 @@ if stalled.status == "True" then
   return health("Degraded", stalled.message)
 end
 -- An outage is one also while something else is going on.
-if ready.reason == "NoPoolerUp" or ready.reason == "NoBalancerUp" then
+if ready.reason == "NoPoolerUp" or ready.reason == "NoBalancerUp" or ready.reason == "UpstreamUnreachable" then
   return health("Degraded", ready.message)
 end
 if reconciling.reason == "Suspended" then

@@ -33,10 +33,10 @@ pub use judgement::Judgement;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use proxy_core::{health, wire::TargetState};
+use proxy_core::{health, upstream::UpstreamReport, wire::TargetState};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Component, EndpointState, EndpointStatus};
+use crate::api::{Component, EndpointState, EndpointStatus, EndpointUpstream};
 use balancer::Balancer;
 use judgement::{Process, Verdict};
 use pooler::Pooler;
@@ -179,9 +179,20 @@ impl Endpoints {
                     since: judgement.since,
                     reason: judgement.reason.clone(),
                     config_revision: judgement.config_revision.clone(),
+                    upstream: self.upstream(id),
                 }
             })
             .collect()
+    }
+
+    /// What a pooler said last of PostgreSQL.
+    fn upstream(&self, id: Id) -> Option<EndpointUpstream> {
+        match id.component {
+            Component::Pooler => self.poolers[id.index]
+                .upstream
+                .and_then(EndpointUpstream::of),
+            Component::Balancer => None,
+        }
     }
 
     /// Where to continue a balancer's log of transitions: `(bootId, number)`.
@@ -242,6 +253,16 @@ impl Endpoints {
         let mut changes: Vec<Change> = restart.into_iter().collect();
         changes.extend(self.settle(policy, now));
         changes
+    }
+
+    /// It said this of PostgreSQL, in that answer.
+    pub fn pooler_said_of_upstream(
+        &mut self,
+        index: usize,
+        boot_id: &str,
+        report: Option<UpstreamReport>,
+    ) {
+        self.poolers[index].said_of_upstream(&boot(boot_id), report);
     }
 
     /// A balancer did not answer.

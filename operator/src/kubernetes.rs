@@ -16,6 +16,7 @@ mod controller;
 mod election;
 mod error;
 mod fence;
+mod merge_patch;
 mod metrics;
 mod monitor;
 mod nudge;
@@ -171,7 +172,11 @@ async fn lead(
     loop {
         tokio::select! {
             () = election.win() => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => {
+                // The answer may have been under way.
+                election.give_up().await;
+                return;
+            }
         }
         metrics.lead(true);
         let scopes: Vec<Scope> = match settings.namespaces.is_empty() {

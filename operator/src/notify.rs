@@ -27,6 +27,7 @@
 
 mod alert;
 mod channel;
+mod conditions;
 pub mod flap;
 mod kept;
 mod levels;
@@ -36,6 +37,7 @@ mod post;
 
 pub use alert::{Alert, Count, Happening, Key};
 pub use channel::{ChannelConfig, SUBJECTS_MAX, Style};
+pub use conditions::{upstream, upstream_key};
 pub use levels::{alerts, happenings};
 pub use log::{Entry, What};
 pub use message::{Context, Message};
@@ -220,6 +222,12 @@ impl Notifier {
         }
         self.look_at_channels(now);
         self.forget_told();
+    }
+
+    /// What is wrong under this key, as it is known.
+    #[must_use]
+    pub fn known(&self, key: &Key) -> Option<&Alert> {
+        self.open.get(key).map(|open| &open.alert)
     }
 
     /// Whether it is not as it was when this was asked last.

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
 use crate::{
-    api::{ComponentStatus, EndpointStatus, NotificationStatus, PgPoolClusterStatus},
+    api::{BudgetStatus, ComponentStatus, EndpointStatus, NotificationStatus, PgPoolClusterStatus},
     controller::status::{ConditionType, Reason},
 };
 
@@ -40,6 +40,9 @@ pub struct Overview {
     pub poolers: ComponentStatus,
     /// The balancers, counted.
     pub balancer: ComponentStatus,
+    /// Connections to PostgreSQL; absent if no spec was valid yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetStatus>,
     /// Every pooler and balancer.
     pub endpoints: Vec<Endpoint>,
     /// Everyone who is told.
@@ -129,6 +132,7 @@ impl Overview {
             conditions: status.conditions,
             poolers: status.poolers,
             balancer: status.balancer,
+            budget: status.budget,
             notifications: status.notifications,
             events: reading.events.ok().map(newest),
             next,

@@ -49,6 +49,36 @@ pub enum Seen {
     },
 }
 
+/// What is known already of what a balancer tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    boot_id: String,
+    newest: u64,
+    reported: Option<u64>,
+}
+
+impl Cursor {
+    /// A place in a balancer's log of transitions.
+    #[must_use]
+    pub fn new((boot_id, newest): (String, u64)) -> Self {
+        Self {
+            boot_id,
+            newest,
+            reported: None,
+        }
+    }
+
+    /// Where `status` ends.
+    #[must_use]
+    pub fn after(status: &BalancerStatus) -> Self {
+        Self {
+            boot_id: status.boot_id.clone(),
+            newest: status.newest,
+            reported: status.reported,
+        }
+    }
+}
+
 /// Asks endpoints for their status.
 #[derive(Clone, Debug)]
 pub struct Watcher {
@@ -140,11 +170,12 @@ impl Watcher {
         index: usize,
         generation: u64,
         address: SocketAddr,
-        mut cursor: Option<(String, u64)>,
+        cursor: Option<(String, u64)>,
         seen: mpsc::Sender<Seen>,
     ) {
         // A process that just began takes a moment until it answers; that is
         // no failure yet.
+        let mut cursor = cursor.map(Cursor::new);
         let patience = Instant::now() + self.interval;
         let mut answers = false;
         loop {
@@ -155,7 +186,7 @@ impl Watcher {
             answers = answer.is_ok();
             let next = match &answer {
                 Ok(status) => {
-                    cursor = Some((status.boot_id.clone(), status.newest));
+                    cursor = Some(Cursor::after(status));
                     begin + PACE
                 }
                 Err(_) if cursor.is_none() && begin < patience => {
@@ -183,14 +214,19 @@ impl Watcher {
     pub async fn balancer(
         &self,
         address: SocketAddr,
-        cursor: Option<&(String, u64)>,
+        cursor: Option<&Cursor>,
         wait: Option<Duration>,
     ) -> Result<BalancerStatus, String> {
         let mut path = "/status".to_owned();
-        if let Some((boot_id, number)) = cursor {
-            path.push_str(&format!("?since={}:{number}", plain(boot_id)));
+        if let Some(cursor) = cursor {
+            let (boot_id, number) = (plain(&cursor.boot_id), cursor.newest);
+            path.push_str(&format!("?since={boot_id}:{number}"));
             if let Some(wait) = wait {
                 path.push_str(&format!("&wait={}", duration::format(wait)));
+                // One of a version that does not count knows no such question.
+                if let Some(reported) = cursor.reported {
+                    path.push_str(&format!("&reported={reported}"));
+                }
             }
         }
         let limit = self.timeout + wait.unwrap_or_default();
@@ -271,10 +307,16 @@ mod tests {
 
     use super::*;
 
+    const QUICK: Duration = Duration::from_millis(200);
+
     fn watcher() -> Watcher {
+        // Ample for a machine that is busy: here answers come.
+        watcher_with(Duration::from_secs(30))
+    }
+
+    fn watcher_with(timeout: Duration) -> Watcher {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let quick = Duration::from_millis(200);
-        Watcher::new(quick, quick, quick).unwrap()
+        Watcher::new(QUICK, timeout, QUICK).unwrap()
     }
 
     /// Serves `/status` with what `answer` says to each query.
@@ -336,7 +378,7 @@ mod tests {
             false => status(7).into_response(),
         })
         .await;
-        let cursor = ("b1".to_owned(), 7);
+        let cursor = Cursor::new(("b1".to_owned(), 7));
         let wait = Some(Duration::from_millis(200));
         let answer = watcher().balancer(address, Some(&cursor), wait).await;
         assert_eq!(answer.unwrap().newest, 7);
@@ -360,10 +402,9 @@ mod tests {
         );
         // Listens and never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(
-            ask(silent.local_addr().unwrap()).await,
-            "no answer within 200ms"
-        );
+        let hurried = watcher_with(QUICK);
+        let answer = hurried.balancer(silent.local_addr().unwrap(), None, None);
+        assert_eq!(answer.await.unwrap_err(), "no answer within 200ms");
         let nobody = silent.local_addr().unwrap();
         drop(silent);
         assert_eq!(ask(nobody).await, "cannot connect");

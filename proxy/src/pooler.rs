@@ -33,6 +33,7 @@ mod start;
 mod stats;
 mod tls;
 mod unix;
+mod upstream;
 mod view;
 mod worker;
 

@@ -15,7 +15,7 @@ use crate::binaries;
 /// `options` are those of a connection string: `password=secret sslmode=require`.
 ///
 /// # Errors
-/// With psql's own words, when connecting or the SQL fails.
+/// With psql's own words, when connecting or the SQL fails; or after two minutes.
 pub fn run(
     address: SocketAddr,
     user: &str,
@@ -39,9 +39,14 @@ pub(crate) fn superuser(sockets: &Path, port: u16, database: &str, sql: &str) ->
     words(psql(&connection)?.args(["-c", sql]))
 }
 
+/// Longer than any statement of ours takes on a busy machine.
+const LIMIT_S: &str = "120";
+
 fn psql(connection: &str) -> Result<Command> {
-    let mut command = Command::new(binaries::postgresql("psql")?);
+    let mut command = Command::new("timeout");
     command
+        .args(["--kill-after=1", LIMIT_S])
+        .arg(binaries::postgresql("psql")?)
         .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", connection])
         .stdin(Stdio::null());
     Ok(command)
@@ -53,6 +58,9 @@ fn words(command: &mut Command) -> Result<String> {
         stdout,
         stderr,
     } = command.output().context("psql does not start")?;
+    if status.code() == Some(124) {
+        bail!("psql had no answer after {LIMIT_S} s");
+    }
     if !status.success() {
         bail!("{}", String::from_utf8_lossy(&stderr).trim());
     }

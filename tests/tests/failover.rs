@@ -303,7 +303,7 @@ fn a_frozen_pooler_is_down_by_checks_alone() -> Result<()> {
         })?;
     let told = down.at - frozen;
     ensure!(
-        told <= noticed + Duration::from_secs(1),
+        told <= noticed + Duration::from_secs(2),
         "noticed after {noticed:?}, told after {told:?}"
     );
     for _ in 0..4 {
@@ -484,4 +484,47 @@ fn the_end_is_clean_and_a_second_tier_on_the_same_ports_is_refused() -> Result<(
         "a planned end is no outage"
     );
     Ok(())
+}
+
+/// However many poolers notice: one line when PostgreSQL goes, one when it is back.
+#[test]
+fn postgresql_that_is_gone_is_one_message() -> Result<()> {
+    let mut tier = tier()?;
+    let limit = Duration::from_secs(60);
+    let upstream =
+        |event: &Value, reason: &str| event["event"] == "upstream" && event["reason"] == reason;
+    let told = |tier: &Tier, reason: &str| {
+        let events = tier.operator.events();
+        events
+            .iter()
+            .filter(|event| upstream(event, reason))
+            .count()
+    };
+    tier.operator
+        .wait_for_event("PostgreSQL to answer", limit, |event| {
+            upstream(event, "Reachable")
+        })?;
+    let before = told(&tier, "Reachable");
+    tier.postgres.kill9();
+    let gone = tier
+        .operator
+        .wait_for_event("PostgreSQL to be gone", limit, |event| {
+            upstream(event, "ConnectionRefused")
+        })?;
+    ensure!(gone["status"] == "False", "{gone}");
+    tier.postgres.start_again()?;
+    wait::until_true("PostgreSQL to be back", limit, || {
+        told(&tier, "Reachable") > before
+    })?;
+    let events = tier.operator.events();
+    let about = events.iter().filter(|event| event["event"] == "upstream");
+    let mut statuses: Vec<&Value> = about.map(|event| &event["status"]).collect();
+    // The reason may change while some poolers know and others do not.
+    statuses.dedup();
+    ensure!(
+        statuses == ["True", "False", "True"],
+        "{}",
+        tier.operator.log()
+    );
+    tier.serves()
 }

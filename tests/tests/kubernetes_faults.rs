@@ -24,8 +24,9 @@ use serde_json::json;
 use tests::{ControlPlane, Scratch, kubernetes::ClusterOperator};
 
 const QUICKSTART: &str = include_str!("../../examples/quickstart.yaml");
-/// Short, so that another need not be waited for.
-const LEASE: [&str; 2] = ["--lease-duration", "3"];
+/// Short, so that another need not be waited for, and long enough for a machine
+/// that is busy to renew it: two thirds of it are for that.
+const LEASE: [&str; 2] = ["--lease-duration", "8"];
 const MASTERS: &[&str] = &["system:masters"];
 
 struct World {
@@ -189,11 +190,21 @@ fn a_right_that_is_missing_is_named_and_its_return_noticed() -> Result<()> {
         )
     };
     let read = "- {apiGroups: [policy], resources: ['*'], verbs: [get, list, watch]}\n";
-    world.control_plane.apply(&rules(read))?;
+    world.control_plane.apply(&rules(""))?;
     let kubeconfig = world.control_plane.kubeconfig_for("clerk", &[])?;
     let operator = ClusterOperator::start(&kubeconfig, &LEASE)?;
     world.apply(&["shop".to_owned()])?;
     let flow = || -> Result<()> {
+        // What it may not even list.
+        world
+            .api
+            .wait_for_condition("shop", "Reconciling", "True Retrying")?;
+        let message = world.api.condition("shop", "Reconciling")?["message"].to_string();
+        ensure!(
+            message.contains("list PodDisruptionBudget (has"),
+            "{message}"
+        );
+        world.control_plane.apply(&rules(read))?;
         world
             .api
             .wait_for_condition("shop", "Stalled", "True Refused")?;

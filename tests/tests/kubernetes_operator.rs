@@ -64,6 +64,8 @@ const FLOWS: &[(&str, Flow)] = &[
     ("a suspended cluster stays as it is", suspended),
     ("an object that cannot be read stalls no other", unreadable),
     ("status follows the Pods and their balancer", observed),
+    ("one that is made anew begins anew", anew),
+    ("status says whether PostgreSQL answers", upstream),
     ("at rest nothing is written", at_rest),
     ("what is deleted takes everything along", deleted),
 ];
@@ -235,6 +237,44 @@ fn name_conflict(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Deleted and made anew at once, as people do: nothing of the one before is
+/// remembered, and what is still being removed of it is nobody's mistake.
+fn anew(world: &World) -> Result<()> {
+    let kubectl = |arguments: &[&str]| world.control_plane.kubectl(arguments);
+    let again = || -> Result<()> {
+        kubectl(&["delete", "pgpc", "again"])?;
+        world.control_plane.apply(&quickstart("again"))?;
+        Ok(())
+    };
+    let controlled = || -> Result<()> {
+        let uid = world.api.cluster("again")?["metadata"]["uid"].clone();
+        world.eventually("its Deployment", || {
+            let deployment = world.api.deployment("again-pooler");
+            deployment.is_ok_and(|one| one["metadata"]["ownerReferences"][0]["uid"] == uid)
+        })
+    };
+    world.control_plane.apply(&quickstart("again"))?;
+    controlled()?;
+    again()?;
+    controlled()?;
+    world.condition("again", "ConfigValid", "True Valid")?;
+    let events = world.api.events("again");
+    let blamed = events.iter().any(|one| one["reason"] == "NameConflict");
+    ensure!(!blamed, "{events:?}");
+
+    // The same answer to both, and each has to be told.
+    let broken = || {
+        let broken = json!({"spec": {"auth": {"userlistSecretRef": {"name": "nobody-has-it"}}}});
+        world.patch("again", &broken)?;
+        world.condition("again", "ConfigValid", "False ReferenceNotFound")
+    };
+    broken()?;
+    again()?;
+    broken()?;
+    kubectl(&["delete", "pgpc", "again"])?;
+    Ok(())
+}
+
 fn invalid(world: &World) -> Result<()> {
     let before = world.api.deployment("shop-pooler")?;
     world.patch(
@@ -357,6 +397,42 @@ fn observed(world: &World) -> Result<()> {
     world.condition("shop", "Reconciling", "True Reloading")?;
     balancer.says(&pods, "Up", &revision);
     world.condition("shop", "Reconciling", "False Done")?;
+    world.condition("shop", "Ready", "True Serving")
+}
+
+fn upstream(world: &World) -> Result<()> {
+    let pods = fakes::Pods::find(&world.api, "shop")?;
+    let balancer = fakes::Balancer::start(&pods)?;
+    let revision = world.api.revision("shop")?;
+    pods.ready(&world.api)?;
+    let says = |said: &[Json]| balancer.says_of_upstream(&pods, "Up", &revision, said);
+    let reached = json!({"state": "reachable", "number": 1});
+    let down = json!({"state": "unreachable", "reason": "refused", "number": 2});
+    says(&[]);
+    world.condition("shop", "UpstreamReachable", "Unknown NotReported")?;
+    world.condition("shop", "Ready", "True Serving")?;
+    says(&[reached.clone(), reached.clone(), reached.clone()]);
+    world.condition("shop", "UpstreamReachable", "True Reachable")?;
+    says(&[down.clone(), reached.clone(), reached.clone()]);
+    world.condition("shop", "UpstreamReachable", "False PartlyReachable")?;
+    world.condition("shop", "Ready", "True Serving")?;
+    says(&[down.clone(), down.clone(), down]);
+    world.condition("shop", "UpstreamReachable", "False ConnectionRefused")?;
+    world.condition("shop", "Ready", "False UpstreamUnreachable")?;
+    let status = &world.api.cluster("shop")?["status"];
+    ensure!(
+        status["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|one| {
+                one["upstream"] == json!({"state": "Unreachable", "reason": "ConnectionRefused"})
+            }),
+        "{status}"
+    );
+    ensure!(status["budget"]["serverConnections"] == 350, "{status}");
+    says(&[reached.clone(), reached.clone(), reached]);
+    world.condition("shop", "UpstreamReachable", "True Reachable")?;
     world.condition("shop", "Ready", "True Serving")
 }
 

@@ -52,6 +52,25 @@ fn all_poolers_killed_at_once_are_one_message() -> Result<()> {
 }
 
 #[test]
+fn postgresql_that_is_away_is_one_message_and_not_one_for_each_pooler() -> Result<()> {
+    let (mut postgres, inbox) = (Postgres::start()?, Inbox::start()?);
+    let operator = tier(&example()?, &inbox, &postgres)?;
+    postgres.kill9();
+    let gone = inbox.wait_for("the message", LONG, |text| {
+        text.contains("PostgreSQL is UNREACHABLE")
+    })?;
+    ensure!(gone.text().contains("3 of 3 poolers"), "{}", gone.text());
+    postgres.start_again()?;
+    inbox.wait_for("its end", LONG, |text| {
+        text.contains("PostgreSQL is reachable again after")
+    })?;
+    let texts = inbox.messages();
+    ensure!(texts.len() == 2, "the beginning and the end: {texts:?}");
+    drop(operator);
+    Ok(())
+}
+
+#[test]
 fn a_bot_tells_the_story_in_a_thread_and_keeps_its_first_message_true() -> Result<()> {
     let (postgres, inbox) = (Postgres::start()?, Inbox::start()?);
     let bot = format!(

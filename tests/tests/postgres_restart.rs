@@ -118,3 +118,80 @@ fn servers_lost_while_idle_are_replaced_without_an_error() -> Result<()> {
     assert_eq!(client.value("SELECT 2")?, "2");
     Ok(())
 }
+
+/// What checks are told, with no client at all: a wrong host must show before
+/// the first application does.
+#[test]
+fn an_idle_pooler_tells_whether_postgresql_answers() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    for tls in [false, true] {
+        let mut postgres = Postgres::builder();
+        let certificate = tests::Certificate::new()?;
+        if tls {
+            postgres = postgres.tls(&certificate);
+        }
+        let mut postgres = postgres.start()?;
+        let mode = if tls { "prefer" } else { "disable" };
+        let pooler = Pooler::in_front_of(&postgres)
+            .set("auth_type", "trust")
+            .set("server_tls_sslmode", mode)
+            .set("upstream_check_interval", "1")
+            .start()?;
+        tells(&pooler, "reachable", None)?;
+        // Several questions later.
+        let before = postgres.log();
+        wait::holds_for("it is asked", Duration::from_secs(4), || true)?;
+        let log = postgres.log();
+        ensure!(log == before, "a question is logged: {log}");
+        postgres.kill9();
+        tells(&pooler, "unreachable", Some("refused"))?;
+        postgres.start_again()?;
+        tells(&pooler, "reachable", None)?;
+    }
+    Ok(())
+}
+
+/// Without a setting it asks nothing, and knows what logins show.
+#[test]
+fn logins_tell_what_questions_do_not() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    let pooler = Pooler::builder()
+        .database("shop", &postgres)
+        .user("app", "wrong")
+        .start()?;
+    let status = tests::http::get(pooler.http(), "/status")?.json()?;
+    ensure!(status.get("upstream").is_none(), "{status}");
+    ensure!(
+        pooler
+            .client()
+            .and_then(|mut one| one.value("SELECT 1"))
+            .is_err()
+    );
+    tells(&pooler, "unreachable", Some("credentials"))
+}
+
+/// Waits until the pooler's `/status` says so, with the address and no more.
+fn tells(pooler: &Pooler, state: &str, reason: Option<&str>) -> Result<()> {
+    wait::until(
+        "PostgreSQL's state in /status",
+        Duration::from_secs(30),
+        || {
+            let status =
+                tests::http::get(pooler.http(), "/status").and_then(|answer| answer.json());
+            let status = status.map_err(|error| error.to_string())?;
+            let (report, first) = (&status["upstream"], &status["upstreams"][0]);
+            let told =
+                |one: &serde_json::Value| one["state"] == state && one["reason"].as_str() == reason;
+            let address = first["address"].as_str().unwrap_or_default();
+            match told(report) && told(first) && address.starts_with("127.0.0.1:") {
+                true => Ok(()),
+                false => Err(format!("{report} {first}")),
+            }
+        },
+    )
+}

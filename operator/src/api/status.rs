@@ -42,6 +42,10 @@ pub struct PgPoolClusterStatus {
     #[serde(default)]
     pub balancer: ComponentStatus,
 
+    /// Connections to PostgreSQL: what the tier can open, and what there is for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetStatus>,
+
     /// Every pooler and balancer.
     #[serde(default)]
     #[schemars(length(max = 256))]
@@ -53,6 +57,20 @@ pub struct PgPoolClusterStatus {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub notifications: Vec<NotificationStatus>,
+}
+
+/// Connections to PostgreSQL, as the spec that was valid last has them.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetStatus {
+    /// The most that all poolers together can open, those included that come and
+    /// go while Pods are replaced: pool.maxServerConnections; without it, what one
+    /// user of each database can make them open, and more users more.
+    pub server_connections: i64,
+
+    /// upstream.maxConnections; absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_max_connections: Option<i64>,
 }
 
 /// Poolers or balancers, counted.
@@ -100,6 +118,37 @@ pub struct EndpointStatus {
     /// The configuration it said was in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<String>,
+
+    /// Of a pooler: whether its PostgreSQL answers, as it said last; absent while
+    /// it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<EndpointUpstream>,
+}
+
+/// Whether PostgreSQL answers a pooler.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointUpstream {
+    /// Which of those that it serves from can be used.
+    pub state: UpstreamState,
+
+    /// Why one cannot: a reason of the condition UpstreamReachable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reason: Option<String>,
+}
+
+/// Which PostgreSQL of those that a pooler serves from can be used. Partly: some
+/// of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
+pub enum UpstreamState {
+    Reachable,
+    Partly,
+    Unreachable,
 }
 
 /// What an endpoint is.

@@ -18,7 +18,7 @@ mod service;
 mod workload;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,

@@ -6,6 +6,7 @@
 mod conditions;
 mod progress;
 mod reason;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,9 @@ pub use reason::Reason;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::validate::ValidatedCluster;
 use crate::api::{
-    Component, ComponentStatus, EndpointState, EndpointStatus, NotificationStatus,
+    BudgetStatus, Component, ComponentStatus, EndpointState, EndpointStatus, NotificationStatus,
     PgPoolClusterStatus,
 };
 use conditions::Verdict;
@@ -41,12 +43,46 @@ pub struct Observed<'a> {
     pub pause: Pause,
     /// What a newer version would change, if there is one.
     pub update: Option<&'a str>,
+    /// What the spec comes to that was valid last; none since the operator began.
+    pub meaning: Option<&'a Meaning>,
     /// Every endpoint.
     pub endpoints: &'a [EndpointStatus],
     /// Everyone who is told.
     pub notifications: &'a [NotificationStatus],
     /// What the operator cannot see or do yet, for NotificationsDelivered.
     pub tells: bool,
+}
+
+/// What a valid spec comes to, as far as its status tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// Host and port of every PostgreSQL that is served from.
+    pub upstreams: Vec<String>,
+    /// Connections to PostgreSQL.
+    pub budget: BudgetStatus,
+    /// What is accepted and yet worth a look.
+    pub warnings: Vec<String>,
+}
+
+impl Meaning {
+    /// That of a cluster.
+    #[must_use]
+    pub fn of(cluster: &ValidatedCluster) -> Self {
+        let mut upstreams: Vec<String> = match cluster.databases.is_empty() {
+            true => vec![cluster.upstream.to_string()],
+            false => {
+                let databases = cluster.databases.iter();
+                databases.map(|one| one.address.to_string()).collect()
+            }
+        };
+        upstreams.sort();
+        upstreams.dedup();
+        Self {
+            upstreams,
+            budget: cluster.budget.clone(),
+            warnings: cluster.warnings.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// The status of a cluster. `before` gives conditions that did not change the
@@ -75,6 +111,10 @@ pub fn status(
         conditions,
         poolers,
         balancer,
+        budget: observed.meaning.map_or_else(
+            || before.budget.clone(),
+            |meaning| Some(meaning.budget.clone()),
+        ),
         endpoints: observed.endpoints.to_vec(),
         notifications: observed.notifications.to_vec(),
     }

@@ -107,12 +107,14 @@ impl Validator<'_> {
             monitoring_interval: spec.monitoring.interval.0,
             channels: self.channels(&spec.notifications, policy),
             restart_only: BTreeMap::new(),
+            budget: api::BudgetStatus::default(),
             warnings: Vec::new(),
             upstream: upstream.address,
             upstream_origin: upstream.origin,
         };
         cluster.balancer.pod_template =
             self.pod_template(balancer, spec.balancer.pod_template.as_ref());
+        cluster.budget = pools::budget(spec, &cluster);
         self.budget(spec, &cluster);
         cluster
     }

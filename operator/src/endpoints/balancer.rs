@@ -87,6 +87,7 @@ impl Balancer {
             config_revision: None,
             clients: status.connections,
             waiting: 0,
+            upstream: None,
         };
         if matches!(self.process, Process::Running { .. }) {
             let observation = Observation::Passed {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use proxy_core::{status::Health, wire::TargetState};
+use proxy_core::{status::Health, upstream::UpstreamReport, wire::TargetState};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -29,6 +29,9 @@ pub(super) struct Pooler {
     /// What each balancer that can be reached judges, by its index. They are
     /// kept, so that what happens while no operator runs is told in full.
     pub(super) views: BTreeMap<usize, View>,
+    /// What it said last of PostgreSQL. Not kept: it is soon told again.
+    #[serde(skip)]
+    pub(super) upstream: Option<UpstreamReport>,
 }
 
 /// What a balancer judges of a pooler.
@@ -56,6 +59,7 @@ impl Pooler {
             draining: false,
             absent_until: None,
             views: BTreeMap::new(),
+            upstream: None,
         }
     }
 
@@ -64,6 +68,7 @@ impl Pooler {
         self.told_to_end = false;
         self.boot_id = None;
         self.draining = false;
+        self.upstream = None;
     }
 
     pub(super) fn ended(&mut self, reason: &str, policy: Policy, now: Timestamp) {
@@ -88,6 +93,16 @@ impl Pooler {
         let restarted = self.identify(boot_id);
         self.draining |= state == TargetState::Draining;
         restarted.then(|| "answers as a new process, without having drained".to_owned())
+    }
+
+    /// The process with this bootId told this of PostgreSQL, itself or by a
+    /// balancer, whose news may be older than another's.
+    pub(super) fn said_of_upstream(&mut self, boot_id: &str, report: Option<UpstreamReport>) {
+        let Some(report) = report else { return };
+        let is_older = |known: UpstreamReport| known.number > report.number;
+        if self.boot_id.as_deref() == Some(boot_id) && !self.upstream.is_some_and(is_older) {
+            self.upstream = Some(report);
+        }
     }
 
     /// A balancer judged. Returns why this is a restart, if it is one.
@@ -120,6 +135,9 @@ impl Pooler {
     fn identify(&mut self, boot_id: &str) -> bool {
         let before = self.boot_id.replace(boot_id.to_owned());
         let other = before.is_some_and(|before| before != boot_id);
+        if other {
+            self.upstream = None;
+        }
         other && self.judgement.state == EndpointState::Up && !self.draining
     }
 

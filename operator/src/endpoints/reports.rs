@@ -81,6 +81,9 @@ impl Endpoints {
                 if let Some(restart) = self.poolers[pooler].seen(*index, view) {
                     changes.push(self.restarted(pooler, &restart, now));
                 }
+                if let Some(report) = &target.report {
+                    self.poolers[pooler].said_of_upstream(&boot(&report.boot_id), report.upstream);
+                }
             }
         }
         changes.extend(self.settle(policy, now));

@@ -2,11 +2,12 @@
 
 use proxy_core::{
     status::{BalancerStatus, Health, ReloadStatus, TargetStatus, Transition},
+    upstream::{Reach, UpstreamReport},
     wire::TargetReport,
 };
 
 use super::*;
-use crate::controller::build::pooler_name;
+use crate::{api::UpstreamState, controller::build::pooler_name};
 
 const POLICY: Policy = Policy {
     interval: Duration::from_secs(2),
@@ -59,6 +60,7 @@ impl Script {
         }
         target.reason = format!("check says {to}");
         target.report = Some(TargetReport {
+            upstream: None,
             state: match to {
                 Health::Draining => TargetState::Draining,
                 _ => TargetState::Ready,
@@ -94,6 +96,7 @@ impl Script {
             started_at: at(0.0),
             connections: 0,
             max_connections: 1,
+            reported: None,
             targets: self.targets.clone(),
             discovery: None,
             reloads: ReloadStatus::default(),
@@ -658,4 +661,33 @@ fn without_balancers_a_pooler_speaks_for_itself() {
         tier.endpoints.judgement(Id::pooler(0)).state,
         EndpointState::Up
     );
+}
+
+#[test]
+fn of_two_balancers_the_newer_word_on_postgresql_counts() {
+    let report = |state, number| {
+        Some(UpstreamReport {
+            state,
+            reason: None,
+            number,
+        })
+    };
+    let mut endpoints = Endpoints::new(1, 2, at(0.0));
+    let said = |endpoints: &Endpoints| {
+        let upstream = endpoints.statuses()[0].upstream.clone();
+        upstream.map(|one| one.state)
+    };
+    endpoints.started(Id::pooler(0), at(0.0));
+    endpoints.pooler_said_of_upstream(0, "a", report(Reach::Reachable, 1));
+    assert_eq!(said(&endpoints), None, "nobody knows that process");
+    let ready = TargetState::Ready;
+    let _ = endpoints.pooler_said(0, "a", ready, None, POLICY, at(1.0));
+    endpoints.pooler_said_of_upstream(0, "a", report(Reach::Unreachable, 4));
+    endpoints.pooler_said_of_upstream(0, "a", report(Reach::Reachable, 3));
+    endpoints.pooler_said_of_upstream(0, "before", report(Reach::Reachable, 9));
+    assert_eq!(said(&endpoints), Some(UpstreamState::Unreachable));
+    endpoints.pooler_said_of_upstream(0, "a", report(Reach::Reachable, 5));
+    assert_eq!(said(&endpoints), Some(UpstreamState::Reachable));
+    let _ = endpoints.pooler_said(0, "b", ready, None, POLICY, at(2.0));
+    assert_eq!(said(&endpoints), None, "another process has not said");
 }

@@ -1,11 +1,12 @@
-//! The only writes of children.
+//! The writes of children, but for the Secret that they share
+//! ([`super::secrets`]).
 //!
 //! A child that is not there is created; one that the cluster controls is
 //! server-side applied, with its uid, so that another one of its name is never
 //! touched; one that somebody else controls is a conflict of names. What is as
 //! it was left is not written again: its uid and version say so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta};
 use kube::{
@@ -23,7 +24,7 @@ use super::{
     fence::Fence,
     stores::{Stores, controller},
 };
-use crate::controller::objects::Objects;
+use crate::{api::KIND, controller::objects::Objects};
 
 /// Who writes, in every object's managedFields.
 pub(super) const FIELD_MANAGER: &str = "poolkeeper-operator";
@@ -66,12 +67,31 @@ pub(super) enum ApplyError {
     Call(#[from] CallError),
 }
 
+impl ApplyError {
+    /// What an object means that `cluster` needs and does not control. Those of a
+    /// cluster of the same name before it are still being removed.
+    pub(super) fn conflict(child: String, found: &ObjectMeta, cluster: &str) -> Self {
+        let former =
+            controller(found).is_some_and(|owner| owner.kind == KIND && owner.name == cluster);
+        if !former {
+            return Self::NameConflict { child };
+        }
+        Self::Call(CallError::Refused {
+            what: format!("apply {child}"),
+            code: 409,
+            text: "that of the PgPoolCluster of this name before is still being removed".to_owned(),
+        })
+    }
+}
+
 /// One cluster's children and how they are written.
 pub(super) struct Applier<'a> {
     pub(super) client: &'a Client,
     pub(super) fence: &'a Fence,
     pub(super) stores: &'a Stores,
     pub(super) namespace: &'a str,
+    /// Name of the cluster.
+    pub(super) cluster: &'a str,
     /// Of the cluster.
     pub(super) uid: &'a str,
     pub(super) left: &'a mut Left,
@@ -131,11 +151,7 @@ impl Applier<'_> {
         let now = match found {
             None => self.create(child).await?,
             Some(found) if self.controls(&found) => self.write(child, &found).await?,
-            Some(_) => {
-                return Err(ApplyError::NameConflict {
-                    child: child.title(),
-                });
-            }
+            Some(found) => return Err(self.conflict(child.title(), &found)),
         };
         self.left.0.insert(
             key,
@@ -151,6 +167,10 @@ impl Applier<'_> {
 
     fn controls(&self, found: &ObjectMeta) -> bool {
         controller(found).is_some_and(|owner| owner.uid == self.uid)
+    }
+
+    fn conflict(&self, child: String, found: &ObjectMeta) -> ApplyError {
+        ApplyError::conflict(child, found, self.cluster)
     }
 
     async fn look(&self, child: &Child) -> CallResult<Option<ObjectMeta>> {
@@ -176,9 +196,7 @@ impl Applier<'_> {
             // Somebody was faster: perhaps we ourselves, and the answer was lost.
             Err(error) if error.kind() == Kind::Conflict => match self.look(child).await? {
                 Some(found) if self.controls(&found) => self.write(child, &found).await,
-                Some(_) => Err(ApplyError::NameConflict {
-                    child: child.title(),
-                }),
+                Some(found) => Err(self.conflict(child.title(), &found)),
                 None => Err(error.into()),
             },
             Err(error) => Err(error.into()),
@@ -267,14 +285,34 @@ fn as_left(left: &Version, found: &ObjectMeta, child: &Child) -> bool {
     if left.resource_version == found.resource_version {
         return true;
     }
-    let labels = found.labels.clone().unwrap_or_default();
-    let ours = child.object["metadata"]["labels"].as_object();
+    let wanted = &child.object["metadata"];
     left.generation.is_some()
         && left.generation == found.generation
-        && ours.is_some_and(|ours| {
-            ours.iter()
-                .all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
-        })
+        && has_all(found.labels.as_ref(), &wanted["labels"])
+        && has_all(found.annotations.as_ref(), &ours(&wanted["annotations"]))
+        && is_controlled(found, wanted)
+}
+
+/// Others' annotations are not kept of what is watched, so they are not compared.
+fn ours(annotations: &Json) -> Json {
+    let annotations = annotations.as_object().into_iter().flatten();
+    annotations
+        .filter(|(key, _)| key.starts_with("poolkeeper.dev/"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+fn has_all(found: Option<&BTreeMap<String, String>>, wanted: &Json) -> bool {
+    let mut wanted = wanted.as_object().into_iter().flatten();
+    wanted.all(|(key, value)| {
+        found.and_then(|found| found.get(key)).map(String::as_str) == value.as_str()
+    })
+}
+
+fn is_controlled(found: &ObjectMeta, wanted: &Json) -> bool {
+    let owner = controller(found).map(|owner| owner.uid.as_str());
+    owner == wanted["ownerReferences"][0]["uid"].as_str()
 }
 
 /// An object whose fields are ours as applied ones.

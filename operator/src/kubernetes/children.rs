@@ -12,9 +12,29 @@ use serde_json::{Value as Json, json};
 
 use crate::controller::objects::{Objects, Visitor};
 
-/// What kinds of objects a tier is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum ChildKind {
+macro_rules! child_kinds {
+    ($($kind:ident),+ $(,)?) => {
+        /// What kinds of objects a tier is made of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(super) enum ChildKind { $($kind),+ }
+
+        impl ChildKind {
+            /// Every one of them.
+            pub(super) const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// As people know it.
+            pub(super) const fn word(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind)),+ }
+            }
+
+            fn resource(self) -> ApiResource {
+                match self { $(Self::$kind => ApiResource::erase::<$kind>(&())),+ }
+            }
+        }
+    };
+}
+
+child_kinds!(
     ServiceAccount,
     Secret,
     ConfigMap,
@@ -22,44 +42,9 @@ pub(super) enum ChildKind {
     PodDisruptionBudget,
     NetworkPolicy,
     Deployment,
-}
+);
 
 impl ChildKind {
-    const ALL: [Self; 7] = [
-        Self::ServiceAccount,
-        Self::Secret,
-        Self::ConfigMap,
-        Self::Service,
-        Self::PodDisruptionBudget,
-        Self::NetworkPolicy,
-        Self::Deployment,
-    ];
-
-    /// As people know it.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::ServiceAccount => "ServiceAccount",
-            Self::Secret => "Secret",
-            Self::ConfigMap => "ConfigMap",
-            Self::Service => "Service",
-            Self::PodDisruptionBudget => "PodDisruptionBudget",
-            Self::NetworkPolicy => "NetworkPolicy",
-            Self::Deployment => "Deployment",
-        }
-    }
-
-    fn resource(self) -> ApiResource {
-        match self {
-            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
-            Self::Secret => ApiResource::erase::<Secret>(&()),
-            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
-            Self::Service => ApiResource::erase::<Service>(&()),
-            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
-            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
-            Self::Deployment => ApiResource::erase::<Deployment>(&()),
-        }
-    }
-
     /// The objects of this kind in a namespace.
     pub(super) fn api(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(client.clone(), namespace, &self.resource())
@@ -106,7 +91,8 @@ struct Children(Vec<Child>);
 impl Visitor for Children {
     fn visit<K: Resource<DynamicType = ()> + Serialize>(&mut self, object: &K) {
         let kind = ChildKind::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|kind| kind.word() == K::kind(&()))
             .expect("a tier is made of these kinds");
         self.0.push(Child::new(kind, object));
@@ -122,5 +108,16 @@ mod tests {
         for kind in ChildKind::ALL {
             assert_eq!(kind.resource().kind, kind.word());
         }
+    }
+
+    /// One that is not in the list would be found by nobody but this.
+    #[test]
+    fn every_kind_that_an_example_renders_is_in_the_list() {
+        let rendered = crate::controller::objects::tests::of_every_example();
+        let mut seen = std::collections::BTreeSet::new();
+        for objects in rendered {
+            seen.extend(children(&objects).into_iter().map(|child| child.kind));
+        }
+        assert_eq!(seen, ChildKind::ALL.iter().copied().collect());
     }
 }

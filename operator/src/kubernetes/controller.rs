@@ -68,7 +68,7 @@ pub(super) async fn run(
         client: client.clone(),
         fence: fence.clone(),
         settings: settings.clone(),
-        stores: stores.clone(),
+        stores,
         references: References::default(),
         monitor,
         recorder: Recorder::new(client.clone(), reporter),
@@ -103,18 +103,7 @@ pub(super) async fn run(
         })
         .reconcile_on(to_look)
         .graceful_shutdown_on(end.boxed().shared())
-        .run(
-            move |cluster, context| {
-                let stores = stores.clone();
-                async move {
-                    // Before everything is known, nothing can be told from what is missing.
-                    stores.ready().await;
-                    reconcile(cluster, context).await
-                }
-            },
-            |_, never, _| match *never {},
-            context.clone(),
-        );
+        .run(reconcile, |_, never, _| match *never {}, context.clone());
     let looks = looks.for_each(|looked| {
         if let Err(error) = looked {
             tracing::debug!(%error, "a watch");
@@ -127,6 +116,7 @@ pub(super) async fn run(
             tick.tick().await;
             let is_there = |cluster: &ObjectRef<Cluster>| reader.get(cluster).is_some();
             context.memories.retain(is_there);
+            context.references.retain(is_there);
             context.monitor.retain(is_there);
         }
     };

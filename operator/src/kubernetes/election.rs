@@ -24,7 +24,7 @@ use tokio::time::{sleep, sleep_until};
 use super::{
     client::{self, CALL_TIME_MAX},
     error::{CallError, CallResult, Kind},
-    fence::Fence,
+    fence::{Fence, SinceBoot},
 };
 
 /// Where the lease is and how long it lasts.
@@ -62,10 +62,10 @@ impl Election {
     /// Waits until we lead.
     pub(super) async fn win(&mut self) {
         loop {
-            let begin = Instant::now();
+            let (begin, since) = (Instant::now(), SinceBoot::now());
             match self.try_once(begin).await {
                 Ok(true) => {
-                    self.hold(begin);
+                    self.hold(since);
                     tracing::info!(
                         lease = self.options.name,
                         identity = self.options.identity,
@@ -88,7 +88,7 @@ impl Election {
         loop {
             let end = held_since + self.time_to_act();
             sleep(self.spread(self.options.duration / 5)).await;
-            let begin = Instant::now();
+            let (begin, since) = (Instant::now(), SinceBoot::now());
             let renewed = tokio::select! {
                 renewed = self.try_once(begin) => renewed,
                 () = sleep_until(end.into()) => Err(CallError::NotLeading),
@@ -96,7 +96,7 @@ impl Election {
             match renewed {
                 Ok(true) => {
                     held_since = begin;
-                    self.hold(begin);
+                    self.hold(since);
                     continue;
                 }
                 Ok(false) => tracing::warn!("another operator took the lease"),
@@ -131,8 +131,8 @@ impl Election {
         }
     }
 
-    fn hold(&self, since: Instant) {
-        self.fence.move_to(since + self.time_to_act());
+    fn hold(&self, since: SinceBoot) {
+        self.fence.move_to(since.later(self.time_to_act()));
     }
 
     /// A leader acts so long after a renewal began.

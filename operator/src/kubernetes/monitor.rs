@@ -21,7 +21,11 @@ use super::{
     observe::{Answer, Answers},
     pods::{Phase, PodView},
 };
-use crate::{api::Component, controller::objects::BALANCER_HTTP, watch::Watcher};
+use crate::{
+    api::Component,
+    controller::objects::BALANCER_HTTP,
+    watch::{Cursor, Watcher},
+};
 
 /// How long a balancer keeps a poll while nothing changes.
 const POLL: Duration = Duration::from_secs(30);
@@ -156,7 +160,7 @@ async fn follow(
     mut looks: mpsc::Sender<ObjectRef<Cluster>>,
     cluster: ObjectRef<Cluster>,
 ) {
-    let mut cursor: Option<(String, u64)> = None;
+    let mut cursor: Option<Cursor> = None;
     let mut failures = 0;
     loop {
         let wait = cursor.as_ref().map(|_| shared.wait());
@@ -168,7 +172,7 @@ async fn follow(
         let pause = match answer {
             Ok(mut status) => {
                 failures = 0;
-                cursor = Some((status.boot_id.clone(), status.newest));
+                cursor = Some(Cursor::after(&status));
                 // What happened in between is for messages; here levels count.
                 status.transitions.clear();
                 if shared.take(Answer::Said(Box::new(status))) {
@@ -246,11 +250,12 @@ fn gist(answer: &Answer) -> String {
             for target in &status.targets {
                 let report = target.report.as_ref();
                 gist.push_str(&format!(
-                    "|{} {:?} {:?} {:?}",
+                    "|{} {:?} {:?} {:?} {:?}",
                     target.address,
                     target.state,
                     report.map(|report| report.state),
                     report.map(|report| &report.config_revision),
+                    report.map(|report| report.upstream),
                 ));
             }
             gist

@@ -13,7 +13,7 @@ use proxy_core::{
 };
 
 use super::pods::{Phase, PodView};
-use crate::api::{Component, EndpointState, EndpointStatus};
+use crate::api::{Component, EndpointState, EndpointStatus, EndpointUpstream};
 
 /// How much of a reason is kept, in characters.
 const REASON_LENGTH_MAX: usize = 500;
@@ -60,6 +60,7 @@ pub(super) fn endpoints(
             config_revision: seen
                 .revision
                 .map(|revision| cut(&revision, REVISION_LENGTH_MAX)),
+            upstream: upstream(pod, answers),
         }
     });
     statuses.collect()
@@ -79,6 +80,15 @@ pub(super) fn paused(pods: &[PodView], answers: &Answers) -> i32 {
         })
     });
     i32::try_from(paused.count()).unwrap_or(i32::MAX)
+}
+
+/// What a pooler said of PostgreSQL: of what several balancers relay, the newest.
+fn upstream(pod: &PodView, answers: &Answers) -> Option<EndpointUpstream> {
+    if pod.component != Component::Pooler {
+        return None;
+    }
+    let reports = views(pod, answers).filter_map(|target| target.report.as_ref()?.upstream);
+    EndpointUpstream::of(reports.max_by_key(|report| report.number)?)
 }
 
 /// What is thought of an endpoint.

@@ -25,14 +25,15 @@ use super::{
     Cluster, Settings,
     apply::{Applier, ApplyError, FIELD_MANAGER, Left},
     children::ChildKind,
-    client,
+    client::{self, CALL_TIME_MAX},
     error::{CallError, CallResult, Kind},
     fence::Fence,
+    merge_patch::replacing,
     metrics::Metrics,
     monitor::Monitor,
     nudge::Nudged,
     observe,
-    pods::PodView,
+    pods::{Phase, PodView},
     rollout::{self, Running},
     secrets::{self, References},
     stores::Stores,
@@ -44,7 +45,7 @@ use crate::{
         objects::{
             Objects, Owner, Placement, internal_name, is_settings_name, objects, pod_selector,
         },
-        status::{self, Observed, Pause, Progress, Rollout, Rollouts},
+        status::{self, Meaning, Observed, Pause, Progress, Rollout, Rollouts},
         validate,
     },
 };
@@ -74,18 +75,44 @@ pub(super) struct Memories(Mutex<HashMap<ObjectRef<Cluster>, Arc<tokio::sync::Mu
 
 #[derive(Default)]
 struct Memory {
+    /// Of the cluster that this is about: another one of its name begins anew.
+    uid: Option<String>,
     /// How its children were left.
     left: Left,
     /// Its status, as it was written last.
     status: Option<PgPoolClusterStatus>,
     /// The revision that was applied last.
     revision: Option<String>,
+    /// What the spec comes to that was valid last.
+    meaning: Option<Meaning>,
     /// Looks in a row that failed, and in which way.
     failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
     nudged: Nudged,
     /// Reason of Stalled that an Event told of last.
     told: Option<String>,
+}
+
+impl Memory {
+    fn begin(&mut self, uid: Option<String>) {
+        if self.uid != uid {
+            *self = Self {
+                uid,
+                ..Self::default()
+            };
+        }
+    }
+}
+
+impl Memory {
+    /// The status as it is, as far as is known.
+    fn status_before(&self, cluster: &Cluster) -> PgPoolClusterStatus {
+        match (&self.status, &cluster.0) {
+            (Some(status), _) => status.clone(),
+            (None, Ok(cluster)) => cluster.status.clone().unwrap_or_default(),
+            (None, Err(_)) => PgPoolClusterStatus::default(),
+        }
+    }
 }
 
 impl Memories {
@@ -115,6 +142,8 @@ pub(super) async fn reconcile(
         let begin = Instant::now();
         let memory = context.memories.of(&reference);
         let mut memory = memory.lock().await;
+        memory.begin(cluster.uid());
+        let known = context.stores.ready(CALL_TIME_MAX).await;
         let pods = context.stores.pods(&namespace, &name);
         let look = Look {
             context: &context,
@@ -123,7 +152,11 @@ pub(super) async fn reconcile(
             name: &name,
             pods: pods.iter().filter_map(|pod| PodView::of(pod)).collect(),
         };
-        let result = look.look(&cluster, &mut memory).await;
+        let result = match known {
+            Ok(()) => look.look(&cluster, &mut memory).await,
+            // Nothing can be told from what is missing before all is known.
+            Err(kinds) => look.look_in_the_dark(&cluster, &kinds, &mut memory).await,
+        };
         context
             .metrics
             .reconciled(result.as_ref().err().map(CallError::kind), begin.elapsed());
@@ -173,11 +206,45 @@ impl Look<'_> {
             Err(invalid) => (Progress::Unreadable(invalid.error.clone()), None),
             Ok(cluster) => self.carry_out(cluster, memory).await,
         };
-        let written = self.write_status(cluster, &progress, memory).await;
+        let written = self.observe(cluster, &progress, memory).await;
         match failure {
             Some(failure) => Err(failure),
             None => written.map(|()| progress),
         }
+    }
+
+    /// Says that objects of some kinds cannot be listed, and leaves the rest of
+    /// the status as it is.
+    async fn look_in_the_dark(
+        &self,
+        cluster: &Cluster,
+        kinds: &[&str],
+        memory: &mut Memory,
+    ) -> CallResult<Progress> {
+        let error = CallError::Silent {
+            what: format!("list {} (has the operator the right?)", kinds.join(", ")),
+            time: CALL_TIME_MAX,
+        };
+        let before = memory.status_before(cluster);
+        let progress = Progress::Interrupted(error.to_string());
+        let observed = Observed {
+            generation: cluster.meta().generation,
+            progress: &progress,
+            revision: None,
+            rollouts: None,
+            pause: Pause::default(),
+            update: None,
+            meaning: memory.meaning.as_ref(),
+            endpoints: &before.endpoints,
+            notifications: &before.notifications,
+            tells: !wants_to_be_told(cluster),
+        };
+        let status = PgPoolClusterStatus {
+            conditions: status::status(&observed, &before, Timestamp::now()).conditions,
+            ..before
+        };
+        self.write_status(cluster, status, memory).await?;
+        Err(error)
     }
 
     /// Brings everything to what the spec wants, or says why not.
@@ -194,7 +261,16 @@ impl Look<'_> {
         }
         match self.apply(cluster, memory).await {
             Ok(progress) => (progress, None),
-            Err(error @ (ApplyError::NameConflict { .. } | ApplyError::NoRandomness)) => {
+            Err(error @ ApplyError::NoRandomness) => {
+                let text = error.to_string();
+                let call = CallError::Refused {
+                    what: "make a key".to_owned(),
+                    code: 0,
+                    text: text.clone(),
+                };
+                (Progress::Interrupted(text), Some(call))
+            }
+            Err(error @ ApplyError::NameConflict { .. }) => {
                 // Nobody tells us when the other object goes: a look now and then.
                 let kind = CallError::Refused {
                     what: "apply".to_owned(),
@@ -235,6 +311,7 @@ impl Look<'_> {
             Ok(validated) => validated,
             Err(faults) => return Ok(Progress::Invalid(faults)),
         };
+        memory.meaning = Some(Meaning::of(&validated));
         let tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
         let revision = build::revision(&tier, key.bytes());
@@ -254,10 +331,9 @@ impl Look<'_> {
         rollout::mark(&mut objects, cluster);
         if tier.pooler.is_budgeted
             && let Some(poolers) = &poolers
+            && !self.all_took(&revision, memory)
         {
-            let known = memory.status.as_ref().or(cluster.status.as_ref());
-            let endpoints = known.map_or(&[][..], |status| &status.endpoints);
-            rollout::hold_back(&mut objects.poolers, poolers, endpoints, &revision);
+            rollout::hold_back(&mut objects.poolers, poolers);
         }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
@@ -266,6 +342,7 @@ impl Look<'_> {
             fence,
             stores,
             namespace: self.namespace,
+            cluster: self.name,
             uid,
             left: &mut memory.left,
             writes: 0,
@@ -313,6 +390,26 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// Whether every pooler that may hold servers has said that it took a
+    /// configuration, and with it no more than its share of the limit. One that
+    /// cannot be asked may hold more.
+    fn all_took(&self, revision: &str, memory: &Memory) -> bool {
+        let wanted = memory.revision.as_deref();
+        let answers = self
+            .context
+            .monitor
+            .follow(self.reference, &self.pods, wanted);
+        let endpoints = observe::endpoints(&self.pods, &answers, &[], Timestamp::now());
+        let poolers = self.pods.iter().filter(|pod| {
+            pod.component == Component::Pooler && !matches!(pod.phase, Phase::Failed(_))
+        });
+        poolers.into_iter().all(|pod| {
+            endpoints.iter().any(|endpoint| {
+                endpoint.name == pod.name && endpoint.config_revision.as_deref() == Some(revision)
+            })
+        })
+    }
+
     /// How many poolers there are, those that are ending too.
     fn poolers_seen(&self) -> u32 {
         let poolers = self
@@ -331,24 +428,22 @@ impl Look<'_> {
         (of(Component::Pooler), of(Component::Balancer))
     }
 
-    /// Observes, and writes what was observed if it is news.
-    async fn write_status(
+    /// Observes, writes what was observed if it is news, and has Pods look that
+    /// lag behind.
+    async fn observe(
         &self,
         cluster: &Cluster,
         progress: &Progress,
         memory: &mut Memory,
     ) -> CallResult<()> {
-        let before = match &memory.status {
-            Some(status) => status.clone(),
-            None => match &cluster.0 {
-                Ok(cluster) => cluster.status.clone().unwrap_or_default(),
-                Err(_) => PgPoolClusterStatus::default(),
-            },
-        };
+        let before = memory.status_before(cluster);
         let now = Timestamp::now();
         let pods = &self.pods;
-        let wanted = memory.revision.as_deref();
-        let answers = self.context.monitor.follow(self.reference, pods, wanted);
+        let wanted = memory.revision.clone();
+        let answers = self
+            .context
+            .monitor
+            .follow(self.reference, pods, wanted.as_deref());
         let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
         let (poolers, balancers) = self.deployments();
@@ -364,43 +459,55 @@ impl Look<'_> {
             cluster.0.as_ref().ok().and_then(|cluster| {
                 rollout::update(cluster, running, &self.context.settings.images)
             });
-        if *progress == Progress::Applied
-            && let Some(wanted) = wanted
-        {
-            self.nudge(pods, &endpoints, wanted, &mut memory.nudged)
-                .await?;
-        }
         let observed = Observed {
             generation: cluster.meta().generation,
             progress,
-            revision: wanted,
+            revision: wanted.as_deref(),
             rollouts: Some(&rollouts),
             pause: Pause {
                 wished: spec.is_some_and(|spec| spec.pool.state == PoolState::Paused),
                 observed: observe::paused(pods, &answers),
             },
             update: update.as_deref(),
+            meaning: memory.meaning.as_ref(),
             endpoints: &endpoints,
             notifications: &[],
-            tells: spec.is_none_or(|spec| spec.notifications.is_empty()),
+            tells: !wants_to_be_told(cluster),
         };
         let status = status::status(&observed, &before, now);
+        self.write_status(cluster, status, memory).await?;
+        // After the status: a Pod that cannot be told must not keep it back.
+        match wanted.filter(|_| *progress == Progress::Applied) {
+            Some(wanted) => {
+                self.nudge(pods, &endpoints, &wanted, &mut memory.nudged)
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a status if it is news.
+    async fn write_status(
+        &self,
+        cluster: &Cluster,
+        status: PgPoolClusterStatus,
+        memory: &mut Memory,
+    ) -> CallResult<()> {
         self.tell(&status, cluster, memory).await;
         let known = cluster
             .0
             .as_ref()
             .ok()
             .and_then(|cluster| cluster.status.as_ref());
-        if memory.status.as_ref().or(known) == Some(&status) {
+        let known = memory.status.as_ref().or(known);
+        if known == Some(&status) {
             memory.status = Some(status);
             return Ok(());
         }
-        let clusters: Api<PgPoolCluster> =
-            Api::namespaced(self.context.client.clone(), self.namespace);
-        // All of it is replaced: what was there is nobody else's.
-        // A merge patch leaves what it does not name; all that may be missing is
-        // in lists, which it replaces.
-        let patch = json!({"status": status, "metadata": {"uid": cluster.uid()}});
+        // What comes back may be as unreadable as what was read.
+        let clusters: Api<Cluster> = Api::namespaced(self.context.client.clone(), self.namespace);
+        let wanted = replacing(&json!(known), json!(status));
+        let patch = json!({"status": wanted, "metadata": {"uid": cluster.uid()}});
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
@@ -501,6 +608,12 @@ impl Look<'_> {
             Err(error) => tracing::debug!(%error, "no Event"),
         }
     }
+}
+
+/// Whether the cluster names somebody to tell.
+fn wants_to_be_told(cluster: &Cluster) -> bool {
+    let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
+    spec.is_none_or(|spec| !spec.notifications.is_empty())
 }
 
 /// Whether Pods of a ReplicaSet mount a Secret.

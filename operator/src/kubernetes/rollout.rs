@@ -6,7 +6,7 @@
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use crate::{
-    api::{Component, EndpointState, EndpointStatus, PgPoolCluster, UpdatePolicy},
+    api::{Component, PgPoolCluster, UpdatePolicy},
     controller::objects::{Images, Objects},
 };
 
@@ -79,24 +79,13 @@ pub(super) fn mark(objects: &mut Objects, cluster: &PgPoolCluster) {
     }
 }
 
-/// Keeps poolers from being added while some that are there may still take the
-/// shares of fewer: the limit of the whole tier is never passed.
-pub(super) fn hold_back(
-    wished: &mut Deployment,
-    present: &Deployment,
-    endpoints: &[EndpointStatus],
-    revision: &str,
-) {
+/// Keeps poolers from being added: while some that are there may still take the
+/// shares of fewer, more of them would pass the limit of the whole tier.
+pub(super) fn hold_back(wished: &mut Deployment, present: &Deployment) {
     let present = present.spec.as_ref().and_then(|spec| spec.replicas);
-    let Some(spec) = &mut wished.spec else {
-        return;
-    };
-    let outdated = endpoints.iter().any(|endpoint| {
-        endpoint.component == Component::Pooler
-            && endpoint.state != EndpointState::Down
-            && endpoint.config_revision.as_deref() != Some(revision)
-    });
-    if spec.replicas > present && outdated {
+    if let Some(spec) = &mut wished.spec
+        && spec.replicas > present
+    {
         spec.replicas = present;
     }
 }
@@ -183,28 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn poolers_are_added_when_those_there_take_smaller_shares() {
+    fn poolers_that_are_held_back_may_become_fewer() {
         let poolers = |replicas: i32| -> Deployment {
             serde_json::from_value(json!({
                 "metadata": {}, "spec": {"replicas": replicas, "selector": {}, "template": {}},
             }))
             .unwrap()
         };
-        let replicas = |wished: i32, state: &str, revision: Option<&str>| {
-            let endpoint: EndpointStatus = serde_json::from_value(json!({
-                "name": "a", "component": "pooler", "state": state, "reason": "",
-                "since": "2026-01-01T00:00:00Z", "configRevision": revision,
-            }))
-            .unwrap();
+        for (wished, held) in [(5, 3), (3, 3), (2, 2)] {
             let mut wished = poolers(wished);
-            hold_back(&mut wished, &poolers(3), &[endpoint], "r2");
-            wished.spec.unwrap().replicas
-        };
-        assert_eq!(replicas(5, "Up", Some("r1")), Some(3));
-        assert_eq!(replicas(5, "Draining", None), Some(3));
-        assert_eq!(replicas(5, "Up", Some("r2")), Some(5));
-        assert_eq!(replicas(5, "Down", Some("r1")), Some(5));
-        assert_eq!(replicas(2, "Up", Some("r1")), Some(2), "fewer at once");
+            hold_back(&mut wished, &poolers(3));
+            assert_eq!(wished.spec.unwrap().replicas, Some(held));
+        }
     }
 
     #[test]

@@ -56,6 +56,18 @@ impl References {
         }
     }
 
+    /// Forgets clusters that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&ObjectRef<Cluster>) -> bool) {
+        let mut by_secret = self
+            .by_secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        by_secret.retain(|_, clusters| {
+            clusters.retain(&is_there);
+            !clusters.is_empty()
+        });
+    }
+
     /// Clusters that refer to a Secret.
     pub(super) fn of(&self, namespace: &str, name: &str) -> Vec<ObjectRef<Cluster>> {
         let by_secret = self
@@ -126,13 +138,14 @@ pub(super) async fn internal_key(
     let child = wanted.metadata.name.clone().unwrap_or_default();
     let title = format!("Secret {child}");
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let mut conflict = None;
     for _ in 0..2 {
         let what = format!("get {title}");
         if let Some(found) = client::read(&what, api.get_opt(&child)).await? {
             let ours = controller(&found.metadata)
                 .is_some_and(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref());
             if !ours {
-                return Err(ApplyError::NameConflict { child: title });
+                return Err(ApplyError::conflict(title, &found.metadata, name));
             }
             if let Some(key) = data(found.clone()).remove(INTERNAL_KEY) {
                 return Ok(key);
@@ -157,9 +170,9 @@ pub(super) async fn internal_key(
         match written {
             Ok(_) => return Ok(SecretValue::new(key)),
             // Another was faster, or an earlier answer was lost: read it.
-            Err(error) if error.kind() == Kind::Conflict => {}
+            Err(error) if error.kind() == Kind::Conflict => conflict = Some(error),
             Err(error) => return Err(error.into()),
         }
     }
-    Err(ApplyError::NameConflict { child: title })
+    Err(conflict.expect("it was tried").into())
 }

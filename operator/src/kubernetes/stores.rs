@@ -5,9 +5,9 @@
 //! changed: what is in them is read when it is needed, one by one, so that a
 //! huge or broken one stalls nobody else.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream::BoxStream};
+use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -150,7 +150,10 @@ impl Stores {
     }
 
     /// Waits until everything has been listed once.
-    pub(super) async fn ready(&self) {
+    ///
+    /// # Errors
+    /// The kinds that have not been listed when `limit` has passed.
+    pub(super) async fn ready(&self, limit: Duration) -> Result<(), Vec<&'static str>> {
         let Self {
             service_accounts,
             secrets,
@@ -161,74 +164,52 @@ impl Stores {
             deployments,
             pods,
         } = self;
-        // A writer that is gone takes its reader with it: nobody waits then.
-        let _ = tokio::join!(
-            service_accounts.wait_until_ready(),
-            secrets.wait_until_ready(),
-            config_maps.wait_until_ready(),
-            services.wait_until_ready(),
-            budgets.wait_until_ready(),
-            policies.wait_until_ready(),
-            deployments.wait_until_ready(),
-            pods.wait_until_ready(),
-        );
+        let all = [
+            listed(service_accounts),
+            listed(secrets),
+            listed(config_maps),
+            listed(services),
+            listed(budgets),
+            listed(policies),
+            listed(deployments),
+            listed(pods),
+        ];
+        let end = tokio::time::Instant::now() + limit;
+        let waits = all.map(async |(kind, wait)| {
+            let waited = tokio::time::timeout_at(end, wait).await;
+            waited.is_err().then_some(kind)
+        });
+        let lacking: Vec<_> = futures::future::join_all(waits).await;
+        let lacking: Vec<_> = lacking.into_iter().flatten().collect();
+        lacking.is_empty().then_some(()).ok_or(lacking)
     }
 
     /// Metadata of a child, if there is one of that name, ours or not.
     pub(super) fn child(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<ObjectMeta> {
-        fn of<K: Resource<DynamicType = ()> + Clone + 'static>(
-            store: &Store<K>,
-            namespace: &str,
-            name: &str,
-        ) -> Option<ObjectMeta> {
-            let found = store.get(&ObjectRef::new(name).within(namespace))?;
-            Some(found.meta().clone())
-        }
-        match kind {
-            ChildKind::ServiceAccount => of(&self.service_accounts, namespace, name),
-            ChildKind::Secret => of(&self.secrets, namespace, name),
-            ChildKind::ConfigMap => of(&self.config_maps, namespace, name),
-            ChildKind::Service => of(&self.services, namespace, name),
-            ChildKind::PodDisruptionBudget => of(&self.budgets, namespace, name),
-            ChildKind::NetworkPolicy => of(&self.policies, namespace, name),
-            ChildKind::Deployment => of(&self.deployments, namespace, name),
-        }
+        self.of(kind).named(namespace, name)
     }
 
     /// Everything that an owner controls.
     pub(super) fn owned(&self, namespace: &str, uid: &str) -> Vec<(ChildKind, ObjectMeta)> {
-        fn of<K: Resource<DynamicType = ()> + Clone + 'static>(
-            store: &Store<K>,
-            kind: ChildKind,
-            (namespace, uid): (&str, &str),
-            found: &mut Vec<(ChildKind, ObjectMeta)>,
-        ) {
-            let ours = store.state_filter(|object| {
-                object.meta().namespace.as_deref() == Some(namespace)
-                    && controller(object.meta()).is_some_and(|owner| owner.uid == uid)
-            });
-            found.extend(ours.iter().map(|object| (kind, object.meta().clone())));
+        let kinds = ChildKind::ALL.iter();
+        kinds
+            .flat_map(|kind| {
+                let owned = self.of(*kind).owned(namespace, uid);
+                owned.into_iter().map(|found| (*kind, found))
+            })
+            .collect()
+    }
+
+    fn of(&self, kind: ChildKind) -> &dyn Known {
+        match kind {
+            ChildKind::ServiceAccount => &self.service_accounts,
+            ChildKind::Secret => &self.secrets,
+            ChildKind::ConfigMap => &self.config_maps,
+            ChildKind::Service => &self.services,
+            ChildKind::PodDisruptionBudget => &self.budgets,
+            ChildKind::NetworkPolicy => &self.policies,
+            ChildKind::Deployment => &self.deployments,
         }
-        let mut found = Vec::new();
-        let owner = (namespace, uid);
-        of(
-            &self.service_accounts,
-            ChildKind::ServiceAccount,
-            owner,
-            &mut found,
-        );
-        of(&self.secrets, ChildKind::Secret, owner, &mut found);
-        of(&self.config_maps, ChildKind::ConfigMap, owner, &mut found);
-        of(&self.services, ChildKind::Service, owner, &mut found);
-        of(
-            &self.budgets,
-            ChildKind::PodDisruptionBudget,
-            owner,
-            &mut found,
-        );
-        of(&self.policies, ChildKind::NetworkPolicy, owner, &mut found);
-        of(&self.deployments, ChildKind::Deployment, owner, &mut found);
-        found
     }
 
     /// A Deployment.
@@ -243,6 +224,40 @@ impl Stores {
             pod.metadata.namespace.as_deref() == Some(namespace) && instance(pod) == Some(cluster)
         })
     }
+}
+
+/// Objects of one kind, whatever is kept of them.
+trait Known {
+    fn named(&self, namespace: &str, name: &str) -> Option<ObjectMeta>;
+    fn owned(&self, namespace: &str, uid: &str) -> Vec<ObjectMeta>;
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Known for Store<K> {
+    fn named(&self, namespace: &str, name: &str) -> Option<ObjectMeta> {
+        let found = self.get(&ObjectRef::new(name).within(namespace))?;
+        Some(found.meta().clone())
+    }
+
+    fn owned(&self, namespace: &str, uid: &str) -> Vec<ObjectMeta> {
+        let ours = self.state_filter(|object| {
+            object.meta().namespace.as_deref() == Some(namespace)
+                && controller(object.meta()).is_some_and(|owner| owner.uid == uid)
+        });
+        ours.iter().map(|object| object.meta().clone()).collect()
+    }
+}
+
+/// A kind, and the wait until its objects have been listed once.
+fn listed<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static>(
+    store: &Store<K>,
+) -> (&'static str, BoxFuture<'_, ()>) {
+    let kind = match K::kind(&()) {
+        Cow::Borrowed(kind) => kind,
+        Cow::Owned(_) => "objects",
+    };
+    // A writer that is gone takes its reader with it: nobody waits then.
+    let wait = store.wait_until_ready().map(|_| ());
+    (kind, wait.boxed())
 }
 
 /// The cluster that an object of a tier belongs to, by its label.

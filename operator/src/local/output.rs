@@ -14,6 +14,7 @@
 //! | `restarted` | a child runs in place of one that ended | as `started`, and `restarts` (since this operator began) |
 //! | `ready` | once: all endpoints are up, or after 10 s some of each kind | `cluster`, `service`, `operator`, `stateDir`, `poolersUp`, `poolers`, `balancersUp`, `balancers`, `endpoints` (as in `started`, without `adopted`) |
 //! | `transition` | an endpoint's state changed, or it restarted | `name`, `component`, `from`, `to`, `at`, `reason`, `outage` (`none`, `begins`, `ends`, `restarted`), `up`, `total` |
+//! | `upstream` | the condition UpstreamReachable changed | `status` (`True`, `False`, `Unknown`), `reason`, `message` |
 //! | `notified` | a message was accepted | `channel`, `message` (`News`, `Present`: how things are, for one who is new, `Reminder`, `Edit`), `name` (whom it is about, the first few), `possiblyRepeated` |
 //! | `notNotified` | a message was not | `channel`, `message`, `name`, `problem`, `triesAgain` |
 //! | `stopping` | a signal asked for the end | `signal` |
@@ -31,6 +32,7 @@ use std::{
 };
 
 use jiff::{Timestamp, Unit, tz::TimeZone};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -100,6 +102,8 @@ pub enum Event<'a> {
     Ready(&'a Ready),
     /// An endpoint changed.
     Transition(&'a Change),
+    /// The condition UpstreamReachable changed.
+    Upstream(&'a Condition),
     /// A message was accepted.
     Notified(&'a Post),
     /// A message was not accepted.
@@ -157,6 +161,8 @@ pub struct Table {
     pub title: String,
     /// Every endpoint.
     pub rows: Vec<Row>,
+    /// What is wrong with PostgreSQL, if something is.
+    pub upstream: Option<String>,
     /// Everyone who is told.
     pub notifications: Vec<NotificationStatus>,
 }
@@ -290,6 +296,10 @@ impl Event<'_> {
                 },
                 "up": change.up, "total": change.total,
             }),
+            Self::Upstream(condition) => json!({
+                "event": "upstream", "status": condition.status, "reason": condition.reason,
+                "message": condition.message,
+            }),
             Self::Notified(post) => json!({
                 "event": "notified", "channel": post.channel, "message": post.form.word(),
                 "name": post.subjects(), "possiblyRepeated": post.possibly_repeated,
@@ -361,6 +371,9 @@ impl Event<'_> {
                     change.up,
                     change.total
                 )
+            }
+            Self::Upstream(condition) => {
+                format!("PostgreSQL: {} ({})", condition.message, condition.reason)
             }
             Self::Notified(post) => format!(
                 "told {}: {} {}{}",

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     controller::{
         build::{self, Realisation, Tier},
+        status::Meaning,
         validate::ValidatedCluster,
     },
     endpoints::{Endpoints, Id},
@@ -124,6 +125,7 @@ pub(super) fn prepare(
     let plan = Plan {
         ports,
         texts,
+        meaning: Meaning::of(cluster),
         revision,
         bin_dir,
         resync: cluster.monitoring_interval,

@@ -39,7 +39,7 @@ use happenings::Happening;
 
 use crate::{
     api::PgPoolClusterStatus,
-    controller::build::Tier,
+    controller::{build::Tier, status::Meaning},
     courier::Courier,
     destination::Destination,
     endpoints::{Id, Policy},
@@ -73,6 +73,8 @@ pub struct Plan {
     pub ports: Ports,
     /// What each child is told.
     pub texts: Texts,
+    /// What the spec comes to.
+    pub meaning: Meaning,
     /// Names what they are told.
     pub revision: String,
     /// Folder of the binaries.

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::{Endpoint, Overview};
-use crate::local::output::age;
+use crate::{
+    api::{EndpointUpstream, UpstreamState},
+    local::output::age,
+};
 
 /// How much of a message is shown, in characters.
 const MESSAGE_LENGTH_MAX: usize = 400;
@@ -35,7 +38,15 @@ pub fn render(overview: &Overview, now: Timestamp) -> String {
     if !overview.endpoints.is_empty() {
         text.push('\n');
         let rows = overview.endpoints.iter().map(|one| endpoint(one, now));
-        let heads = ["ENDPOINT", "COMPONENT", "STATE", "FOR", "CONFIG", "WHY"];
+        let heads = [
+            "ENDPOINT",
+            "COMPONENT",
+            "STATE",
+            "FOR",
+            "CONFIG",
+            "POSTGRESQL",
+            "WHY",
+        ];
         table(&mut text, heads, rows);
     }
     notifications(&mut text, overview, now);
@@ -77,6 +88,15 @@ fn title(text: &mut String, overview: &Overview) {
     };
     let _ = writeln!(text, "poolers:   {}", count(&overview.poolers));
     let _ = writeln!(text, "balancers: {}", count(&overview.balancer));
+    if let Some(budget) = &overview.budget {
+        let most = budget.upstream_max_connections;
+        let most = most.map_or_else(
+            || "upstream.maxConnections is not set".to_owned(),
+            |most| format!("of {most} that PostgreSQL has for it"),
+        );
+        let all = budget.server_connections;
+        let _ = writeln!(text, "servers:   up to {all}, {most}");
+    }
     if overview.generation != overview.observed_generation {
         let number = |generation: Option<i64>| {
             generation.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
@@ -90,7 +110,7 @@ fn title(text: &mut String, overview: &Overview) {
     }
 }
 
-fn endpoint(endpoint: &Endpoint, now: Timestamp) -> [String; 6] {
+fn endpoint(endpoint: &Endpoint, now: Timestamp) -> [String; 7] {
     let status = &endpoint.status;
     let config = match endpoint.up_to_date {
         Some(true) => "in force",
@@ -103,8 +123,22 @@ fn endpoint(endpoint: &Endpoint, now: Timestamp) -> [String; 6] {
         status.state.word().to_owned(),
         age(now.duration_since(status.since)),
         config.to_owned(),
+        upstream(status.upstream.as_ref()),
         status.reason.clone(),
     ]
+}
+
+/// `reached`, or why not.
+fn upstream(upstream: Option<&EndpointUpstream>) -> String {
+    let Some(EndpointUpstream { state, reason }) = upstream else {
+        return "-".to_owned();
+    };
+    let reason = reason.as_deref().unwrap_or("unreachable");
+    match state {
+        UpstreamState::Reachable => "reached".to_owned(),
+        UpstreamState::Partly => format!("partly: {reason}"),
+        UpstreamState::Unreachable => reason.to_owned(),
+    }
 }
 
 fn notifications(text: &mut String, overview: &Overview, now: Timestamp) {

@@ -21,4 +21,5 @@ pub mod shared_key;
 mod simulation;
 pub mod statement;
 pub mod status;
+pub mod upstream;
 pub mod wire;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Problem,
+    upstream::{Reach, Reason, UpstreamReport},
     wire::{TargetReport, TargetState},
 };
 
@@ -33,9 +34,32 @@ pub struct PoolerStatus {
     pub clients: ClientCounts,
     /// Server connections.
     pub servers: ServerCounts,
+    /// Whether PostgreSQL answers, as checks are told; absent while that is not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamReport>,
+    /// Each PostgreSQL of which something is known, those that cannot be used
+    /// first; at most 16.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
     /// What became of reloads.
     #[serde(default)]
     pub reloads: ReloadStatus,
+}
+
+/// A PostgreSQL, as a pooler sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpstreamStatus {
+    /// Host and port, as configured.
+    pub address: String,
+    /// Reachable or Unreachable.
+    pub state: Reach,
+    /// Why it cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Since when it can or cannot be used.
+    pub since: Timestamp,
 }
 
 /// What became of a process's reloads.
@@ -128,6 +152,11 @@ pub struct BalancerStatus {
     /// What became of reloads.
     #[serde(default)]
     pub reloads: ReloadStatus,
+    /// Counts changes of what targets say of themselves, their numbers of clients
+    /// apart. Ask next with `&reported=NUMBER` to be answered at such a change
+    /// too. Absent of versions that do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<u64>,
     /// Transitions after the number asked for, oldest first.
     pub transitions: Vec<Transition>,
     /// Number of the newest transition, 0 if there was none. Ask next with

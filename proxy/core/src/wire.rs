@@ -18,9 +18,9 @@ mod tls_answer;
 pub use build::{
     Column, authentication_cleartext, authentication_md5, authentication_ok, authentication_sasl,
     authentication_sasl_continue, authentication_sasl_final, backend_key_data, cancel_request,
-    close_statement, command_complete, data_row, message, negotiate_protocol_version,
-    parameter_status, parse, password, query, ready_for_query, row_description, sasl_initial,
-    sasl_response, ssl_request, startup, sync, terminate,
+    close_statement, command_complete, data_row, gssenc_request, message,
+    negotiate_protocol_version, parameter_status, parse, password, query, ready_for_query,
+    row_description, sasl_initial, sasl_response, ssl_request, startup, sync, terminate,
 };
 pub use check::{
     CheckReply, CheckRequest, DrainOrder, TargetReport, TargetState, read_check_reply,

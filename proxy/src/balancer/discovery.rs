@@ -112,7 +112,7 @@ impl<'a> Name<'a> {
         first: &mut Option<mpsc::Sender<()>>,
     ) {
         let mut due = Instant::now();
-        let mut sweep = due;
+        let mut sweep = due + SWEEP_INTERVAL;
         loop {
             tokio::select! {
                 biased;
@@ -130,6 +130,10 @@ impl<'a> Name<'a> {
                 () = sleep_until(sweep) => {
                     self.shared.forget_gone();
                     sweep = Instant::now() + SWEEP_INTERVAL;
+                    // However long the last answer may be used: it is of no use.
+                    if !self.shared.has_target_up() {
+                        due = Instant::now();
+                    }
                 }
             }
         }

@@ -288,6 +288,7 @@ mod tests {
     #[tokio::test]
     async fn answers_are_told_apart() {
         let report = TargetReport {
+            upstream: None,
             state: TargetState::Paused,
             boot_id: "b".repeat(1000),
             name: Some("pod\n0".into()),

@@ -89,6 +89,9 @@ pub struct Shared {
     pub refused_limit: AtomicU64,
     /// Transitions of targets.
     pub journal: Journal,
+    /// Counts changes of what targets say of themselves, their numbers of clients
+    /// apart: no transitions, and yet news.
+    pub reported: watch::Sender<u64>,
     /// Whether any target is up, and since when.
     pub availability: Mutex<Availability>,
     /// Loop 0 has closed the port: no connection comes any more.
@@ -176,6 +179,7 @@ impl Shared {
             refused_no_target: AtomicU64::new(0),
             refused_limit: AtomicU64::new(0),
             journal: Journal::default(),
+            reported: watch::Sender::new(0),
             availability: Mutex::new(Availability {
                 up: 0,
                 since: Timestamp::now(),
@@ -337,7 +341,12 @@ impl Shared {
             return;
         };
         tracing::trace!(target = target.name, answer = text, "target checked");
-        let Some(change) = target.observe(Some(observation), probe.seen, policy, now) else {
+        let before = target.gist();
+        let change = target.observe(Some(observation), probe.seen, policy, now);
+        if target.gist() != before {
+            self.reported.send_modify(|reported| *reported += 1);
+        }
+        let Some(change) = change else {
             return;
         };
         let up = self.count_up(now);
@@ -396,6 +405,15 @@ impl Shared {
         if self.frontend.connections.lower() == 0 {
             self.idle.notify_one();
         }
+    }
+
+    /// Whether any target is up.
+    #[must_use]
+    pub fn has_target_up(&self) -> bool {
+        let targets = self.targets();
+        targets
+            .iter()
+            .any(|target| target.judged().state.health == Health::Up)
     }
 
     /// How many targets are in which state, such as `2 down, 1 draining`.

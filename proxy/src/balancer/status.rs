@@ -30,6 +30,9 @@ pub struct Asked {
     /// How long to wait for one, such as `30s`. Without `since` there is
     /// nothing to wait for.
     wait: Option<String>,
+    /// The number under `reported` that is known: what targets say of themselves
+    /// since then is worth an answer too.
+    reported: Option<u64>,
 }
 
 /// Answers `/status`.
@@ -51,20 +54,23 @@ pub async fn status(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked
             Ok(poll) => poll,
             Err(exceeded) => return exceeded.into_response(),
         };
-        wait_for_news(&shared, number, Instant::now() + wait).await;
+        wait_for_news(&shared, number, asked.reported, Instant::now() + wait).await;
     }
     Json(report(&shared, since)).into_response()
 }
 
-/// Waits for a transition after `number`, or the end of the process.
-async fn wait_for_news(shared: &Shared, number: u64, deadline: Instant) {
+/// Waits for a transition after `number`, for targets to say other than what
+/// `reported` counts, or for the end of the process.
+async fn wait_for_news(shared: &Shared, number: u64, reported: Option<u64>, deadline: Instant) {
     let mut newest = shared.journal.watch();
+    let mut said = shared.reported.subscribe();
     let mut phase = shared.phase.subscribe();
     let begun_in = *phase.borrow_and_update();
     let news = async {
         tokio::select! {
             // A number that was never given is no news, but not worth a wait.
             _ = newest.wait_for(|newest| *newest != number) => {}
+            _ = said.wait_for(|said| reported.is_some_and(|known| known != *said)) => {}
             // Draining is told at once; and a process that ends holds nobody.
             _ = phase.wait_for(|phase| *phase > begun_in.max(Phase::Serving)) => {}
         }
@@ -89,6 +95,8 @@ fn report(shared: &Shared, since: Option<(&str, u64)>) -> BalancerStatus {
         Some((boot_id, _)) if boot_id != shared.boot_id => (0, Some(true)),
         Some((_, number)) => (number, None),
     };
+    // First: what is said after this is told next time.
+    let reported = *shared.reported.borrow();
     // The log first: a transition between the two readings is then in the
     // targets already and told next time, never the other way round.
     let extract = shared.journal.after(number);
@@ -110,6 +118,7 @@ fn report(shared: &Shared, since: Option<(&str, u64)>) -> BalancerStatus {
             .collect(),
         discovery: shared.discovery_status(),
         reloads: shared.reloads.lock().expect("no holder panics").clone(),
+        reported: Some(reported),
         transitions: extract.transitions,
         newest: extract.newest,
         missed: missed.unwrap_or(extract.missed),

@@ -366,7 +366,7 @@ impl EventLoop {
             Severity::Fatal,
             SqlState::ADMIN_SHUTDOWN,
             text,
-            "Reconnect: another pooler serves.",
+            "Reconnect: others serve.",
         );
         self.end_client(key, &bytes);
     }

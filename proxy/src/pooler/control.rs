@@ -214,7 +214,9 @@ impl Control {
         let paused = newer.global.paused;
         let turned = paused != live.config.global.paused;
         self.shared.pools.reconfigure(&newer, &Arc::new(connector));
+        let upstreams = newer.clone();
         self.shared.set_live(newer, tls);
+        self.shared.upstreams.reconfigure(&upstreams);
         self.shared.tell_all(|| Mail::Reconfigured);
         // It is no error where the console was earlier.
         if turned && self.set_paused(None, paused).is_ok() {

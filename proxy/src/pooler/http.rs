@@ -75,6 +75,8 @@ async fn status(control: &Control) -> PoolerStatus {
         listen: shared.listen.clone(),
         clients,
         servers,
+        upstream: shared.upstreams.report(),
+        upstreams: shared.upstreams.statuses(shared),
         reloads: control.reloads(),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proxy_core::{
     pool::{ClientKey, Moment, ServerKey},
     session::Transaction,
+    upstream::Reason,
     wire::SqlState,
 };
 
@@ -221,7 +222,7 @@ impl EventLoop {
                 "{address} did not answer within {} s (server_connect_timeout)",
                 connect_max.as_secs_f64()
             );
-            self.connect_failed(key, &reason);
+            self.connect_failed(key, &reason, Some(Reason::Timeout));
         }
         let silent: Vec<ServerKey> = self
             .servers
@@ -319,6 +320,12 @@ impl EventLoop {
         self.drain = Some(Drain { end, ..drain });
     }
 
+    /// Whether a client waits for a server of a paused pool: nothing of it has
+    /// begun, and nobody will resume a pooler that leaves.
+    fn waits_in_vain(&self, client: &Client) -> bool {
+        client.waiting && self.pools[&client.pool].info.shared.is_paused()
+    }
+
     fn drain_clients(&mut self) {
         let Some(drain) = self.drain else {
             return;
@@ -330,7 +337,9 @@ impl EventLoop {
             .filter(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester))
             .filter(|(_, client)| over || drain.due(client.id) <= self.now)
             .map(|(key, client)| {
-                let boundary = is_at_boundary(client, &self.servers) || !client.is_session();
+                let boundary = is_at_boundary(client, &self.servers)
+                    || !client.is_session()
+                    || self.waits_in_vain(client);
                 (key, boundary)
             })
             .collect();
@@ -340,7 +349,7 @@ impl EventLoop {
                     key,
                     SqlState::ADMIN_SHUTDOWN,
                     "the pooler is shutting down and drain_timeout is over",
-                    "Reconnect: another pooler serves. The transaction under way was not finished.",
+                    "Reconnect: others serve. The transaction under way was not finished.",
                 );
             } else if at_boundary {
                 self.say_goodbye(key, "the pooler is shutting down");

@@ -325,6 +325,11 @@ impl Pools {
         Ok(())
     }
 
+    /// How servers are connected to.
+    pub(super) fn connector(&self) -> Arc<Connector> {
+        lock(&self.table).connector.clone()
+    }
+
     /// Whether everything is paused.
     pub(super) fn is_paused(&self) -> bool {
         self.paused_all.load(Ordering::SeqCst)

@@ -21,6 +21,7 @@ use super::{
     pools::PoolInfo,
     shared::Mail,
     tls::{Tls, explain},
+    upstream::{self, Presence},
 };
 
 /// A query of ours under way on a server.
@@ -77,6 +78,8 @@ pub(super) struct Server {
     pub(super) queued: bool,
     pub(super) cancel_key: Option<CancelKey>,
     pub(super) process_id: u32,
+    /// Once it is logged in.
+    presence: Option<Presence>,
     pub(super) opened_at: Moment,
     pub(super) used_at: Moment,
     /// When its present transaction began, or its last one.
@@ -133,7 +136,7 @@ impl EventLoop {
                 Ok(true) => self.connected(key),
                 Err(error) => {
                     let reason = format!("cannot connect to {}: {error}", server.address);
-                    self.connect_failed(key, &reason);
+                    self.connect_failed(key, &reason, upstream::trouble(&error));
                 }
             }
             return;
@@ -277,6 +280,9 @@ impl EventLoop {
             reason,
             "server lost"
         );
+        let settings = &local.settings;
+        let upstreams = &self.shared.upstreams;
+        upstreams.doubt(&settings.host, settings.port);
         self.close_server(key, reason);
         self.server_closed(key);
         if let Some(client) = client {

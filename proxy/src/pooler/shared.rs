@@ -31,6 +31,7 @@ use super::{
     server::{Moved, Opening},
     snapshot::LoopSnapshot,
     tls::Connector,
+    upstream::Upstreams,
     worker::{Desk, Job, Names},
 };
 use crate::boot;
@@ -273,6 +274,8 @@ pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) mailboxes: Vec<Mailbox>,
     pub(super) secrets: Secrets,
+    /// What is known of PostgreSQL.
+    pub(super) upstreams: Upstreams,
     /// Answers of name servers.
     pub(super) names: Names,
     /// Makes up verifiers for users who do not exist.
@@ -310,6 +313,8 @@ impl Shared {
         );
         let pools = Pools::new(mailboxes.len(), connector);
         pools.begin(&config);
+        let upstreams = Upstreams::default();
+        upstreams.reconfigure(&config);
         Self {
             boot_id: boot::id(),
             started_at: Timestamp::now(),
@@ -320,6 +325,7 @@ impl Shared {
             live: RwLock::new(Arc::new(Live { config, tls })),
             mailboxes,
             secrets: Secrets::default(),
+            upstreams,
             names: Names::default(),
             mock_secret: random(),
             desk,
@@ -429,6 +435,7 @@ impl Shared {
             config_revision: self.live().config.global.config_revision.clone(),
             clients: self.clients.load(Ordering::Relaxed),
             waiting: self.pools.waiting(),
+            upstream: self.upstreams.report(),
         }
     }
 }

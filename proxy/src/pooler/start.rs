@@ -20,7 +20,7 @@ use super::{
     shared::{Mailbox, Shared},
     signals::Signals,
     tls::{self, Connector, TlsConfigError},
-    unix, worker,
+    unix, upstream, worker,
 };
 use crate::{
     net::{self, ListenError, Tuning},
@@ -214,6 +214,7 @@ pub fn run(
     runtime.spawn(control.clone().serve_console(command_queue));
     runtime.spawn(control.clone().keep_stats());
     runtime.spawn(control.clone().forget_unused_pools());
+    runtime.spawn(upstream::keep_asking(shared.clone()));
     runtime.spawn(control.clone().watch_files());
     runtime.spawn(signals.obey(control.clone()));
     if let Some(listener) = http {

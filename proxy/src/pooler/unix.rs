@@ -35,6 +35,16 @@ pub(super) fn connect(directory: &str, port: u16) -> io::Result<UnixStream> {
     UnixStream::connect_addr(&address(directory, port)?)
 }
 
+/// The same, for tokio.
+pub(super) fn connect_std(
+    directory: &str,
+    port: u16,
+) -> io::Result<std::os::unix::net::UnixStream> {
+    let stream = std::os::unix::net::UnixStream::connect_addr(&address(directory, port)?)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
 /// A listening socket, and the path to remove at the end, if it has one.
 pub(super) fn listen(
     directory: &str,

@@ -12,6 +12,7 @@ use proxy_core::{
     auth::scram::{Keys, SALT_LENGTH, Verifier},
     pool::Thread,
 };
+use tokio::sync::oneshot;
 
 use super::{
     server::Opening,
@@ -65,6 +66,8 @@ pub(super) enum Asker {
         requester: ClientRef,
         request: Vec<u8>,
     },
+    /// A question whether PostgreSQL answers.
+    Probe(oneshot::Sender<Answer>),
 }
 
 /// A password whose Debug shows nothing.
@@ -76,7 +79,7 @@ impl std::fmt::Debug for Password {
     }
 }
 
-type Answer = Result<Vec<SocketAddr>, String>;
+pub(super) type Answer = Result<Vec<SocketAddr>, String>;
 
 /// Answers of name servers, by host and port. There are as many as configurations
 /// have had hosts since the start.
@@ -190,6 +193,10 @@ fn run(job: Job, shared: &Shared) {
             match asker {
                 Asker::Server { thread, opening } => {
                     shared.tell(thread, Mail::Resolved { opening, addresses });
+                }
+                Asker::Probe(reply) => {
+                    // It may have given up.
+                    let _ = reply.send(addresses);
                 }
                 Asker::Cancel { requester, request } => {
                     let address = addresses.ok().and_then(|found| found.first().copied());

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proxy_core::upstream::{Reach, Reason, UpstreamReport};
 use web::{polls::POLLS_MAX, server::CONNECTIONS_MAX};
 
 use crate::{
@@ -70,4 +71,32 @@ fn long_polls_beyond_the_limit_are_told_to_come_later_and_keep_no_probe_out() {
         let poll = http::get(balancer.web, &format!("{since}&wait=1ms"));
         (poll.status == 200).then_some(())
     });
+}
+
+#[test]
+fn a_poll_ends_when_targets_say_something_else() {
+    let target = Target::start("pooler-0");
+    let balancer = Balancer::serving(&Config::over([&target]));
+    let before = balancer.status();
+    let reported = before.reported.unwrap();
+    let since = format!("?since={}:{}", before.boot_id, before.newest);
+    target.report(|report| {
+        report.clients += 1;
+        report.upstream = Some(UpstreamReport {
+            state: Reach::Unreachable,
+            reason: Some(Reason::Refused),
+            number: 2,
+        });
+    });
+    let query = format!("{since}&wait=20s&reported={reported}");
+    let status = crate::balancer::status(balancer.web, &query);
+    let report = status.targets[0].report.as_ref().unwrap();
+    assert_eq!(report.upstream.unwrap().reason, Some(Reason::Refused));
+    assert_eq!(status.reported, Some(reported + 1));
+    assert_eq!(status.newest, before.newest, "it is no transition");
+    // Numbers of clients are no news.
+    target.report(|report| report.clients += 1);
+    let query = format!("{since}&wait=50ms&reported={}", reported + 1);
+    let status = crate::balancer::status(balancer.web, &query);
+    assert_eq!(status.reported, Some(reported + 1));
 }

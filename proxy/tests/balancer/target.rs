@@ -45,6 +45,7 @@ impl Target {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             report: Mutex::new(TargetReport {
+                upstream: None,
                 state: TargetState::Ready,
                 boot_id: format!("{name}-boot-1"),
                 name: Some(format!("{name}.example")),

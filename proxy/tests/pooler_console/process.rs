@@ -159,6 +159,27 @@ fn a_draining_pooler_accepts_for_two_checks_and_a_second() {
     assert!(accepted < promised * 4, "for {accepted:?}");
 }
 
+/// Nobody will resume it here, and nothing of theirs has begun.
+#[test]
+fn clients_that_wait_in_a_paused_pooler_are_let_go_when_it_drains() {
+    let postgres = Postgres::start();
+    let pooler = Pooler::start(&Config::over(&postgres).set("drain_timeout", "6"));
+    check(pooler.address, Duration::from_millis(100));
+    let mut console = pooler.console();
+    let mut client = pooler.client();
+    client.query("SELECT 1");
+    console.query("PAUSE");
+    client.begin("SELECT 1");
+    wait_for("a waiting client", || {
+        let pools = console.query("SHOW POOLS");
+        (pools.value("database", "shop", "cl_waiting") == "1").then_some(())
+    });
+    pooler.signal(Signal::TERM);
+    let answer = client.read();
+    assert_eq!(answer.code(), "57P01");
+    assert_eq!(answer.error(), "the pooler is shutting down");
+}
+
 /// As root, the pooler becomes somebody else, with all its threads.
 #[test]
 fn root_becomes_another_user_and_the_socket_has_its_group() {

@@ -21,8 +21,7 @@ pub(crate) fn serve(world: &mut World) -> Result<()> {
     world.until("the application", || world.sql_in_pod("SELECT 1"))?;
     let there = world.sql_in_pod("SELECT inet_server_addr()")?;
     ensure!(there == server, "a Pod is answered by {there}");
-    let refused = world.sql("wrong", "SELECT 1");
-    ensure!(refused.is_err(), "a wrong password was taken");
+    world.check_refused("wrong")?;
     world.settled(3)
 }
 

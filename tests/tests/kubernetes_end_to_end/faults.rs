@@ -82,13 +82,16 @@ pub(crate) fn image_is_missing(world: &mut World) -> Result<()> {
         ensure!(reason.contains("Image"), "{reason}");
         Ok(reason)
     })?;
-    let reconciling = world.api.condition("shop", "Reconciling")?;
-    println!("    {reason}; {reconciling}");
-    ensure!(
-        reconciling["reason"] == "RollingOut"
-            && reconciling["message"] == "poolers: 1 of 3 are new, 4 there, 3 available",
-        "{reconciling}"
-    );
+    println!("    {reason}");
+    world.until("how far it is to be told", || {
+        let reconciling = world.api.condition("shop", "Reconciling")?;
+        ensure!(
+            reconciling["reason"] == "RollingOut"
+                && reconciling["message"] == "poolers: 1 of 3 are new, 4 there, 3 available",
+            "{reconciling}"
+        );
+        Ok(())
+    })?;
     world.condition("Ready", "True Serving")?;
     world.condition("PoolersAvailable", "True AllUp")?;
     let now = world.pods("pooler")?;

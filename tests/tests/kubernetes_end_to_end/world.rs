@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value as Json;
 use tests::{
     kubernetes::{ClusterOperator, Image, Node, TierImages, static_programs},
@@ -110,6 +110,18 @@ impl World {
     pub(crate) fn sql(&self, password: &str, sql: &str) -> Result<String> {
         let password = format!("password={password}");
         psql::run(self.service()?, "app", "postgres", &password, sql)
+    }
+
+    /// That a password is not taken, and for no other reason.
+    pub(crate) fn check_refused(&self, password: &str) -> Result<()> {
+        match self.sql(password, "SELECT 1") {
+            Ok(_) => bail!("the password {password:?} is taken"),
+            Err(error) => {
+                let refused = error.to_string().contains("password authentication failed");
+                ensure!(refused, "with {password:?}: {error}");
+                Ok(())
+            }
+        }
     }
 
     /// Through the tier, from a Pod.

@@ -54,7 +54,11 @@ impl Api {
         let request = http::Request::patch(path)
             .header("content-type", "application/merge-patch+json")
             .body(patch.to_string().into_bytes())?;
-        let _: Json = self.runtime.block_on(self.client.request(request))?;
+        let call = async {
+            let limit = Duration::from_secs(30);
+            tokio::time::timeout(limit, self.client.request::<Json>(request)).await
+        };
+        self.runtime.block_on(call)??;
         Ok(())
     }
 

@@ -27,6 +27,17 @@ struct Pod {
     address: Ipv4Addr,
 }
 
+/// Whether the controllers have looked at both Deployments as they are.
+fn settled(api: &Api, cluster: &str) -> bool {
+    ["pooler", "balancer"].iter().all(|component| {
+        let deployment = api.deployment(&format!("{cluster}-{component}"));
+        deployment.is_ok_and(|one| {
+            one["status"]["observedGeneration"] == one["metadata"]["generation"]
+                && one["status"]["replicas"] == one["spec"]["replicas"]
+        })
+    })
+}
+
 impl Pods {
     /// Waits until the quickstart's Pods are there.
     pub(crate) fn find(api: &Api, cluster: &str) -> Result<Self> {
@@ -38,8 +49,11 @@ impl Pods {
             pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
             pods
         };
+        let (mut poolers, mut balancers) = (Vec::new(), Vec::new());
+        // A Deployment that was changed a moment ago may still come to have others.
         eventually("the Pods to be there", || {
-            found("pooler").len() == 3 && found("balancer").len() == 2
+            (poolers, balancers) = (found("pooler"), found("balancer"));
+            poolers.len() == 3 && balancers.len() == 2 && settled(api, cluster)
         })?;
         // No other test's, as far as chance goes.
         let network = rand_network();
@@ -58,8 +72,8 @@ impl Pods {
             pods.collect()
         };
         Ok(Self {
-            poolers: named(found("pooler")),
-            balancers: named(found("balancer")),
+            poolers: named(poolers),
+            balancers: named(balancers),
         })
     }
 
@@ -108,16 +122,28 @@ impl Balancer {
 
     /// Every pooler is in this state and has this revision.
     pub(crate) fn says(&self, pods: &Pods, state: &str, revision: &str) {
+        self.says_of_upstream(pods, state, revision, &[]);
+    }
+
+    /// The same, and the first poolers say this of PostgreSQL.
+    pub(crate) fn says_of_upstream(
+        &self,
+        pods: &Pods,
+        state: &str,
+        revision: &str,
+        upstreams: &[Json],
+    ) {
         let targets: Vec<Json> = pods
             .poolers
             .iter()
-            .map(|pod| {
+            .enumerate()
+            .map(|(index, pod)| {
                 json!({
                     "name": pod.address, "address": format!("{}:6432", pod.address),
                     "state": state, "since": "2026-01-01T00:00:00Z", "reason": "as told",
                     "connections": 0, "connectionsTotal": 0,
                     "report": {"state": "ready", "bootId": "b", "configRevision": revision,
-                        "clients": 0, "waiting": 0},
+                        "clients": 0, "waiting": 0, "upstream": upstreams.get(index)},
                 })
             })
             .collect();

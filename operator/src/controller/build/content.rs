@@ -9,6 +9,11 @@ use crate::controller::{
     validate::{ClientAuth, Database, HostPort, Setting, User, ValidatedCluster},
 };
 
+/// How often a pooler asks whether PostgreSQL answers.
+const UPSTREAM_CHECK: &str = "upstream_check_interval";
+/// Its value: seconds.
+const UPSTREAM_CHECK_INTERVAL_S: u32 = 5;
+
 pub(super) fn databases(cluster: &ValidatedCluster) -> Vec<Entry> {
     if cluster.databases.is_empty() {
         return vec![Entry {
@@ -87,6 +92,11 @@ pub(super) fn settings(cluster: &ValidatedCluster, poolers_seen: u32) -> Vec<Set
     // into /tmp, which several on one machine share.
     if pool.settings.iter().all(|own| own.key != "unix_socket_dir") {
         settings.push(setting("unix_socket_dir", "", "spec.pool.parameters"));
+    }
+    // Its status is to tell whether PostgreSQL answers, also while nobody asks.
+    if pool.settings.iter().all(|own| own.key != UPSTREAM_CHECK) {
+        let origin = "spec.pool.parameters";
+        settings.push(setting(UPSTREAM_CHECK, &UPSTREAM_CHECK_INTERVAL_S, origin));
     }
     if let Some(limit) = pool.max_server_connections {
         let poolers = poolers_at_once(cluster.poolers.replicas).max(poolers_seen);

@@ -141,6 +141,14 @@ fn changed(from: &str, to: &str) -> Vec<String> {
         .collect()
 }
 
+/// The objects of every example.
+pub(crate) fn of_every_example() -> Vec<Objects> {
+    golden::examples()
+        .into_iter()
+        .map(|(_, text)| made(&text))
+        .collect()
+}
+
 #[test]
 fn every_example_renders_as_committed() {
     let mut examples = 0;

@@ -3,7 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Observed, Progress, reason::Reason};
+use super::{Observed, Progress, reason::Reason, upstream};
 use crate::{
     api::{Component, ComponentStatus, EndpointState},
     controller::{Fault, FaultKind},
@@ -102,7 +102,10 @@ pub(super) fn all(
             ConditionType::BalancersAvailable,
             available(observed, Component::Balancer, balancers),
         ),
-        verdict(ConditionType::UpstreamReachable, upstream_reachable()),
+        verdict(
+            ConditionType::UpstreamReachable,
+            upstream_reachable(observed),
+        ),
         verdict(
             ConditionType::NotificationsDelivered,
             notifications_delivered(observed),
@@ -118,8 +121,9 @@ fn answer(status: impl Into<Status>, reason: Reason, message: impl Into<String>)
     (status.into(), reason, message.into())
 }
 
-/// Applications can be served: a balancer takes them and a pooler serves them.
-/// Slack has no say in it, nor has what could not be changed.
+/// Applications can be served: a balancer takes them, a pooler serves them, and
+/// PostgreSQL is not out of reach for every pooler, as far as they tell. Slack
+/// has no say in it, nor has what could not be changed.
 fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
     let unknown = |component| {
         observed.endpoints.iter().any(|endpoint| {
@@ -127,6 +131,9 @@ fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
         })
     };
     if poolers.ready > 0 && balancers.ready > 0 {
+        if let upstream::Verdict::Unreachable(_, message) = upstream::verdict(observed) {
+            return answer(false, Reason::UpstreamUnreachable, message);
+        }
         return answer(true, Reason::Serving, "applications are served");
     }
     if observed.endpoints.is_empty() {
@@ -282,7 +289,14 @@ fn config_valid(observed: &Observed<'_>, before: &[Condition]) -> Answer {
         Progress::Unreadable(why) => answer(false, Reason::Unreadable, why),
         // Names are met once everything is valid.
         Progress::Applied | Progress::NameConflict(_) => {
-            answer(true, Reason::Valid, "the manifest is valid")
+            let warnings = observed
+                .meaning
+                .map_or(&[][..], |meaning| &meaning.warnings);
+            let message = match warnings.is_empty() {
+                true => "the manifest is valid".to_owned(),
+                false => format!("the manifest is valid, but: {}", listed(warnings)),
+            };
+            answer(true, Reason::Valid, message)
         }
         Progress::Suspended
         | Progress::Deleting
@@ -310,15 +324,16 @@ fn earlier(observed: &Observed<'_>, before: &[Condition], type_: ConditionType) 
 }
 
 fn sentences(faults: &[Fault]) -> String {
-    let mut text: Vec<String> = faults
-        .iter()
-        .take(FAULTS_MAX)
-        .map(ToString::to_string)
-        .collect();
-    if faults.len() > FAULTS_MAX {
-        text.push(format!("and {} more", faults.len() - FAULTS_MAX));
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    listed(&faults)
+}
+
+fn listed(texts: &[String]) -> String {
+    let mut listed = texts[..texts.len().min(FAULTS_MAX)].join("; ");
+    if texts.len() > FAULTS_MAX {
+        listed.push_str(&format!("; and {} more", texts.len() - FAULTS_MAX));
     }
-    text.join("; ")
+    listed
 }
 
 fn available(observed: &Observed<'_>, component: Component, count: &ComponentStatus) -> Answer {
@@ -333,15 +348,18 @@ fn available(observed: &Observed<'_>, component: Component, count: &ComponentSta
     }
 }
 
-/// Only poolers connect to PostgreSQL, and what balancers relay of them does
-/// not tell how that goes. To guess from clients that wait would be wrong: a
-/// tier at rest has none.
-fn upstream_reachable() -> Answer {
-    answer(
-        Status::Unknown,
-        Reason::NotReported,
-        "poolers do not report yet whether PostgreSQL answers them",
-    )
+/// What the poolers that are up say; only they connect to PostgreSQL.
+fn upstream_reachable(observed: &Observed<'_>) -> Answer {
+    match upstream::verdict(observed) {
+        upstream::Verdict::NotReported => answer(
+            Status::Unknown,
+            Reason::NotReported,
+            "no pooler that is up has said whether PostgreSQL answers",
+        ),
+        upstream::Verdict::Reachable(message) => answer(true, Reason::Reachable, message),
+        upstream::Verdict::Partly(message) => answer(false, Reason::PartlyReachable, message),
+        upstream::Verdict::Unreachable(reason, message) => answer(false, reason, message),
+    }
 }
 
 fn notifications_delivered(observed: &Observed<'_>) -> Answer {

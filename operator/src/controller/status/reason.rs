@@ -26,6 +26,7 @@ reasons!(
     Starting,
     NoPoolerUp,
     NoBalancerUp,
+    UpstreamUnreachable,
     // Ready and Stalled
     ConfigInvalid,
     // Stalled
@@ -56,6 +57,18 @@ reasons!(
     NoneUp,
     // UpstreamReachable
     NotReported,
+    Reachable,
+    PartlyReachable,
+    HostNotFound,
+    ConnectionRefused,
+    NoAnswer,
+    ConnectionLost,
+    NotPostgreSQL,
+    TlsFailed,
+    NotAccepting,
+    TooManyConnections,
+    CredentialsRefused,
+    Unreachable,
     // NotificationsDelivered
     NobodyToTell,
     Delivered,
@@ -93,9 +106,11 @@ impl Reason {
             | Self::Delivered
             | Self::Running
             | Self::UpToDate
+            | Self::Reachable
             // The condition that says more has the advice.
             | Self::Stalled
-            | Self::ConfigInvalid => return None,
+            | Self::ConfigInvalid
+            | Self::UpstreamUnreachable => return None,
             Self::Starting => {
                 "wait; if it takes longer than a minute, ask why the Pods do not start: kubectl -n NAMESPACE describe pods -l app.kubernetes.io/instance=NAME"
             }
@@ -142,7 +157,37 @@ impl Reason {
                 "leave out what the message names, or wait for a version of Poolkeeper that can do it"
             }
             Self::NotReported => {
-                "to see whether PostgreSQL answers, look at a pooler's log or ask its console: SHOW SERVERS"
+                "wait: a pooler that is up tells within seconds; if none does, the poolers are of a version that does not tell, or upstream_check_interval is 0 and nobody has logged in"
+            }
+            Self::PartlyReachable => {
+                "see which poolers cannot: status.endpoints has upstream of each, and a pooler's /status (port 9127) and log name the PostgreSQL; often it is a node, its network, or one of several databases' hosts"
+            }
+            Self::HostNotFound => {
+                "mend the host in spec.upstream or spec.databases, or the Service or DNS record that it names"
+            }
+            Self::ConnectionRefused => {
+                "see whether PostgreSQL runs, and whether spec.upstream has its port; poolers keep trying, and clients wait meanwhile"
+            }
+            Self::NoAnswer => {
+                "see whether PostgreSQL's host is up and whether a NetworkPolicy or firewall lets the poolers reach it"
+            }
+            Self::ConnectionLost | Self::Unreachable => {
+                "see PostgreSQL's log and a pooler's: kubectl -n NAMESPACE logs deployment/NAME-pooler"
+            }
+            Self::NotPostgreSQL => {
+                "mend host and port in spec.upstream: something else listens there"
+            }
+            Self::TlsFailed => {
+                "compare spec.tls.server with PostgreSQL's ssl and certificate; a pooler's log says what is wrong: kubectl -n NAMESPACE logs deployment/NAME-pooler"
+            }
+            Self::NotAccepting => {
+                "wait: PostgreSQL starts, stops or recovers; if it lasts, see its log"
+            }
+            Self::TooManyConnections => {
+                "raise PostgreSQL's max_connections, or lower what others take of it; pool.maxServerConnections keeps this tier within its share"
+            }
+            Self::CredentialsRefused => {
+                "compare the users and passwords in the Secrets that the spec names with PostgreSQL's roles and pg_hba.conf; a pooler's log names the user"
             }
             Self::NotDelivered => {
                 "check the channel's Secret and that the operator may reach its host; nothing is lost meanwhile"

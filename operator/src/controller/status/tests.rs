@@ -1,7 +1,10 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::controller::Fault;
+use crate::{
+    api::{EndpointUpstream, UpstreamState},
+    controller::Fault,
+};
 
 mod flows;
 mod kstatus;
@@ -14,14 +17,25 @@ fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointS
         since: Timestamp::UNIX_EPOCH,
         reason: String::new(),
         config_revision: Some("r1".to_owned()),
+        upstream: None,
+    }
+}
+
+fn pooler(name: &str) -> EndpointStatus {
+    EndpointStatus {
+        upstream: Some(EndpointUpstream {
+            state: UpstreamState::Reachable,
+            reason: None,
+        }),
+        ..endpoint(name, Component::Pooler, EndpointState::Up)
     }
 }
 
 /// One balancer and two poolers that are up, and nothing else to say.
 fn serving() -> Vec<EndpointStatus> {
     vec![
-        endpoint("a", Component::Pooler, EndpointState::Up),
-        endpoint("b", Component::Pooler, EndpointState::Up),
+        pooler("a"),
+        pooler("b"),
         endpoint("c", Component::Balancer, EndpointState::Up),
     ]
 }
@@ -51,6 +65,7 @@ struct At<'a> {
     generation: i64,
     revision: Option<&'static str>,
     update: Option<&'static str>,
+    meaning: Meaning,
     notifications: Vec<NotificationStatus>,
     tells: bool,
 }
@@ -69,6 +84,10 @@ impl Default for At<'_> {
             generation: 1,
             revision: Some("r1"),
             update: None,
+            meaning: Meaning {
+                upstreams: vec!["db:5432".to_owned()],
+                ..Meaning::default()
+            },
             notifications: Vec::new(),
             tells: true,
         }
@@ -84,6 +103,7 @@ impl At<'_> {
             rollouts: Some(&self.rollouts),
             pause: self.pause,
             update: self.update,
+            meaning: Some(&self.meaning),
             endpoints: &self.endpoints,
             notifications: &self.notifications,
             tells: self.tells,

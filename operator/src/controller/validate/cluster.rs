@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use proxy_core::config::balancer;
 
 use crate::{
-    api::{Images, PodTemplate, Resources, Service, TlsMode},
+    api::{BudgetStatus, Images, PodTemplate, Resources, Service, TlsMode},
     controller::{Fault, Place, dereference::SecretValue},
     destination::Destination,
     notify::ChannelConfig,
@@ -58,6 +58,8 @@ pub struct ValidatedCluster {
     /// Settings of section `[pgbouncer]` that only a restart applies, as the
     /// pooler reads them; none that has its default. None of them is secret.
     pub restart_only: BTreeMap<&'static str, String>,
+    /// Connections to PostgreSQL.
+    pub budget: BudgetStatus,
     /// What is accepted and yet worth a look.
     pub warnings: Vec<Fault>,
 }

@@ -10,7 +10,7 @@ use super::{
     upstream::{Login, Upstream},
 };
 use crate::{
-    api::PgPoolClusterSpec,
+    api::{AuthType, PgPoolClusterSpec},
     controller::{Place, build, dereference::SecretValue},
 };
 
@@ -39,6 +39,10 @@ impl Validator<'_> {
                 place: login.place.clone(),
             });
         }
+        let asks = matches!(spec.auth.r#type, AuthType::ScramSha256 | AuthType::Md5);
+        if asks && known.is_empty() && logins.is_empty() && self.faults.is_empty() {
+            self.nobody_could_log_in(spec);
+        }
         for login in logins {
             let double = |text: &str| text.replace('"', "\"\"");
             let line = format!(
@@ -55,6 +59,25 @@ impl Validator<'_> {
             lines: u32::try_from(lines).unwrap_or(u32::MAX),
             added,
         }
+    }
+
+    fn nobody_could_log_in(&mut self, spec: &PgPoolClusterSpec) {
+        let mut lists = Vec::new();
+        if let Some(listed) = &spec.auth.userlist_secret_ref {
+            let name = &listed.name;
+            lists.push(format!(
+                "Secret {name}, key {}, lists no user",
+                build::USERLIST
+            ));
+        }
+        if let Some(uri) = &spec.upstream.uri_secret_ref {
+            let (name, key) = (&uri.name, &uri.key);
+            lists.push(format!(
+                "the URI in Secret {name}, key {key}, has no user with a password"
+            ));
+        }
+        let message = format!("nobody could log in: {}", lists.join(", and "));
+        self.fault("spec.auth", message);
     }
 
     fn users_logins(&mut self, spec: &PgPoolClusterSpec, known: &BTreeSet<String>) -> Vec<Login> {

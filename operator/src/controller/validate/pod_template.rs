@@ -151,9 +151,7 @@ impl Validator<'_> {
         }
         for (index, mount) in list(&container["volumeMounts"]).iter().enumerate() {
             let folder = mount["mountPath"].as_str().unwrap_or_default();
-            let own = objects::FOLDER.starts_with(folder.trim_end_matches('/'))
-                || folder.starts_with(objects::FOLDER);
-            if own {
+            if hides(folder, objects::FOLDER) {
                 let path = format!("{path}.volumeMounts[{index}].mountPath");
                 self.fault(path, format!("{folder:?} would hide {}", objects::FOLDER));
             }
@@ -167,6 +165,27 @@ impl Validator<'_> {
             }
         }
     }
+}
+
+/// Whether a mount at `path` would lie on `folder`, below it or around it.
+fn hides(path: &str, folder: &str) -> bool {
+    let (path, folder) = (parts(path), parts(folder));
+    path.iter().zip(&folder).all(|(a, b)| a == b)
+}
+
+/// The names that lead to a path, as a container's file system resolves it.
+fn parts(path: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    parts
 }
 
 /// Kubernetes takes quantities as numbers too, as in `cpu: 1`; its types for us

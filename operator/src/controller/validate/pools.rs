@@ -7,7 +7,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
-    api,
+    api::{self, BudgetStatus},
     controller::{Fault, build},
 };
 
@@ -163,6 +163,24 @@ impl Validator<'_> {
 
     /// Whether what pools may open fits what there is.
     pub(super) fn budget(&mut self, spec: &api::PgPoolClusterSpec, cluster: &ValidatedCluster) {
+        self.share(spec, cluster);
+        // What one pool could take is told above, or by the API's own rules.
+        let BudgetStatus {
+            server_connections: all,
+            upstream_max_connections: Some(most),
+        } = cluster.budget
+        else {
+            return;
+        };
+        if all > most && self.warnings.is_empty() {
+            let message = format!(
+                "the pools of its databases can open {all} connections together, more than upstream.maxConnections, {most}: set pool.maxServerConnections"
+            );
+            self.warnings.push(Fault::field("spec.databases", message));
+        }
+    }
+
+    fn share(&mut self, spec: &api::PgPoolClusterSpec, cluster: &ValidatedCluster) {
         let pools = build::poolers_at_once(cluster.poolers.replicas);
         let size = i64::from(spec.pool.default_pool_size);
         let path = "spec.pool.maxServerConnections";
@@ -190,5 +208,32 @@ impl Validator<'_> {
                 format!("gives each of {pools} poolers {share}, less than defaultPoolSize, {size}");
             self.warnings.push(Fault::field(path, message));
         }
+    }
+}
+
+/// The most servers that all poolers open together, and what there is for them.
+pub(super) fn budget(spec: &api::PgPoolClusterSpec, cluster: &ValidatedCluster) -> BudgetStatus {
+    let poolers = i64::from(build::poolers_at_once(cluster.poolers.replicas));
+    let pool = &spec.pool;
+    let reserve = pool.reserve_pool_size.unwrap_or(0);
+    let of_database = |database: &api::Database| {
+        let size = database.pool_size.unwrap_or(pool.default_pool_size);
+        let size = size.saturating_add(database.reserve_pool_size.unwrap_or(reserve));
+        match database.max_connections {
+            Some(most) if most > 0 => size.min(most),
+            _ => size,
+        }
+    };
+    let each = match spec.databases.is_empty() {
+        true => i64::from(pool.default_pool_size.saturating_add(reserve)),
+        false => {
+            let databases = spec.databases.iter();
+            databases.map(|one| i64::from(of_database(one))).sum()
+        }
+    };
+    let limit = cluster.pool.max_server_connections.map(i64::from);
+    BudgetStatus {
+        server_connections: limit.unwrap_or(each * poolers),
+        upstream_max_connections: spec.upstream.max_connections.map(i64::from),
     }
 }

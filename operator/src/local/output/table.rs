@@ -43,6 +43,9 @@ pub(super) fn render(table: &Table, colored: bool, now: Timestamp) -> String {
     for (row, cells) in table.rows.iter().zip(&cells) {
         line(&mut text, cells, &widths, colored.then(|| color(row.state)));
     }
+    if let Some(problem) = &table.upstream {
+        let _ = writeln!(text, "PostgreSQL: {problem}");
+    }
     for channel in &table.notifications {
         if let Some(problem) = &channel.problem {
             let _ = writeln!(text, "notifications to {}: {problem}", channel.name);
@@ -110,6 +113,7 @@ mod tests {
                 row("pooler-0", EndpointState::Up, Some(4242)),
                 row("balancer-0", EndpointState::Down, None),
             ],
+            upstream: Some("2 of 2 poolers cannot use it".to_owned()),
             notifications: Vec::new(),
         };
         let now = Timestamp::from_second(150).unwrap();
@@ -118,7 +122,8 @@ mod tests {
             "shop\n\
              ENDPOINT    STATE  FOR  PROCESS  ADDRESS         HTTP            WHY\n\
              pooler-0    Up     2m   4242     127.0.0.1:6432  127.0.0.1:9127  checks pass\n\
-             balancer-0  Down   2m   -        127.0.0.1:6432  127.0.0.1:9127  checks pass\n"
+             balancer-0  Down   2m   -        127.0.0.1:6432  127.0.0.1:9127  checks pass\n\
+             PostgreSQL: 2 of 2 poolers cannot use it\n"
         );
         assert!(render(&table, true, now).contains("\x1b[31mDown \x1b[0m  2m"));
     }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Runner;
+use super::{Runner, tell};
 use crate::{
     endpoints::{Change, Id},
     local::{output::Event, process::Ending},
@@ -57,6 +57,8 @@ impl Runner {
                     self.policy,
                     now,
                 );
+                let endpoints = &mut self.state.endpoints;
+                endpoints.pooler_said_of_upstream(index, &status.boot_id, status.upstream);
                 self.handle(&changes);
                 self.check_revision(Id::pooler(index), status.config_revision.as_deref());
             }
@@ -91,7 +93,9 @@ impl Runner {
         if self.stopping {
             return;
         }
-        let alerts = notify::alerts(&self.state.endpoints);
+        let mut alerts = notify::alerts(&self.state.endpoints);
+        let known = self.state.notifier.known(&notify::upstream_key());
+        alerts.extend(notify::upstream(tell::upstream(&self.status), known));
         let happenings = notify::happenings(changes);
         self.state.notifier.observe(&alerts, &happenings, now);
     }

@@ -39,6 +39,7 @@ impl Runner {
                 let cursor = self.cursor(index);
                 let watcher = self.watcher.clone();
                 async move {
+                    let cursor = cursor.map(crate::watch::Cursor::new);
                     let answer = watcher.balancer(address, cursor.as_ref(), None).await;
                     Some((index, answer.ok()?))
                 }

@@ -1,12 +1,13 @@
 //! What the main loop keeps, posts and shows.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
 
 use super::{READY_PATIENCE, Runner, happenings::Happening};
 use crate::{
-    api::Component,
-    controller::status::{self, Observed, Pause, Progress},
+    api::{Component, PgPoolClusterStatus},
+    controller::status::{self, ConditionType, Observed, Pause, Progress},
     http::Snapshot,
     local::output::{self, Event, Running, Table},
     metrics,
@@ -90,11 +91,16 @@ impl Runner {
             rollouts: None,
             pause: Pause::default(),
             update: None,
+            meaning: Some(&self.plan.meaning),
             endpoints: &endpoints,
             notifications: &notifications,
             tells: true,
         };
-        self.status = status::status(&observed, &self.status, now);
+        let before = std::mem::take(&mut self.status);
+        self.status = status::status(&observed, &before, now);
+        if let Some(changed) = upstream_changed(&before, &self.status) {
+            self.output.tell(&Event::Upstream(changed), now);
+        }
         let cluster = &self.plan.tier.name;
         let children: Vec<&Running> = self.children.values().map(|child| &child.running).collect();
         self.snapshot.send_replace(Snapshot {
@@ -137,6 +143,9 @@ impl Runner {
                 self.plan.ports.operator
             ),
             rows: rows.collect(),
+            upstream: upstream(&self.status)
+                .filter(|condition| condition.status == "False")
+                .map(|condition| condition.message.clone()),
             notifications: self.state.notifier.statuses(),
         }
     }
@@ -204,4 +213,23 @@ impl Runner {
         };
         self.output.tell(&Event::Ready(&ready), Timestamp::now());
     }
+}
+
+pub(super) fn upstream(status: &PgPoolClusterStatus) -> Option<&Condition> {
+    let type_ = ConditionType::UpstreamReachable.word();
+    status.conditions.iter().find(|one| one.type_ == type_)
+}
+
+/// The condition UpstreamReachable, if it is another than before; that nothing
+/// is known at first is no news.
+fn upstream_changed<'a>(
+    before: &PgPoolClusterStatus,
+    now: &'a PgPoolClusterStatus,
+) -> Option<&'a Condition> {
+    let now = upstream(now)?;
+    let same = match upstream(before) {
+        Some(before) => (&before.status, &before.reason) == (&now.status, &now.reason),
+        None => now.status == "Unknown",
+    };
+    (!same).then_some(now)
 }

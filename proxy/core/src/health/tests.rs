@@ -15,6 +15,7 @@ fn observations(story: &str) -> Vec<Observation> {
             let report = |state| {
                 Some(Observation::Passed {
                     report: Some(TargetReport {
+                        upstream: None,
                         state,
                         boot_id: boot_id.clone(),
                         name: None,

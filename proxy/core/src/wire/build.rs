@@ -52,6 +52,12 @@ pub fn ssl_request() -> Vec<u8> {
     untyped(|out| out.extend(80_877_103_u32.to_be_bytes()))
 }
 
+/// GSSENCRequest: the server answers one byte, `G` or `N`.
+#[must_use]
+pub fn gssenc_request() -> Vec<u8> {
+    untyped(|out| out.extend(80_877_104_u32.to_be_bytes()))
+}
+
 /// CancelRequest. `key` is the process id and the secret as BackendKeyData gave
 /// them: 8 bytes in protocol 3.0, up to 260 in 3.2.
 #[must_use]

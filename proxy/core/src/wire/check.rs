@@ -15,7 +15,10 @@ use std::{fmt::Write, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorFields, StartupParameters, backend, build, cstr, header};
-use crate::shared_key::{PROOF_LENGTH, ProofError, Purpose, SharedKey};
+use crate::{
+    shared_key::{PROOF_LENGTH, ProofError, Purpose, SharedKey},
+    upstream::UpstreamReport,
+};
 
 const OPTION: &str = "_pq_.poolkeeper_check";
 const DRAIN: &str = "_pq_.poolkeeper_drain";
@@ -161,6 +164,10 @@ pub struct TargetReport {
     pub clients: u32,
     /// Clients waiting for a server.
     pub waiting: u32,
+    /// Whether its PostgreSQL answers; absent while that is not known, and of
+    /// versions that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamReport>,
 }
 
 impl TargetReport {
@@ -241,7 +248,10 @@ fn read_report(body: &[u8]) -> CheckReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{FirstPacket, first_packet};
+    use crate::{
+        upstream::{Reach, Reason},
+        wire::{FirstPacket, first_packet},
+    };
 
     #[test]
     fn request_reads_back() {
@@ -300,12 +310,34 @@ mod tests {
             config_revision: Some("r7".into()),
             clients: 12,
             waiting: 3,
+            upstream: Some(UpstreamReport {
+                state: Reach::Unreachable,
+                reason: Some(Reason::Refused),
+                number: 4,
+            }),
         };
         let bytes = report.encode();
         for cut in 0..bytes.len() {
             assert_eq!(read_check_reply(&bytes[..cut]), CheckReply::Incomplete);
         }
         assert_eq!(read_check_reply(&bytes), CheckReply::Report(report));
+    }
+
+    #[test]
+    fn older_and_newer_poolers_are_understood() {
+        let read = |json: &str| match read_check_reply(&build::parameter_status(REPORT, json)) {
+            CheckReply::Report(report) => report.upstream,
+            other => panic!("{json}: {other:?}"),
+        };
+        let older = r#"{"state":"ready","bootId":"b1","clients":1,"waiting":0}"#;
+        assert_eq!(read(older), None);
+        let newer = r#"{"state":"ready","bootId":"b1","clients":1,"waiting":0,"mood":"good",
+            "upstream":{"state":"dreaming","reason":"late","number":2}}"#;
+        let upstream = read(newer).unwrap();
+        assert_eq!(
+            (upstream.state, upstream.reason),
+            (Reach::Unknown, Some(Reason::Unknown))
+        );
     }
 
     #[test]

@@ -87,6 +87,7 @@ proptest! {
         waiting in any::<u32>(),
     ) {
         let report = TargetReport {
+            upstream: None,
             state: TargetState::Paused,
             boot_id,
             name,

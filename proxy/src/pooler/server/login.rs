@@ -136,7 +136,7 @@ impl EventLoop {
                     iterations,
                 };
                 if !self.shared.work(job) {
-                    self.open_failed(key, "too many logins at once", None);
+                    self.not_logged_in(key, "too many logins at once", None);
                 }
             }
             _ => {
@@ -185,6 +185,8 @@ impl EventLoop {
         let settings = local.settings.clone();
         server.cancel_key = welcome.cancel_key.take();
         server.process_id = welcome.process_id;
+        let upstreams = &self.shared.upstreams;
+        server.presence = upstreams.logged_in(&settings.host, settings.port, self.now);
         server.phase = Phase::Ready;
         server.session = ServerSession::new(parameters.clone(), settings.max_prepared_statements);
         // What clients are told is what they will have.

@@ -6,7 +6,11 @@ use std::{
 };
 
 use proxy_core::{
-    login::server::LoginError, pool::ServerKey, session::ServerSession, wire::SqlState,
+    login::server::LoginError,
+    pool::ServerKey,
+    session::ServerSession,
+    upstream::{Observation, Reason},
+    wire::SqlState,
 };
 
 use super::{Phase, Server};
@@ -17,7 +21,7 @@ use crate::{
         event_loop::EventLoop,
         io::{Address, Io, Stream},
         pools::Failure,
-        unix,
+        unix, upstream,
         worker::{Asker, Job},
     },
 };
@@ -86,8 +90,14 @@ impl EventLoop {
             Ok(addresses) if !addresses.is_empty() => {
                 self.connect_any(opening, addresses.into());
             }
-            Ok(_) => self.not_opened(id, "the host has no address", NotOpened::Name),
-            Err(reason) => self.not_opened(id, &reason, NotOpened::Name),
+            Ok(_) => {
+                self.note_trouble(id, Reason::NameNotFound);
+                self.not_opened(id, "the host has no address", NotOpened::Name);
+            }
+            Err(reason) => {
+                self.note_trouble(id, Reason::NameNotFound);
+                self.not_opened(id, &reason, NotOpened::Name);
+            }
         }
     }
 
@@ -99,6 +109,9 @@ impl EventLoop {
             }
             Err(error) => {
                 let reason = format!("cannot connect to {directory}/.s.PGSQL.{port}: {error}");
+                if let Some(trouble) = upstream::trouble(&error) {
+                    self.note_trouble(opening.pool, trouble);
+                }
                 self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
             }
         }
@@ -106,6 +119,7 @@ impl EventLoop {
 
     fn connect_any(&mut self, opening: Opening, mut addresses: VecDeque<SocketAddr>) {
         let mut reason = String::from("the host has no address");
+        let mut trouble = None;
         while let Some(address) = addresses.pop_front() {
             match net::connect(address) {
                 Ok(stream) => {
@@ -113,8 +127,14 @@ impl EventLoop {
                     let address = Address::Tcp(address);
                     return self.add_server(opening, stream, address, addresses);
                 }
-                Err(error) => reason = format!("cannot connect to {address}: {error}"),
+                Err(error) => {
+                    reason = format!("cannot connect to {address}: {error}");
+                    trouble = upstream::trouble(&error);
+                }
             }
+        }
+        if let Some(trouble) = trouble {
+            self.note_trouble(opening.pool, trouble);
         }
         self.not_opened(opening.pool, &reason, NotOpened::Unreachable);
     }
@@ -153,6 +173,7 @@ impl EventLoop {
             queued: false,
             cancel_key: None,
             process_id: 0,
+            presence: None,
             opened_at: now,
             used_at: now,
             transaction_at: now,
@@ -162,14 +183,19 @@ impl EventLoop {
     }
 
     /// Tries the host's next address, if it has one.
-    pub(in crate::pooler) fn connect_failed(&mut self, key: ServerKey, reason: &str) {
+    pub(in crate::pooler) fn connect_failed(
+        &mut self,
+        key: ServerKey,
+        reason: &str,
+        trouble: Option<Reason>,
+    ) {
         let server = &mut self.servers[key];
         let Phase::Connecting { others } = &mut server.phase else {
-            return self.open_failed(key, reason, None);
+            return self.connection_failed(key, reason, trouble);
         };
         let others = std::mem::take(others);
         if others.is_empty() {
-            return self.open_failed(key, reason, None);
+            return self.connection_failed(key, reason, trouble);
         }
         let opening = Opening {
             pool: server.pool,
@@ -200,8 +226,50 @@ impl EventLoop {
         self.step_pool(id);
     }
 
-    /// The server could not be opened: its connection is closed.
+    fn connection_failed(&mut self, key: ServerKey, reason: &str, trouble: Option<Reason>) {
+        if let Some(trouble) = trouble
+            && !self.is_stale(key)
+        {
+            let id = self.servers[key].pool;
+            self.note_trouble(id, trouble);
+        }
+        self.not_logged_in(key, reason, None);
+    }
+
+    /// Tells what was seen of the pool's PostgreSQL.
+    fn note_trouble(&self, id: usize, trouble: Reason) {
+        let Some(local) = self.pools.get(&id) else {
+            return;
+        };
+        let (upstreams, settings) = (&self.shared.upstreams, &local.settings);
+        let failed = Observation::Failed(trouble);
+        upstreams.observe(&settings.host, settings.port, failed, self.now);
+    }
+
+    /// The server could not be opened: its connection is closed, or is to be
+    /// closed because of `error`.
     pub(in crate::pooler) fn open_failed(
+        &mut self,
+        key: ServerKey,
+        reason: &str,
+        error: Option<&LoginError>,
+    ) {
+        let id = self.servers[key].pool;
+        if !self.is_stale(key)
+            && let Some(local) = self.pools.get(&id)
+        {
+            let (upstreams, settings) = (&self.shared.upstreams, &local.settings);
+            let (host, port) = (settings.host.as_str(), settings.port);
+            match error {
+                Some(error) => upstreams.login_failed(host, port, error, self.now),
+                None => upstreams.observe(host, port, Observation::Failed(Reason::Lost), self.now),
+            }
+        }
+        self.not_logged_in(key, reason, error);
+    }
+
+    /// The same, where it shows nothing of PostgreSQL.
+    pub(super) fn not_logged_in(
         &mut self,
         key: ServerKey,
         reason: &str,

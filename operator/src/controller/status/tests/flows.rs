@@ -5,8 +5,11 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde_json::{Value as Json, json};
 
+use proxy_core::upstream::{Reach, Reason as Cause, UpstreamReport};
+
 use super::{kstatus::kstatus, *};
 use crate::{
+    api::EndpointUpstream,
     controller::{Fault, FaultKind},
     golden,
 };
@@ -60,7 +63,7 @@ fn down(at: &mut At<'static>, index: usize) {
 }
 
 fn flows() -> Vec<Flow> {
-    [beginnings(), changes(), obstacles(), orders()]
+    [beginnings(), changes(), obstacles(), upstreams(), orders()]
         .into_iter()
         .flatten()
         .collect()
@@ -189,6 +192,80 @@ fn obstacles() -> Vec<Flow> {
     ]
 }
 
+/// What the poolers say of PostgreSQL.
+fn upstream(at: &mut At<'static>, said: [Option<UpstreamReport>; 2]) {
+    for (endpoint, said) in at.endpoints.iter_mut().zip(said) {
+        endpoint.upstream = said.and_then(EndpointUpstream::of);
+    }
+}
+
+const fn report(state: Reach, reason: Option<Cause>) -> Option<UpstreamReport> {
+    Some(UpstreamReport {
+        state,
+        reason,
+        number: 1,
+    })
+}
+
+fn upstreams() -> Vec<Flow> {
+    let reached = report(Reach::Reachable, None);
+    let down = report(Reach::Unreachable, Some(Cause::Refused));
+    let mut flows = vec![
+        flow(
+            "no pooler tells of PostgreSQL",
+            "Current",
+            "Healthy",
+            |at| {
+                upstream(at, [None, None]);
+            },
+        ),
+        flow(
+            "one pooler cannot reach PostgreSQL",
+            "Current",
+            "Healthy",
+            move |at| {
+                upstream(at, [reached, down]);
+            },
+        ),
+        flow(
+            "one of several databases' hosts is down",
+            "Current",
+            "Healthy",
+            |at| {
+                upstream(at, [report(Reach::Partly, Some(Cause::Timeout)); 2]);
+            },
+        ),
+        flow(
+            "PostgreSQL is back, one pooler knows",
+            "Current",
+            "Healthy",
+            move |at| {
+                upstream(at, [down, reached]);
+            },
+        ),
+    ];
+    for (name, cause) in [
+        ("PostgreSQL is down", Cause::Refused),
+        ("PostgreSQL starts up", Cause::NotAccepting),
+        ("a wrong host from the beginning", Cause::NameNotFound),
+        ("a wrong port from the beginning", Cause::NotPostgres),
+        ("PostgreSQL's host is cut off", Cause::Timeout),
+        ("connections to PostgreSQL break", Cause::Lost),
+        ("PostgreSQL's certificate has expired", Cause::Tls),
+        (
+            "PostgreSQL has no connection left",
+            Cause::TooManyConnections,
+        ),
+        ("credentials refused", Cause::Credentials),
+        ("unreachable in words of a newer pooler", Cause::Unknown),
+    ] {
+        flows.push(flow(name, "InProgress", "Degraded", move |at| {
+            upstream(at, [report(Reach::Unreachable, Some(cause)); 2]);
+        }));
+    }
+    flows
+}
+
 fn orders() -> Vec<Flow> {
     let pause = |wished, observed| Pause { wished, observed };
     vec![
@@ -264,7 +341,10 @@ const HEAD: &str = "# Status
 What the conditions of a PgPoolCluster say in each flow, and what to do. `operator status NAME` shows them with
 advice; `kubectl describe pgpc NAME` shows them too.
 
-*Ready* means that applications can be served: a balancer and a pooler are up. What cannot be changed has no say in it,
+*Ready* means that applications can be served: a balancer and a pooler are up, and not every pooler that tells finds
+PostgreSQL out of reach. *UpstreamReachable* is what the poolers that are up say of PostgreSQL: False as soon as one
+cannot use it, PartlyReachable while another can. Of a reason's recovery it tells at once, of a loss within some
+seconds. What cannot be changed has no say in it,
 nor has Slack. *Reconciling* and *Stalled* are True while something is going on, or in the way: at rest both are False.
 A time of transition changes only with the status, not with reason or message. *observedGeneration* is that of the spec
 which the operator looked at last; every condition has it too.
@@ -324,6 +404,7 @@ fn page() -> String {
         let advice = reason.advice().unwrap_or(match reason {
             Reason::Stalled => "see the condition Stalled",
             Reason::ConfigInvalid => "see the condition ConfigValid",
+            Reason::UpstreamUnreachable => "see the condition UpstreamReachable",
             _ => "nothing",
         });
         let _ = writeln!(page, "| {} | {of} | {advice} |", reason.word());

@@ -430,6 +430,12 @@ settings! {
     /// The permissions of the Unix socket.
     unix_socket_mode: FileMode = "0777", [], restart, Honoured;
 
+    /// *Ours.* How often PostgreSQL is asked whether it answers, where no login has shown it for so long; 0 means
+    /// never. `/status` and the checks of balancers tell what is known. It is asked whether it encrypts, by every
+    /// pooler and for each host of the section `[databases]`: that takes neither a user nor a connection out of
+    /// max_connections, and PostgreSQL logs nothing of it unless `log_connections` is on.
+    upstream_check_interval: Duration = "0", [0, 86_400], reload, Honoured;
+
     /// The system user that the pooler becomes when it starts, before it listens; only root can. It must be
     /// in /etc/passwd. `-u` on the command line comes before it.
     user: Option<String> = unset, [], restart, Honoured;
