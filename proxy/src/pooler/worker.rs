@@ -192,10 +192,12 @@ fn run(job: Job, shared: &Shared) {
                     shared.tell(thread, Mail::Resolved { opening, addresses });
                 }
                 Asker::Cancel { requester, request } => {
-                    let address = addresses.ok().and_then(|found| found.first().copied());
-                    let mail = Mail::PeerResolved {
+                    let mut addresses = addresses.unwrap_or_default();
+                    // They are one pooler's.
+                    addresses.truncate(1);
+                    let mail = Mail::PeersFound {
                         requester,
-                        address,
+                        addresses,
                         request,
                     };
                     shared.tell(requester.thread, mail);
