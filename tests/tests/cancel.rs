@@ -1,12 +1,20 @@
 //! Cancelling: the query asked for, never another's.
 
 use std::{
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use tests::{Balancer, Pooler, Postgres, Raw, raw};
+
+#[allow(dead_code, unreachable_pub, reason = "it answers other tests too")]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#[path = "../../proxy/tests/support/dns.rs"]
+mod dns;
+
+use dns::Dns;
 
 fn one_server() -> Result<(Postgres, Pooler)> {
     let postgres = Postgres::start()?;
@@ -171,6 +179,38 @@ fn a_late_cancel_never_hits_the_next_client() -> Result<()> {
         untouched > 20 && cancelled > 5,
         "{untouched} untouched, {cancelled} cancelled"
     );
+    Ok(())
+}
+
+/// A balancer may send a cancel to any pooler: the others are found by name.
+#[test]
+fn a_cancel_at_a_peer_that_was_found_by_name_finds_its_query() -> Result<()> {
+    if tests::pooler::is_original() {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    let dns = Dns::start();
+    let ips = [1, 2].map(|index| std::net::IpAddr::from([127, 0, 4, index]));
+    dns.set("poolers.test", 3_600, &ips);
+    let port = tests::ports::free()?;
+    let start = |ip: &std::net::IpAddr| {
+        Pooler::in_front_of(&postgres)
+            .set("listen_addr", &ip.to_string())
+            .set("listen_port", &port.to_string())
+            .set("peer_discovery", "poolers.test")
+            .set("peer_discovery_resolver", &dns.address.to_string())
+            .start()
+    };
+    let _poolers = [start(&ips[0])?, start(&ips[1])?];
+    let [own, other] = ips.map(|ip| SocketAddr::new(ip, port));
+    for at in [other, own] {
+        let mut client = Raw::connect(own, "app", "shop")?;
+        client.send(&proxy_core::wire::query("SELECT pg_sleep(30)"))?;
+        wait_until_it_sleeps(&postgres)?;
+        raw::cancel(at, &client.key)?;
+        assert_eq!(client.until_ready()?.code(), "57014");
+        assert_eq!(client.value("SELECT 1")?, "1", "the session goes on");
+    }
     Ok(())
 }
 
