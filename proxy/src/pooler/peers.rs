@@ -301,36 +301,26 @@ impl Following {
 mod tests {
     use super::*;
 
-    fn global(settings: &[(&str, &str)]) -> Global {
+    fn global(setting: &str) -> Global {
         let mut global = Global::default();
-        for (key, value) in settings {
-            global.set(key, value).unwrap();
-        }
+        let (key, value) = setting.split_once('=').unwrap();
+        global.set(key, value).unwrap();
         global
     }
 
     #[test]
     fn the_own_address_is_said_or_follows_from_where_it_listens() {
-        let listening = ("listen_addr", "10.0.0.5");
-        let cases: [(&[(&str, &str)], Option<&str>, &str); 6] = [
-            (
-                &[("advertise_addr", "10.0.0.1:7")],
-                Some("10.0.0.2"),
-                "10.0.0.1:7",
-            ),
-            (&[("listen_addr", "*")], Some("10.0.0.2"), "10.0.0.2:6432"),
-            (&[listening], Some("[fd00::2]:7"), "[fd00::2]:7"),
-            (&[listening], None, "10.0.0.5:6432"),
-            (&[listening], Some(""), "10.0.0.5:6432"),
-            (
-                &[("advertise_addr", "fd00::1"), ("listen_port", "7")],
-                None,
-                "[fd00::1]:7",
-            ),
+        let cases = [
+            ("advertise_addr=10.0.0.1:7", Some("10.0.0.2"), "10.0.0.1:7"),
+            ("listen_addr=*", Some("10.0.0.2"), "10.0.0.2:6432"),
+            ("listen_addr=10.0.0.5", Some("[fd00::2]:7"), "[fd00::2]:7"),
+            ("listen_addr=10.0.0.5", None, "10.0.0.5:6432"),
+            ("listen_addr=10.0.0.5", Some(""), "10.0.0.5:6432"),
+            ("advertise_addr=fd00::1", None, "[fd00::1]:6432"),
         ];
-        for (settings, variable, own) in cases {
-            let found = advertised(&global(settings), variable);
-            assert_eq!(found, Ok(own.parse().unwrap()), "{settings:?} {variable:?}");
+        for (setting, variable, own) in cases {
+            let found = advertised(&global(setting), variable);
+            assert_eq!(found, Ok(own.parse().unwrap()), "{setting} {variable:?}");
         }
     }
 
@@ -348,7 +338,7 @@ mod tests {
             ("*", Some("0.0.0.0"), "(nobody can connect to that)"),
         ];
         for (listen, variable, told) in cases {
-            let global = global(&[("listen_addr", listen)]);
+            let global = global(&format!("listen_addr={listen}"));
             let (_, error) = advertised(&global, variable).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
