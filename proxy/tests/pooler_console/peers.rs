@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
+    io::Read,
     net::{IpAddr, SocketAddr, TcpListener},
     process::Command,
 };
 
-use proxy_core::peer::peer_id;
+use proxy_core::{peer::peer_id, wire};
 
 use crate::{
     client::{Client, cancel},
@@ -69,8 +70,9 @@ fn at(
         .expect("ports are free")
 }
 
+/// On a port that is free at one address more.
 fn group(postgres: &Postgres, dns: &Dns, count: u8) -> Vec<Pooler> {
-    at(postgres, dns, &ips(count), |_| ips(count))
+    at(postgres, dns, &ips(count + 1), |_| ips(count))
 }
 
 /// A client of `pooler` in the middle of a query that is held.
@@ -188,6 +190,28 @@ fn keys_of_nobody_cost_few_look_ups_and_go_nowhere() {
     assert_eq!(client.read().code(), "57014");
 }
 
+/// No two poolers can send a request back and forth.
+#[test]
+fn what_is_passed_on_goes_no_further() {
+    let (postgres, dns) = (Postgres::start(), Dns::start());
+    dns.set(NAME, LONG_S, &ips(2));
+    let poolers = group(&postgres, &dns, 1);
+    let address = SocketAddr::new(ips(2)[1], poolers[0].address.port());
+    let peer = TcpListener::bind(address).unwrap();
+    let mut key = poolers[0].client().cancel_key;
+    key[1..3].copy_from_slice(&peer_id(address).to_le_bytes());
+    assert_eq!(key[7] & 0b11, 0b11);
+    std::thread::scope(|scope| {
+        scope.spawn(|| cancel(poolers[0].address, &key));
+        let (mut stream, _) = peer.accept().unwrap();
+        let mut request = [0; 16];
+        stream.read_exact(&mut request).unwrap();
+        let mut passed_on = key.clone();
+        passed_on[7] &= !0b11;
+        assert_eq!(request[..], wire::cancel_request(&passed_on));
+    });
+}
+
 #[test]
 fn a_failed_look_up_keeps_the_last_answer_and_a_new_one_counts() {
     let (postgres, dns) = (Postgres::start(), Dns::start());
@@ -242,7 +266,7 @@ fn a_cancel_gets_through_where_clients_must_have_tls() {
     let mut client = tls::Client::connect(own.address);
     let key = client.log_in();
     postgres.play("SELECT 'long'", Play::Hold);
-    client.send(&proxy_core::wire::query("SELECT 'long'"));
+    client.send(&wire::query("SELECT 'long'"));
     wait_for("the query", || {
         postgres.has_seen("SELECT 'long'").then_some(())
     });
