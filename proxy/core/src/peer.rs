@@ -74,6 +74,12 @@ impl FoundPeers {
         &self.all
     }
 
+    /// Whether the own address is among them; if not, nobody finds its keys.
+    #[must_use]
+    pub fn lists_own(&self) -> bool {
+        self.all.iter().any(|peer| Some(peer.address) == self.own)
+    }
+
     /// How many addresses found no room.
     #[must_use]
     pub fn left_out(&self) -> usize {
@@ -130,6 +136,8 @@ mod tests {
                 .with_id(peer_id(plain))
                 .is_empty()
         );
+        assert!(FoundPeers::new(mapped, &[plain]).lists_own());
+        assert!(!FoundPeers::new(mapped, &[at("10.0.0.6:6432")]).lists_own());
     }
 
     /// Two addresses with one number, found by trying.
@@ -149,6 +157,7 @@ mod tests {
         assert_ne!(id, peer_id(other));
         let found = FoundPeers::new(other, &[first, other, second]);
         assert_eq!(found.with_id(id), [first, second]);
+        assert!(found.lists_own());
         assert!(found.with_id(peer_id(other)).is_empty(), "not to itself");
         // One of the two is asked: the other may be meant.
         let found = FoundPeers::new(second, &[first, other, second]);

@@ -283,7 +283,10 @@ impl Following {
             return;
         }
         let (before, now) = (seen.found.all().len(), found.all().len());
-        tracing::info!(name, before, now, "peers changed");
+        // An own address that DNS does not list for long is a mistake in the
+        // configuration; for a while it is what every new pooler sees.
+        let own_listed = found.lists_own();
+        tracing::info!(name, before, now, own = %self.asked.own, own_listed, "peers changed");
         let left_out = found.left_out();
         if left_out > 0 {
             tracing::warn!(
