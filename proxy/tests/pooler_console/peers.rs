@@ -148,8 +148,8 @@ fn a_cancel_at_any_pooler_finds_its_query() {
 #[test]
 fn a_new_pooler_is_looked_up_for_its_first_cancel() {
     let (postgres, dns) = (Postgres::start(), Dns::start());
-    let poolers = group(&postgres, &dns, 2);
     dns.set(NAME, LONG_S, &ips(1));
+    let poolers = group(&postgres, &dns, 2);
     wait_for_peers(&poolers[0], 1);
     dns.set(NAME, LONG_S, &ips(2));
     let mut client = busy(&postgres, &poolers[1], "SELECT 'long'");
