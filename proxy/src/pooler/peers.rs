@@ -330,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn not_endlessly_many_requests_wait_for_a_look_up() {
+        let peers = Peers::default();
+        let request = || Waiting {
+            requester: ClientRef {
+                thread: 0,
+                key: 0,
+                id: 0,
+            },
+            peer_id: 1,
+            request: Vec::new(),
+        };
+        assert!((0..WAITING_MAX).all(|_| peers.wait(request())));
+        assert!(!peers.wait(request()));
+    }
+
+    #[test]
     fn without_an_own_address_it_says_what_to_set() {
         let cases = [
             ("*", None, "set advertise_addr, or environment variable"),
