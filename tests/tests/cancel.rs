@@ -16,6 +16,8 @@ mod dns;
 
 use dns::Dns;
 
+const LIMIT: Duration = Duration::from_secs(30);
+
 fn one_server() -> Result<(Postgres, Pooler)> {
     let postgres = Postgres::start()?;
     let pooler = Pooler::in_front_of(&postgres)
@@ -24,12 +26,14 @@ fn one_server() -> Result<(Postgres, Pooler)> {
     Ok((postgres, pooler))
 }
 
+/// Or has slept: a short sleep may be over before a busy machine has looked.
 fn wait_until_it_sleeps(postgres: &Postgres) -> Result<()> {
-    tests::wait::until_true("the query to run", Duration::from_secs(5), || {
+    tests::wait::until_true("the query to run", LIMIT, || {
         postgres
             .sql(
                 "postgres",
-                "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'",
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' \
+                 AND query LIKE '%pg_sleep%' AND (wait_event = 'PgSleep' OR state = 'idle')",
             )
             .is_ok_and(|count| count == "1")
     })?;
@@ -40,12 +44,10 @@ fn wait_until_it_sleeps(postgres: &Postgres) -> Result<()> {
 fn a_running_query_ends_with_57014() -> Result<()> {
     let (postgres, pooler) = one_server()?;
     let mut client = pooler.client()?;
-    client.send(&proxy_core::wire::query("SELECT pg_sleep(30)"))?;
+    client.send(&proxy_core::wire::query("SELECT pg_sleep(300)"))?;
     wait_until_it_sleeps(&postgres)?;
-    let started = Instant::now();
     raw::cancel(pooler.address(), &client.key)?;
     assert_eq!(client.until_ready()?.code(), "57014");
-    assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(client.value("SELECT 1")?, "1", "the session goes on");
     Ok(())
 }
@@ -89,7 +91,7 @@ fn waiting(pooler: &Pooler, request: &[u8]) -> Result<Raw> {
     waiting.send(request)?;
     // Seen waiting, or the cancel could overtake the query.
     let mut console = pooler.console()?;
-    tests::wait::until_true("it to wait", Duration::from_secs(5), || {
+    tests::wait::until_true("it to wait", LIMIT, || {
         console.query("SHOW POOLS").is_ok_and(|outcome| {
             let columns = outcome.columns();
             let at = columns.iter().position(|name| name == "cl_waiting");
@@ -205,7 +207,7 @@ fn a_cancel_at_a_peer_that_was_found_by_name_finds_its_query() -> Result<()> {
     let [own, other] = ips.map(|ip| SocketAddr::new(ip, port));
     for at in [other, own] {
         let mut client = Raw::connect(own, "app", "shop")?;
-        client.send(&proxy_core::wire::query("SELECT pg_sleep(30)"))?;
+        client.send(&proxy_core::wire::query("SELECT pg_sleep(300)"))?;
         wait_until_it_sleeps(&postgres)?;
         raw::cancel(at, &client.key)?;
         assert_eq!(client.until_ready()?.code(), "57014");
@@ -225,7 +227,7 @@ fn a_cancel_through_a_balancer_finds_its_pooler() -> Result<()> {
         .poolers(std::slice::from_ref(&pooler))
         .start()?;
     let mut client = Raw::connect(balancer.address(), "app", "shop")?;
-    client.send(&proxy_core::wire::query("SELECT pg_sleep(30)"))?;
+    client.send(&proxy_core::wire::query("SELECT pg_sleep(300)"))?;
     wait_until_it_sleeps(&postgres)?;
     raw::cancel(balancer.address(), &client.key)?;
     assert_eq!(client.until_ready()?.code(), "57014");
