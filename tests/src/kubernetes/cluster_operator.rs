@@ -57,8 +57,26 @@ impl ClusterOperator {
         images: TierImages<'_>,
         arguments: &[&str],
     ) -> Result<Self> {
+        Self::start_program(&binaries::ours("operator")?, kubeconfig, images, arguments)
+    }
+
+    /// The same, with the program `operator` of a folder.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_of(folder: &Path, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let program = folder.join("operator");
+        Self::start_program(&program, kubeconfig, TierImages::NOWHERE, arguments)
+    }
+
+    fn start_program(
+        program: &Path,
+        kubeconfig: &Path,
+        images: TierImages<'_>,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let dir = Scratch::new()?;
-        let mut command = child::command(&binaries::ours("operator")?, As::Ourselves);
+        let mut command = child::command(program, As::Ourselves);
         command
             .env("KUBECONFIG", kubeconfig)
             .arg("run")
@@ -119,6 +137,12 @@ impl ClusterOperator {
     #[must_use]
     pub fn log(&self) -> String {
         self.child.log()
+    }
+
+    /// The last lines that it has logged.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.child.log_tail()
     }
 
     /// Stops it in its tracks, or lets it go on.
