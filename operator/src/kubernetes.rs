@@ -46,11 +46,13 @@ use crate::{
     api::PgPoolCluster,
     controller::objects::Images,
     http::{self, Snapshot},
+    watch::Watcher,
     webhook::WebhookPolicy,
 };
 use election::Election;
 use fence::Fence;
 use metrics::Metrics;
+use monitor::Monitor;
 use stores::Scope;
 
 /// A PgPoolCluster, or why it is none: one that cannot be read stalls no other.
@@ -98,6 +100,9 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Pods cannot be asked anything.
+    #[error("cannot set up an HTTP client to ask Pods with: {0}")]
+    Client(#[source] reqwest::Error),
     /// Something of this host is not as it must be.
     #[error("{0}")]
     Host(String),
@@ -110,6 +115,16 @@ struct Settings {
     images: Images,
     webhooks: WebhookPolicy,
     identity: String,
+}
+
+/// What every controller works with.
+struct World {
+    client: Client,
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+    fence: Fence,
+    /// Asks Pods.
+    watcher: Watcher,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -134,6 +149,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     });
     let metrics = Arc::new(Metrics::default());
     let publish = serve(options.http, &settings, metrics.clone())?;
+    // Before anything is led: a replica that cannot see would keep others from it.
+    let watcher = Monitor::watcher().map_err(RunError::Client)?;
     let fence = Fence::default();
     let lease = LeaseOptions {
         namespace: options.lease_namespace.unwrap_or(namespace),
@@ -143,7 +160,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     let election = Election::new(client.clone(), lease, fence.clone());
     let (stop, stopping) = watch::channel(false);
-    let work = lead(&client, &settings, &metrics, &fence, election, &stopping);
+    let world = World {
+        client,
+        settings,
+        metrics,
+        fence,
+        watcher,
+    };
+    let work = lead(&world, election, &stopping);
     tokio::pin!(work);
     tokio::select! {
         () = &mut work => return Ok(()),
@@ -159,20 +183,16 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 }
 
 /// Acts whenever it is our turn, until told to stop. Gives the lease up then.
-async fn lead(
-    client: &Client,
-    settings: &Arc<Settings>,
-    metrics: &Arc<Metrics>,
-    fence: &Fence,
-    mut election: Election,
-    stopping: &watch::Receiver<bool>,
-) {
+async fn lead(world: &World, mut election: Election, stopping: &watch::Receiver<bool>) {
     let mut stop = stopping.clone();
     loop {
         tokio::select! {
             () = election.win() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        let World {
+            settings, metrics, ..
+        } = world;
         metrics.lead(true);
         let scopes: Vec<Scope> = match settings.namespaces.is_empty() {
             true => vec![Scope(None)],
@@ -183,9 +203,9 @@ async fn lead(
                 .map(|one| Scope(Some(one)))
                 .collect(),
         };
-        let controllers = scopes.into_iter().map(|scope| {
-            controller::run(client, scope, settings, metrics, fence, stopping.clone())
-        });
+        let controllers = scopes
+            .into_iter()
+            .map(|scope| controller::run(world, scope, stopping.clone()));
         tokio::select! {
             // Whatever it was doing ends here.
             () = election.keep() => {}

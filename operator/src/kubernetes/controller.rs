@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _};
 use kube::{
-    Client, Resource,
+    Resource,
     runtime::{
         Controller, Predicate as _, PredicateConfig, WatchStreamExt as _,
         controller::Config,
@@ -18,9 +18,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    Cluster, PUBLISH, Settings,
-    fence::Fence,
-    metrics::Metrics,
+    Cluster, PUBLISH, World,
     monitor::Monitor,
     reconcile::{Context, Memories, reconcile},
     secrets::References,
@@ -34,21 +32,15 @@ const LOOKS_MAX: u16 = 16;
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Carries out the clusters of a scope until told to stop.
-pub(super) async fn run(
-    client: &Client,
-    scope: Scope,
-    settings: &Arc<Settings>,
-    metrics: &Arc<Metrics>,
-    fence: &Fence,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let (monitor, to_look) = match Monitor::new() {
-        Ok(monitor) => monitor,
-        Err(error) => {
-            tracing::error!(%error, "no HTTP client can be set up: nothing can be watched");
-            return;
-        }
-    };
+pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiver<bool>) {
+    let World {
+        client,
+        settings,
+        metrics,
+        fence,
+        watcher: ask,
+    } = world;
+    let (monitor, to_look) = Monitor::new(ask.clone());
     let (stores, watches) = Stores::watch(client, &scope);
     let (reader, writer) = reflector::store();
     let clusters = watcher(scope.api::<Cluster>(client), watch_config())
