@@ -42,6 +42,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
     } = world;
     let (monitor, to_look) = Monitor::new(ask.clone());
     let (stores, watches) = Stores::watch(client, &scope);
+    let ready = stores.readiness();
     let (reader, writer) = reflector::store();
     let clusters = watcher(scope.api::<Cluster>(client), watch_config())
         .modify(|cluster| cluster.meta_mut().managed_fields = None)
@@ -60,7 +61,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         client: client.clone(),
         fence: fence.clone(),
         settings: settings.clone(),
-        stores: stores.clone(),
+        stores,
         references: References::default(),
         monitor,
         recorder: Recorder::new(client.clone(), reporter),
@@ -97,10 +98,10 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         .graceful_shutdown_on(end.boxed().shared())
         .run(
             move |cluster, context| {
-                let stores = stores.clone();
+                let ready = ready.clone();
                 async move {
                     // Before everything is known, nothing can be told from what is missing.
-                    stores.ready().await;
+                    ready.await;
                     reconcile(cluster, context).await
                 }
             },
@@ -120,6 +121,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
             let is_there = |cluster: &ObjectRef<Cluster>| reader.get(cluster).is_some();
             context.memories.retain(is_there);
             context.monitor.retain(is_there);
+            context.references.retain(is_there);
         }
     };
     tokio::select! {

@@ -305,7 +305,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (looks, mut to_look) = mpsc::channel(4);
-        let watcher = Watcher::new(POLL, Duration::from_secs(5), POLL).unwrap();
+        let watcher = Monitor::watcher().unwrap();
         let shared = Arc::<Shared>::default();
         shared.want(Some("a"));
         let cluster = ObjectRef::new("shop");

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use kube::ResourceExt as _;
 
+use super::nudge::WANTED;
 use crate::api::Component;
 
 /// A Pod of a tier.
@@ -22,6 +24,8 @@ pub(super) struct PodView {
     pub(super) phase: Phase,
     /// Since when it is there.
     pub(super) created: Timestamp,
+    /// The configuration that it was told to look for last.
+    pub(super) told: Option<String>,
 }
 
 /// What a kubelet says of a Pod.
@@ -58,6 +62,7 @@ impl PodView {
             address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             phase: state(pod, component),
             created: pod.metadata.creation_timestamp.as_ref()?.0,
+            told: pod.annotations().get(WANTED).cloned(),
         })
     }
 }

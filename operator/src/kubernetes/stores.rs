@@ -7,7 +7,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream::BoxStream};
+use futures::{
+    FutureExt as _, Stream, StreamExt as _,
+    future::{BoxFuture, Shared},
+    stream::BoxStream,
+};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -149,8 +153,14 @@ impl Stores {
         (stores, watches)
     }
 
-    /// Waits until everything has been listed once.
-    pub(super) async fn ready(&self) {
+    /// Waits until everything has been listed once; clones may wait together. A
+    /// store by itself wakes only one of those who wait for it.
+    pub(super) fn readiness(&self) -> Shared<BoxFuture<'static, ()>> {
+        let stores = self.clone();
+        async move { stores.ready().await }.boxed().shared()
+    }
+
+    async fn ready(&self) {
         let Self {
             service_accounts,
             secrets,
@@ -297,9 +307,68 @@ fn forget_fields(deployment: &mut Deployment) {
 
 fn forget_spec(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
+    pod.annotations_mut()
+        .retain(|key, _| key.starts_with("poolkeeper.dev/"));
     pod.spec = pod.spec.take().map(|spec| PodSpec {
         node_name: spec.node_name,
         ..PodSpec::default()
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::runtime::{reflector::store::Writer, watcher::Event};
+
+    fn store<K>() -> (Store<K>, Writer<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        reflector::store()
+    }
+
+    fn list_nothing<K: Resource<DynamicType = ()> + Clone + 'static>(mut writer: Writer<K>) {
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+    }
+
+    #[tokio::test]
+    async fn everyone_who_waits_is_woken_when_all_is_known() {
+        let (service_accounts, a) = store();
+        let (secrets, b) = store();
+        let (config_maps, c) = store();
+        let (services, d) = store();
+        let (budgets, e) = store();
+        let (policies, f) = store();
+        let (deployments, g) = store();
+        let (pods, h) = store();
+        let stores = Stores {
+            service_accounts,
+            secrets,
+            config_maps,
+            services,
+            budgets,
+            policies,
+            deployments,
+            pods,
+        };
+        let ready = stores.readiness();
+        let waiters: Vec<_> = (0..16).map(|_| tokio::spawn(ready.clone())).collect();
+        // All of them wait before anything is listed.
+        tokio::task::yield_now().await;
+        list_nothing(a);
+        list_nothing(b);
+        list_nothing(c);
+        list_nothing(d);
+        list_nothing(e);
+        list_nothing(f);
+        list_nothing(g);
+        assert!(!waiters.iter().any(tokio::task::JoinHandle::is_finished));
+        list_nothing(h);
+        let all = futures::future::join_all(waiters);
+        let limit = Duration::from_secs(30);
+        for one in tokio::time::timeout(limit, all).await.unwrap() {
+            one.unwrap();
+        }
+    }
 }
