@@ -16,7 +16,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment,
-        core::v1::{ConfigMap, Pod, PodSpec, Secret, Service, ServiceAccount},
+        core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
@@ -128,7 +128,7 @@ impl Stores {
         let (services, d) = metadata(scope.api(client), ours());
         let (budgets, e) = metadata(scope.api(client), ours());
         let (policies, f) = metadata(scope.api(client), ours());
-        let (deployments, g) = kept(watcher(scope.api(client), ours()), forget_fields);
+        let (deployments, g) = kept(watcher(scope.api(client), ours()), forget_template);
         let (pods, h) = kept(watcher(scope.api(client), ours()), forget_spec);
         let stores = Self {
             service_accounts,
@@ -301,8 +301,25 @@ where
     (reader, touched)
 }
 
-fn forget_fields(deployment: &mut Deployment) {
+/// Of what a Deployment's Pods are made of, only which images they run is asked for.
+fn forget_template(deployment: &mut Deployment) {
     deployment.metadata.managed_fields = None;
+    let Some(spec) = &mut deployment.spec else {
+        return;
+    };
+    spec.template.metadata = None;
+    spec.template.spec = spec.template.spec.take().map(|pods| PodSpec {
+        containers: pods.containers.into_iter().map(image_alone).collect(),
+        ..PodSpec::default()
+    });
+}
+
+fn image_alone(container: Container) -> Container {
+    Container {
+        name: container.name,
+        image: container.image,
+        ..Container::default()
+    }
 }
 
 fn forget_spec(pod: &mut Pod) {

@@ -58,7 +58,6 @@ struct Tier {
 #[derive(Default)]
 struct Counts {
     created: AtomicUsize,
-    deployments: AtomicUsize,
     pods: AtomicUsize,
     ready: AtomicUsize,
     requests: AtomicUsize,
@@ -131,7 +130,6 @@ async fn report(fleet: Arc<Fleet>) {
         tick.tick().await;
         let Counts {
             created,
-            deployments,
             pods,
             ready,
             requests,
@@ -140,8 +138,7 @@ async fn report(fleet: Arc<Fleet>) {
         let line = json!({
             // PgPoolClusters that were made.
             "created": created.load(Relaxed),
-            // Deployments that are rolled out, Pods that are ready.
-            "deployments": deployments.load(Relaxed),
+            // Pods that are ready.
             "pods": pods.load(Relaxed),
             // PgPoolClusters whose status says that they serve and that nothing is under way.
             "ready": ready.load(Relaxed),

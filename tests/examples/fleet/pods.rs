@@ -58,9 +58,6 @@ async fn roll_out(fleet: &Fleet, deployment: Deployment) -> Result<()> {
         let name = format!("{}-5d8f7c9b64-{index}", deployment.name_any());
         run_pod(fleet, tier, &deployment, name, address).await?;
     }
-    if status.observed_generation.unwrap_or_default() == 0 {
-        fleet.counts.deployments.fetch_add(1, Relaxed);
-    }
     let api: Api<Deployment> = Api::namespaced(fleet.client.clone(), &namespace);
     let now = json!({"status": {"observedGeneration": generation, "replicas": replicas,
         "updatedReplicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}});
