@@ -47,11 +47,13 @@ use crate::{
     api::PgPoolCluster,
     controller::objects::Images,
     http::{self, Snapshot},
+    watch::Watcher,
     webhook::WebhookPolicy,
 };
 use election::Election;
 use fence::Fence;
 use metrics::Metrics;
+use monitor::Monitor;
 use stores::Scope;
 
 /// A PgPoolCluster, or why it is none: one that cannot be read stalls no other.
@@ -60,6 +62,8 @@ type Cluster = DeserializeGuard<PgPoolCluster>;
 /// How often `/metrics` and `/status` are made anew, and what is gone forgotten.
 const PUBLISH: Duration = Duration::from_secs(1);
 /// How long looks under way may take once the operator was told to end.
+const LOOKS_END_MAX: Duration = Duration::from_secs(8);
+/// How long the end may take in all; then the lease ends by itself.
 const END_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// How to run.
@@ -99,6 +103,9 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Pods cannot be asked anything.
+    #[error("cannot set up an HTTP client to ask Pods with: {0}")]
+    Client(#[source] reqwest::Error),
     /// Something of this host is not as it must be.
     #[error("{0}")]
     Host(String),
@@ -111,6 +118,16 @@ struct Settings {
     images: Images,
     webhooks: WebhookPolicy,
     identity: String,
+}
+
+/// What every controller works with.
+struct World {
+    client: Client,
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+    fence: Fence,
+    /// Asks Pods.
+    watcher: Watcher,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -135,6 +152,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     });
     let metrics = Arc::new(Metrics::default());
     let publish = serve(options.http, &settings, metrics.clone())?;
+    // Before anything is led: a replica that cannot see would keep others from it.
+    let watcher = Monitor::watcher().map_err(RunError::Client)?;
     let fence = Fence::default();
     let lease = LeaseOptions {
         namespace: options.lease_namespace.unwrap_or(namespace),
@@ -144,7 +163,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     let election = Election::new(client.clone(), lease, fence.clone());
     let (stop, stopping) = watch::channel(false);
-    let work = lead(&client, &settings, &metrics, &fence, election, &stopping);
+    let world = World {
+        client,
+        settings,
+        metrics,
+        fence,
+        watcher,
+    };
+    let work = lead(&world, election, &stopping);
     tokio::pin!(work);
     tokio::select! {
         () = &mut work => return Ok(()),
@@ -153,21 +179,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     stop.send_replace(true);
     if tokio::time::timeout(END_TIME_MAX, &mut work).await.is_err() {
-        tracing::warn!("looks under way are given up");
+        tracing::warn!("the lease could not be given up; it ends by itself");
     }
     publish.abort();
     Ok(())
 }
 
 /// Acts whenever it is our turn, until told to stop. Gives the lease up then.
-async fn lead(
-    client: &Client,
-    settings: &Arc<Settings>,
-    metrics: &Arc<Metrics>,
-    fence: &Fence,
-    mut election: Election,
-    stopping: &watch::Receiver<bool>,
-) {
+async fn lead(world: &World, mut election: Election, stopping: &watch::Receiver<bool>) {
     let mut stop = stopping.clone();
     loop {
         tokio::select! {
@@ -178,6 +197,9 @@ async fn lead(
                 return;
             }
         }
+        let World {
+            settings, metrics, ..
+        } = world;
         metrics.lead(true);
         let scopes: Vec<Scope> = match settings.namespaces.is_empty() {
             true => vec![Scope(None)],
@@ -188,9 +210,9 @@ async fn lead(
                 .map(|one| Scope(Some(one)))
                 .collect(),
         };
-        let controllers = scopes.into_iter().map(|scope| {
-            controller::run(client, scope, settings, metrics, fence, stopping.clone())
-        });
+        let controllers = scopes
+            .into_iter()
+            .map(|scope| controller::run(world, scope, stopping.clone()));
         tokio::select! {
             // Whatever it was doing ends here.
             () = election.keep() => {}
@@ -198,10 +220,22 @@ async fn lead(
                 election.give_up().await;
                 return;
             }
+            () = too_late(stop.clone()) => {
+                tracing::warn!("looks under way are given up");
+                election.give_up().await;
+                return;
+            }
         }
         metrics.lead(false);
         tracing::warn!("not leading any more");
     }
+}
+
+/// Waits until looks under way have had their time since we were told to end.
+async fn too_late(mut stop: watch::Receiver<bool>) {
+    // Without a sender nobody will say when.
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(LOOKS_END_MAX).await;
 }
 
 /// Serves HTTP, and keeps what is served current.

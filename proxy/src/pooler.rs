@@ -22,6 +22,7 @@ mod http;
 mod io;
 mod janitor;
 mod link;
+mod peers;
 mod pidfile;
 mod pools;
 mod privileges;

@@ -114,11 +114,53 @@ fn through_a_tier(threads: u32) -> Result<()> {
     Ok(())
 }
 
+/// Servers by TLS, verified, with two threads between which they move.
+fn with_tls_to_postgresql() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    let certificate = Certificate::new()?;
+    let postgres = Postgres::builder()
+        .tls(&certificate)
+        .hba("hostssl all all 127.0.0.1/32 scram-sha-256")
+        .start()?;
+    pgbench::initialise(&postgres, "app", "shop", 10)?;
+    let pooler = Pooler::in_front_of(&postgres)
+        .server_tls("verify-full", &certificate.cert)
+        .set("default_pool_size", "20")
+        .set("threads", "2")
+        .start()?;
+    let mut history = 0;
+    for (protocol, select_only) in [("prepared", true), ("extended", false)] {
+        let mut run = Pgbench::against(pooler.address())
+            .clients(64, 2)
+            .protocol(protocol)
+            .time(Duration::from_secs(seconds().min(2)));
+        if select_only {
+            run = run.select_only();
+        }
+        let report = run.run()?;
+        report.check_clean().with_context(|| protocol.to_owned())?;
+        let written = check_invariant(&postgres)?;
+        let expected = if select_only { 0 } else { report.transactions };
+        ensure!(
+            written - history == expected,
+            "{protocol}: {written} written"
+        );
+        history = written;
+        println!(
+            "{protocol}, TLS to PostgreSQL: {:.0} transactions/s",
+            report.tps
+        );
+    }
+    Ok(())
+}
+
 // One test, so that the two do not share the machine while they run.
 #[test]
 fn pgbench_is_clean_in_every_mode() -> Result<()> {
     for threads in [1, 2] {
         through_a_tier(threads)?;
     }
-    Ok(())
+    with_tls_to_postgresql()
 }

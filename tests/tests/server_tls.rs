@@ -1,4 +1,10 @@
-//! TLS to PostgreSQL: in every mode, verified or not, renewed without a restart.
+//! TLS to PostgreSQL: in every mode, verified or not, renewed without a restart,
+//! and whatever goes over it.
+
+#[path = "server_tls/bytes.rs"]
+mod bytes;
+#[path = "server_tls/relay.rs"]
+mod relay;
 
 use std::{fs, path::Path, time::Duration};
 

@@ -4,12 +4,14 @@
 //! [`mod@column`] starts what is compared, [`row`] is the work, [`measure`] runs one
 //! through the other, [`idle`] weighs clients that do nothing, [`instructions`]
 //! counts where a clock cannot tell, [`table`] prints and keeps the account.
+//! [`operator`] is another measurement altogether.
 
 mod column;
 mod goals;
 mod idle;
 mod instructions;
 mod measure;
+mod operator;
 mod row;
 mod table;
 
@@ -30,7 +32,10 @@ use row::Row;
 const SCALE: u32 = 10;
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Flags {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// One short round: to see that it works, not how fast it is.
     #[arg(long)]
     quick: bool,
@@ -54,6 +59,13 @@ pub(crate) struct Flags {
     json: Option<PathBuf>,
 }
 
+/// What is measured otherwise than by rows and columns.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// The operator with a thousand PgPoolClusters: start, CPU and memory at rest.
+    Operator(operator::Flags),
+}
+
 /// What all measurements share.
 struct Bench {
     postgres: Postgres,
@@ -64,6 +76,9 @@ struct Bench {
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<()> {
+    if let Some(Part::Operator(flags)) = &flags.part {
+        return operator::run(flags);
+    }
     packages::install(For::Bench)?;
     build()?;
     let rounds = flags.rounds.unwrap_or(if flags.quick { 1 } else { 3 });

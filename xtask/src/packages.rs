@@ -55,7 +55,7 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "etcd-server",
         present: &["/usr/bin/etcd"],
-        needed_for: &[For::Test, For::Cluster],
+        needed_for: &[For::Test, For::Cluster, For::Bench],
         why: "the store of the Kubernetes API",
     },
     Package {

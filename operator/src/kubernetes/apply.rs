@@ -29,6 +29,10 @@ use crate::{api::KIND, controller::objects::Objects};
 /// Who writes, in every object's managedFields.
 pub(super) const FIELD_MANAGER: &str = "poolkeeper-operator";
 
+/// How often in a row somebody else may write in between, where it is tried again
+/// at once.
+const CONFLICTS_MAX: u32 = 4;
+
 /// What was left of each child when it was last written or found as wanted.
 #[derive(Debug, Default)]
 pub(super) struct Left(HashMap<(ChildKind, String), Version>);
@@ -228,10 +232,34 @@ impl Applier<'_> {
     /// those that are applied, and would stay when they are no longer wanted.
     /// What the creation set becomes what was applied.
     /// Source: <https://kubernetes.io/docs/reference/using-api/server-side-apply/#upgrading-from-client-side-apply-to-server-side-apply>
-    async fn take_fields(&mut self, child: &Child, found: ObjectMeta) -> CallResult<Taken> {
+    async fn take_fields(&mut self, child: &Child, mut found: ObjectMeta) -> CallResult<Taken> {
+        let mut tries = 0;
+        loop {
+            match self.try_to_take_fields(child, &found).await {
+                // Controllers write the status of what was just made.
+                Err(error) if error.kind() == Kind::Conflict && tries < CONFLICTS_MAX => {
+                    tries += 1;
+                    match self.look(child).await? {
+                        Some(now) if now.uid == found.uid => found = now,
+                        _ => return Err(error),
+                    }
+                }
+                Ok(None) => return Ok(Taken::Whole(found)),
+                Ok(Some(taken)) => return Ok(taken),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// `None` where there is nothing to take.
+    async fn try_to_take_fields(
+        &mut self,
+        child: &Child,
+        found: &ObjectMeta,
+    ) -> CallResult<Option<Taken>> {
         let entries = found.managed_fields.as_deref().unwrap_or_default();
         let Some((entries, both)) = taken(entries) else {
-            return Ok(Taken::Whole(found));
+            return Ok(None);
         };
         let api = child.kind.api(self.client, self.namespace);
         let patch = json!({"metadata": {
@@ -247,10 +275,10 @@ impl Applier<'_> {
         let patch = Patch::Merge(&patch);
         let call = api.patch_metadata(&child.name, &params, &patch);
         let metadata = client::write(self.fence, &what, call).await?.metadata;
-        Ok(match both {
+        Ok(Some(match both {
             true => Taken::Stale(metadata),
             false => Taken::Whole(metadata),
-        })
+        }))
     }
 
     /// Removes a child, if it is still the one that was found.

@@ -1,11 +1,11 @@
 //! What leads to a look at a cluster: it changed, something of it did, or
 //! something that it refers to.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _};
 use kube::{
-    Client, Resource,
+    Resource,
     runtime::{
         Controller, Predicate as _, PredicateConfig, WatchStreamExt as _,
         controller::Config,
@@ -18,9 +18,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    Cluster, PUBLISH, Settings,
-    fence::Fence,
-    metrics::Metrics,
+    Cluster, PUBLISH, World,
     monitor::Monitor,
     reconcile::{Context, Memories, reconcile},
     secrets::References,
@@ -34,22 +32,17 @@ const LOOKS_MAX: u16 = 16;
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Carries out the clusters of a scope until told to stop.
-pub(super) async fn run(
-    client: &Client,
-    scope: Scope,
-    settings: &Arc<Settings>,
-    metrics: &Arc<Metrics>,
-    fence: &Fence,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let (monitor, to_look) = match Monitor::new() {
-        Ok(monitor) => monitor,
-        Err(error) => {
-            tracing::error!(%error, "no HTTP client can be set up: nothing can be watched");
-            return;
-        }
-    };
+pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiver<bool>) {
+    let World {
+        client,
+        settings,
+        metrics,
+        fence,
+        watcher: ask,
+    } = world;
+    let (monitor, to_look) = Monitor::new(ask.clone());
     let (stores, watches) = Stores::watch(client, &scope);
+    let listed = stores.readiness();
     let (reader, writer) = reflector::store();
     let clusters = watcher(scope.api::<Cluster>(client), watch_config())
         .modify(|cluster| cluster.meta_mut().managed_fields = None)
@@ -69,6 +62,7 @@ pub(super) async fn run(
         fence: fence.clone(),
         settings: settings.clone(),
         stores,
+        listed,
         references: References::default(),
         monitor,
         recorder: Recorder::new(client.clone(), reporter),
@@ -83,18 +77,17 @@ pub(super) async fn run(
     let looks = Controller::for_stream(clusters, reader.clone())
         .with_config(Config::default().concurrency(LOOKS_MAX).debounce(DEBOUNCE))
         .trigger_backoff(backoff())
-        .owns_stream(watches.service_accounts)
-        .owns_stream(watches.config_maps)
-        .owns_stream(watches.services)
-        .owns_stream(watches.budgets)
-        .owns_stream(watches.policies)
-        .owns_stream(watches.deployments)
+        .watches_stream(watches.service_accounts, |one| tiers_of(&one))
+        .watches_stream(watches.config_maps, |one| tiers_of(&one))
+        .watches_stream(watches.services, |one| tiers_of(&one))
+        .watches_stream(watches.budgets, |one| tiers_of(&one))
+        .watches_stream(watches.policies, |one| tiers_of(&one))
+        .watches_stream(watches.deployments, |one| tiers_of(&one))
         .watches_stream(watches.secrets, move |secret| {
             let namespace = secret.metadata.namespace.clone().unwrap_or_default();
             let name = secret.metadata.name.clone().unwrap_or_default();
-            let mut clusters = referring.references.of(&namespace, &name);
-            let owner = controller(&secret.metadata).filter(|owner| owner.kind == KIND);
-            clusters.extend(owner.map(|owner| ObjectRef::new(&owner.name).within(&namespace)));
+            let mut clusters = tiers_of(&secret);
+            clusters.extend(referring.references.of(&namespace, &name));
             clusters
         })
         .watches_stream(watches.pods, |pod| {
@@ -124,4 +117,16 @@ pub(super) async fn run(
         () = looks => {}
         () = forget => {}
     }
+}
+
+/// The clusters that an object belongs to: by its owner, and by its label, for
+/// an owner that is taken away is to be noticed too.
+fn tiers_of<K: Resource>(object: &K) -> HashSet<ObjectRef<Cluster>> {
+    let namespace = object.meta().namespace.clone().unwrap_or_default();
+    let owner = controller(object.meta()).filter(|owner| owner.kind == KIND);
+    let owner = owner.map(|owner| owner.name.as_str());
+    let names = owner.into_iter().chain(instance(object));
+    names
+        .map(|name| ObjectRef::new(name).within(&namespace))
+        .collect()
 }

@@ -75,19 +75,24 @@ impl Drop for Followed {
 }
 
 impl Monitor {
-    /// Begins with no balancer. What is returned beside it names the clusters
-    /// that should be looked at.
+    /// What asks balancers.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up on this host.
-    pub(super) fn new() -> Result<(Self, mpsc::Receiver<ObjectRef<Cluster>>), reqwest::Error> {
+    pub(super) fn watcher() -> Result<Watcher, reqwest::Error> {
+        Watcher::new(POLL, Duration::from_secs(5), POLL)
+    }
+
+    /// Begins with no balancer. What is returned beside it names the clusters
+    /// that should be looked at.
+    pub(super) fn new(watcher: Watcher) -> (Self, mpsc::Receiver<ObjectRef<Cluster>>) {
         let (looks, to_look) = mpsc::channel(LOOKS_MAX);
         let monitor = Self {
-            watcher: Watcher::new(POLL, Duration::from_secs(5), POLL)?,
+            watcher,
             looks,
             tiers: Mutex::default(),
         };
-        Ok((monitor, to_look))
+        (monitor, to_look)
     }
 
     /// Follows just the balancers among these Pods, and says what they answered
@@ -305,7 +310,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (looks, mut to_look) = mpsc::channel(4);
-        let watcher = Watcher::new(POLL, Duration::from_secs(5), POLL).unwrap();
+        let watcher = Monitor::watcher().unwrap();
         let shared = Arc::<Shared>::default();
         shared.want(Some("a"));
         let cluster = ObjectRef::new("shop");

@@ -46,7 +46,9 @@ impl Nudged {
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let mut told = 0;
         for pod in pods {
-            if self.0.get(&pod.uid).is_some_and(|told| told == revision) {
+            // A former process of ours may have told it.
+            let told_before = self.0.get(&pod.uid).or(pod.told.as_ref());
+            if told_before.is_some_and(|told| told == revision) {
                 continue;
             }
             // One that was never told and is starting reads the newest anyway.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use proxy_core::{
+    health::NOT_CHECKED,
     status::{BalancerStatus, Health, TargetStatus},
     wire::TargetState,
 };
@@ -40,11 +41,12 @@ pub(super) fn endpoints(
     before: &[EndpointStatus],
     now: Timestamp,
 ) -> Vec<EndpointStatus> {
+    let heard = heard(pods, answers);
     let mut pods: Vec<&PodView> = pods.iter().collect();
     pods.sort_by(|a, b| (a.component, &a.name).cmp(&(b.component, &b.name)));
     let statuses = pods.iter().map(|pod| {
         let seen = match pod.component {
-            Component::Pooler => pooler(pod, answers),
+            Component::Pooler => pooler(pod, &heard),
             Component::Balancer => balancer(pod, answers.get(&pod.uid)),
         };
         let since = before
@@ -60,7 +62,7 @@ pub(super) fn endpoints(
             config_revision: seen
                 .revision
                 .map(|revision| cut(&revision, REVISION_LENGTH_MAX)),
-            upstream: upstream(pod, answers),
+            upstream: upstream(pod, &heard),
         }
     });
     statuses.collect()
@@ -68,11 +70,12 @@ pub(super) fn endpoints(
 
 /// Poolers that say that they are paused.
 pub(super) fn paused(pods: &[PodView], answers: &Answers) -> i32 {
+    let heard = heard(pods, answers);
     let poolers = pods
         .iter()
         .filter(|pod| pod.component == Component::Pooler && pod.phase != Phase::Ending);
     let paused = poolers.filter(|pod| {
-        views(pod, answers).any(|target| {
+        views(pod, &heard).any(|target| {
             target
                 .report
                 .as_ref()
@@ -83,11 +86,11 @@ pub(super) fn paused(pods: &[PodView], answers: &Answers) -> i32 {
 }
 
 /// What a pooler said of PostgreSQL: of what several balancers relay, the newest.
-fn upstream(pod: &PodView, answers: &Answers) -> Option<EndpointUpstream> {
+fn upstream(pod: &PodView, heard: &[&BalancerStatus]) -> Option<EndpointUpstream> {
     if pod.component != Component::Pooler {
         return None;
     }
-    let reports = views(pod, answers).filter_map(|target| target.report.as_ref()?.upstream);
+    let reports = views(pod, heard).filter_map(|target| target.report.as_ref()?.upstream);
     EndpointUpstream::of(reports.max_by_key(|report| report.number)?)
 }
 
@@ -131,8 +134,8 @@ fn balancer(pod: &PodView, answer: Option<&Answer>) -> Seen {
     }
 }
 
-fn pooler(pod: &PodView, answers: &Answers) -> Seen {
-    let revision = views(pod, answers)
+fn pooler(pod: &PodView, heard: &[&BalancerStatus]) -> Seen {
+    let revision = views(pod, heard)
         .filter_map(|target| target.report.as_ref()?.config_revision.clone())
         .next();
     let seen = |state, since, reason: &str| Seen {
@@ -147,7 +150,8 @@ fn pooler(pod: &PodView, answers: &Answers) -> Seen {
         Phase::Starting(_) | Phase::Ready => {}
     }
     let by_health = |health: Health| {
-        let of_health = views(pod, answers).filter(move |target| target.state == health);
+        let of_health =
+            views(pod, heard).filter(move |target| target.state == health && !is_untried(target));
         of_health.min_by_key(|target| target.since)
     };
     let judged = |target: &TargetStatus, state| seen(state, Some(target.since), &target.reason);
@@ -155,7 +159,6 @@ fn pooler(pod: &PodView, answers: &Answers) -> Seen {
         return judged(target, EndpointState::Draining);
     }
     if let Some(target) = by_health(Health::Down) {
-        // A balancer that has just found it has not heard it answer yet.
         return match (&target.report, &pod.phase) {
             (None, Phase::Starting(why)) => seen(EndpointState::Unknown, None, why),
             _ => judged(target, EndpointState::Down),
@@ -164,13 +167,11 @@ fn pooler(pod: &PodView, answers: &Answers) -> Seen {
     match (by_health(Health::Up), &pod.phase) {
         (Some(_), _) => seen(EndpointState::Up, None, "checks pass"),
         (None, Phase::Starting(why)) => seen(EndpointState::Unknown, None, why),
-        (None, _)
-            if answers
-                .values()
-                .any(|answer| matches!(answer, Answer::Said(_))) =>
-        {
-            seen(EndpointState::Unknown, None, "no balancer has found it yet")
-        }
+        (None, _) if !heard.is_empty() => seen(
+            EndpointState::Unknown,
+            None,
+            "no balancer has checked it yet",
+        ),
         (None, _) => seen(
             EndpointState::Up,
             None,
@@ -179,12 +180,32 @@ fn pooler(pod: &PodView, answers: &Answers) -> Seen {
     }
 }
 
-/// What balancers think of a pooler.
-fn views<'a>(pod: &'a PodView, answers: &'a Answers) -> impl Iterator<Item = &'a TargetStatus> {
-    let targets = answers.values().flat_map(|answer| match answer {
-        Answer::Said(status) => status.targets.as_slice(),
-        Answer::Silent(_) => &[],
+/// What balancers say that will go on serving: one that ends finds no pooler
+/// that comes after it.
+fn heard<'a>(pods: &[PodView], answers: &'a Answers) -> Vec<&'a BalancerStatus> {
+    let said = answers.iter().filter_map(|(uid, answer)| match answer {
+        Answer::Said(status) => Some((uid, &**status)),
+        Answer::Silent(_) => None,
     });
+    said.filter(|(uid, _)| {
+        let pod = pods.iter().find(|pod| pod.uid == **uid);
+        pod.is_some_and(|pod| pod.phase != Phase::Ending)
+    })
+    .map(|(_, status)| status)
+    .collect()
+}
+
+/// Whether a balancer has found it and not checked it yet: that is no judgement.
+fn is_untried(target: &TargetStatus) -> bool {
+    target.discovered && target.reason == NOT_CHECKED
+}
+
+/// What balancers think of a pooler.
+fn views<'a>(
+    pod: &'a PodView,
+    heard: &'a [&BalancerStatus],
+) -> impl Iterator<Item = &'a TargetStatus> {
+    let targets = heard.iter().flat_map(|status| &status.targets);
     targets.filter(|target| {
         let address = target.address.parse().ok();
         address.is_some_and(|address: std::net::SocketAddr| Some(address.ip()) == pod.address)

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
+use kube::ResourceExt as _;
 
+use super::nudge::WANTED;
 use crate::api::Component;
 
 /// A Pod of a tier.
@@ -22,6 +24,8 @@ pub(super) struct PodView {
     pub(super) phase: Phase,
     /// Since when it is there.
     pub(super) created: Timestamp,
+    /// The configuration that it was told to look for last.
+    pub(super) told: Option<String>,
 }
 
 /// What a kubelet says of a Pod.
@@ -58,6 +62,7 @@ impl PodView {
             address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             phase: state(pod, component),
             created: pod.metadata.creation_timestamp.as_ref()?.0,
+            told: pod.annotations().get(WANTED).cloned(),
         })
     }
 }
@@ -113,7 +118,20 @@ fn container_phase(container: &ContainerStatus) -> Phase {
 /// How a process ended, if it did.
 fn ended(state: &ContainerState) -> Option<String> {
     let ended = state.terminated.as_ref()?;
-    Some(match (ended.reason.as_deref(), ended.signal) {
+    // The end of its log, where it left no message of its own.
+    let said = ended
+        .message
+        .as_deref()
+        .and_then(|text| text.trim_end().lines().last());
+    let how = how_it_ended(ended);
+    Some(match said.filter(|said| !said.is_empty()) {
+        Some(said) => format!("{how}; it said last: {}", brief(said)),
+        None => how,
+    })
+}
+
+fn how_it_ended(ended: &ContainerStateTerminated) -> String {
+    match (ended.reason.as_deref(), ended.signal) {
         (Some("OOMKilled"), _) => "it was killed for taking more memory than its limit".to_owned(),
         (_, Some(signal)) if signal > 0 => format!("ended by signal {signal}"),
         // A shell's habit, and container runtimes': 128 and the signal.
@@ -121,7 +139,7 @@ fn ended(state: &ContainerState) -> Option<String> {
             format!("ended by signal {}", ended.exit_code - 128)
         }
         _ => format!("ended with exit code {}", ended.exit_code),
-    })
+    }
 }
 
 fn brief(text: &str) -> String {
@@ -154,6 +172,7 @@ mod tests {
         let none = json!({});
         let oom = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
         let killed = json!({"terminated": {"exitCode": 139, "reason": "Error"}});
+        let wordy = json!({"terminated": {"exitCode": 1, "message": "INFO a\nERROR no file\n"}});
         let pull = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
         let crash = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}});
         let cases = [
@@ -168,6 +187,10 @@ mod tests {
             (
                 container(&pull, &none),
                 Phase::Failed("ImagePullBackOff: no such image".into()),
+            ),
+            (
+                container(&wordy, &none),
+                Phase::Failed("ended with exit code 1; it said last: ERROR no file".into()),
             ),
             (
                 container(&crash, &killed),

@@ -7,8 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::{BoxFuture, Shared};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentCondition, ReplicaSet},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
@@ -62,6 +66,8 @@ pub(super) struct Context {
     pub(super) fence: Fence,
     pub(super) settings: Arc<Settings>,
     pub(super) stores: Stores,
+    /// Waits until all of them have been listed once.
+    pub(super) listed: Shared<BoxFuture<'static, ()>>,
     pub(super) references: References,
     pub(super) monitor: Monitor,
     pub(super) recorder: Recorder,
@@ -89,8 +95,8 @@ struct Memory {
     failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
     nudged: Nudged,
-    /// Reason of Stalled that an Event told of last.
-    told: Option<String>,
+    /// Reason of Stalled that an Event told of last; `None` if that is not known.
+    told: Option<Option<String>>,
 }
 
 impl Memory {
@@ -143,7 +149,7 @@ pub(super) async fn reconcile(
         let memory = context.memories.of(&reference);
         let mut memory = memory.lock().await;
         memory.begin(cluster.uid());
-        let known = context.stores.ready(CALL_TIME_MAX).await;
+        let listed = tokio::time::timeout(CALL_TIME_MAX, context.listed.clone()).await;
         let pods = context.stores.pods(&namespace, &name);
         let look = Look {
             context: &context,
@@ -151,11 +157,12 @@ pub(super) async fn reconcile(
             namespace: &namespace,
             name: &name,
             pods: pods.iter().filter_map(|pod| PodView::of(pod)).collect(),
+            created: cluster.creation_timestamp().map(|time| time.0),
         };
-        let result = match known {
+        let result = match listed {
             Ok(()) => look.look(&cluster, &mut memory).await,
             // Nothing can be told from what is missing before all is known.
-            Err(kinds) => look.look_in_the_dark(&cluster, &kinds, &mut memory).await,
+            Err(_) => look.look_in_the_dark(&cluster, &mut memory).await,
         };
         context
             .metrics
@@ -198,9 +205,19 @@ struct Look<'a> {
     name: &'a str,
     /// The Pods of the tier; one that comes meanwhile leads to another look.
     pods: Vec<PodView>,
+    /// When the cluster was.
+    created: Option<Timestamp>,
 }
 
 impl Look<'_> {
+    /// Without those of a cluster of the same name before it, which are going.
+    fn own_pods(&self) -> Vec<PodView> {
+        let pods = self.pods.iter();
+        pods.filter(|pod| self.created.is_none_or(|created| pod.created >= created))
+            .cloned()
+            .collect()
+    }
+
     async fn look(&self, cluster: &Cluster, memory: &mut Memory) -> CallResult<Progress> {
         let (progress, failure) = match &cluster.0 {
             Err(invalid) => (Progress::Unreadable(invalid.error.clone()), None),
@@ -218,9 +235,9 @@ impl Look<'_> {
     async fn look_in_the_dark(
         &self,
         cluster: &Cluster,
-        kinds: &[&str],
         memory: &mut Memory,
     ) -> CallResult<Progress> {
+        let kinds = self.context.stores.unlisted();
         let error = CallError::Silent {
             what: format!("list {} (has the operator the right?)", kinds.join(", ")),
             time: CALL_TIME_MAX,
@@ -274,7 +291,7 @@ impl Look<'_> {
                 // Nobody tells us when the other object goes: a look now and then.
                 let kind = CallError::Refused {
                     what: "apply".to_owned(),
-                    code: 422,
+                    code: 409,
                     text: error.to_string(),
                 };
                 (Progress::NameConflict(error.to_string()), Some(kind))
@@ -438,7 +455,7 @@ impl Look<'_> {
     ) -> CallResult<()> {
         let before = memory.status_before(cluster);
         let now = Timestamp::now();
-        let pods = &self.pods;
+        let pods = &self.own_pods();
         let wanted = memory.revision.clone();
         let answers = self
             .context
@@ -569,11 +586,20 @@ impl Look<'_> {
 
     /// An Event when something stalls, and when it goes on.
     async fn tell(&self, status: &PgPoolClusterStatus, cluster: &Cluster, memory: &mut Memory) {
+        let before = memory.status_before(cluster);
         let Some(stalled) = status.conditions.iter().find(|one| one.type_ == "Stalled") else {
             return;
         };
-        let now = (stalled.status == "True").then(|| stalled.reason.clone());
-        if now == memory.told {
+        let now = reason_of(stalled);
+        // A former leader told of what it wrote.
+        let told = memory.told.get_or_insert_with(|| {
+            let before = before.conditions.iter();
+            before
+                .clone()
+                .find(|one| one.type_ == "Stalled")
+                .and_then(reason_of)
+        });
+        if now == *told {
             return;
         }
         let mut reference = cluster.object_ref(&());
@@ -604,7 +630,7 @@ impl Look<'_> {
         };
         let publish = self.context.recorder.publish(&event, &reference);
         match client::write(&self.context.fence, "record an Event", publish).await {
-            Ok(()) => memory.told = now,
+            Ok(()) => memory.told = Some(now),
             Err(error) => tracing::debug!(%error, "no Event"),
         }
     }
@@ -614,6 +640,11 @@ impl Look<'_> {
 fn wants_to_be_told(cluster: &Cluster) -> bool {
     let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
     spec.is_none_or(|spec| !spec.notifications.is_empty())
+}
+
+/// Why it stalls, if it does.
+fn reason_of(stalled: &Condition) -> Option<String> {
+    (stalled.status == "True").then(|| stalled.reason.clone())
 }
 
 /// Whether Pods of a ReplicaSet mount a Secret.
@@ -644,16 +675,20 @@ fn observed(deployment: &Deployment) -> Rollout {
         .as_ref()
         .and_then(|spec| spec.replicas)
         .unwrap_or(1);
-    let stuck = status
-        .conditions
-        .unwrap_or_default()
-        .into_iter()
-        .find(|one| {
-            one.type_ == "Progressing"
-                && one.status == "False"
-                && one.reason.as_deref() == Some("ProgressDeadlineExceeded")
-        })
-        .map(|one| one.message.unwrap_or_default());
+    let conditions = status.conditions.unwrap_or_default();
+    let late = |one: &&DeploymentCondition| {
+        one.type_ == "Progressing"
+            && one.status == "False"
+            && one.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    };
+    // The API server does not take the Pods: a quota, or a security standard.
+    let refused =
+        |one: &&DeploymentCondition| one.type_ == "ReplicaFailure" && one.status == "True";
+    let stuck = conditions
+        .iter()
+        .find(refused)
+        .or_else(|| conditions.iter().find(late))
+        .map(|one| one.message.clone().unwrap_or_default());
     Rollout {
         wished,
         replicas: status.replicas.unwrap_or(0),

@@ -14,6 +14,10 @@ use crate::{
 /// Deployment, the value for which it last did.
 pub(super) const UPDATE: &str = "poolkeeper.dev/update";
 
+/// Annotation of a Deployment whose image the spec names: when the spec names none
+/// any more, its Pods go back to the operator's, not on with that one.
+const IMAGE_OF_SPEC: &str = "poolkeeper.dev/image-of-spec";
+
 /// What the Deployments of a cluster say of themselves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Running<'a> {
@@ -28,6 +32,9 @@ pub(super) fn images(cluster: &PgPoolCluster, running: Running<'_>, ours: &Image
         let Some(deployment) = deployment else {
             return ours.clone();
         };
+        if annotation(&deployment.metadata, IMAGE_OF_SPEC).is_some() {
+            return ours.clone();
+        }
         let asked = update.is_some() && annotation(&deployment.metadata, UPDATE) != update;
         if asked || cluster.spec.update_policy == UpdatePolicy::Automatic {
             return ours.clone();
@@ -69,9 +76,18 @@ pub(super) fn update(
     (!changes.is_empty()).then(|| changes.join(", "))
 }
 
-/// Notes on the Deployments what was asked for by annotation.
+/// Notes on the Deployments what was asked for by annotation, and whose image
+/// they run.
 pub(super) fn mark(objects: &mut Objects, cluster: &PgPoolCluster) {
-    for deployment in [&mut objects.poolers, &mut objects.balancers] {
+    let images = &cluster.spec.images;
+    for (deployment, own) in [
+        (&mut objects.poolers, &images.pooler),
+        (&mut objects.balancers, &images.balancer),
+    ] {
+        if own.is_some() {
+            let annotations = deployment.metadata.annotations.get_or_insert_default();
+            annotations.insert(IMAGE_OF_SPEC.to_owned(), "true".to_owned());
+        }
         if let Some(update) = annotation(&cluster.metadata, UPDATE) {
             let annotations = deployment.metadata.annotations.get_or_insert_default();
             annotations.insert(UPDATE.to_owned(), update.to_owned());
@@ -109,6 +125,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        controller::{
+            build::tier,
+            dereference::{Dereferenced, SecretValue},
+            objects::{Owner, Placement, objects},
+            validate::validate,
+        },
+        webhook::WebhookPolicy,
+    };
 
     fn cluster(more: &serde_json::Value, update: Option<&str>) -> PgPoolCluster {
         let mut spec = json!({
@@ -169,6 +194,51 @@ mod tests {
         assert_eq!(chosen(&asked(Some("b")), Some("a")).0, "pooler:2");
         let automatic = cluster(&json!({"updatePolicy": "Automatic"}), None);
         assert_eq!(chosen(&automatic, None).0, "pooler:2");
+    }
+
+    #[test]
+    fn an_image_that_the_spec_names_no_more_goes_back_to_ours() {
+        let mut poolers = deployment("pooler", None);
+        let annotations = poolers.metadata.annotations.get_or_insert_default();
+        annotations.insert(IMAGE_OF_SPEC.to_owned(), "true".to_owned());
+        let running = Running {
+            poolers: Some(&poolers),
+            balancers: None,
+        };
+        let ours = Images {
+            pooler: "pooler:2".to_owned(),
+            balancer: "balancer:2".to_owned(),
+        };
+        assert_eq!(images(&cluster(&json!({}), None), running, &ours), ours);
+    }
+
+    #[test]
+    fn whose_image_it_is_is_noted() {
+        let named = cluster(&json!({"images": {"pooler": "own:7"}}), None);
+        let noted = |cluster: &PgPoolCluster| {
+            let read = Dereferenced::new(cluster, |name| {
+                (name == "users").then(|| {
+                    let list = SecretValue::new(b"\"app\" \"secret\"\n".to_vec());
+                    [("userlist.txt".to_owned(), list)].into()
+                })
+            });
+            let validated = validate(&read, &WebhookPolicy::default()).unwrap();
+            let ours = Images {
+                pooler: "pooler:2".to_owned(),
+                balancer: "balancer:2".to_owned(),
+            };
+            let placement = Placement {
+                owner: &Owner::of(cluster),
+                images: &ours,
+                revision: None,
+            };
+            let mut objects = objects(&tier(&validated), &placement);
+            mark(&mut objects, cluster);
+            [objects.poolers, objects.balancers]
+                .map(|one| annotation(&one.metadata, IMAGE_OF_SPEC).is_some())
+        };
+        assert_eq!(noted(&named), [true, false]);
+        assert_eq!(noted(&cluster(&json!({}), None)), [false, false]);
     }
 
     #[test]

@@ -28,54 +28,61 @@ use crate::{
     random,
 };
 
-/// By namespace and name.
-type BySecret = HashMap<(String, String), HashSet<ObjectRef<Cluster>>>;
-
 /// Which clusters refer to a Secret: whom to look at when it changes.
 #[derive(Debug, Default)]
-pub(super) struct References {
-    by_secret: Mutex<BySecret>,
+pub(super) struct References(Mutex<Referred>);
+
+#[derive(Debug, Default)]
+struct Referred {
+    /// By namespace and name.
+    clusters: HashMap<(String, String), HashSet<ObjectRef<Cluster>>>,
+    /// The names that each cluster referred to last, so that noting costs as
+    /// much as one cluster has, not as much as all have.
+    names: HashMap<ObjectRef<Cluster>, Vec<String>>,
 }
 
 impl References {
     /// Notes what a cluster refers to now.
     fn note(&self, cluster: &ObjectRef<Cluster>, namespace: &str, names: &[String]) {
-        let mut by_secret = self
-            .by_secret
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        by_secret.retain(|(place, name), clusters| {
-            if place == namespace && !names.contains(name) {
-                clusters.remove(cluster);
+        let mut referred = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Referred {
+            clusters,
+            names: before,
+        } = &mut *referred;
+        let former = before
+            .insert(cluster.clone(), names.to_vec())
+            .unwrap_or_default();
+        for name in former.into_iter().filter(|name| !names.contains(name)) {
+            let key = (namespace.to_owned(), name);
+            if let Some(referring) = clusters.get_mut(&key) {
+                referring.remove(cluster);
+                if referring.is_empty() {
+                    clusters.remove(&key);
+                }
             }
-            !clusters.is_empty()
-        });
+        }
         for name in names {
             let key = (namespace.to_owned(), name.clone());
-            by_secret.entry(key).or_default().insert(cluster.clone());
+            clusters.entry(key).or_default().insert(cluster.clone());
         }
-    }
-
-    /// Forgets clusters that are gone.
-    pub(super) fn retain(&self, is_there: impl Fn(&ObjectRef<Cluster>) -> bool) {
-        let mut by_secret = self
-            .by_secret
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        by_secret.retain(|_, clusters| {
-            clusters.retain(&is_there);
-            !clusters.is_empty()
-        });
     }
 
     /// Clusters that refer to a Secret.
     pub(super) fn of(&self, namespace: &str, name: &str) -> Vec<ObjectRef<Cluster>> {
-        let by_secret = self
-            .by_secret
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let referred = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), name.to_owned());
-        by_secret.get(&key).into_iter().flatten().cloned().collect()
+        let referring = referred.clusters.get(&key);
+        referring.into_iter().flatten().cloned().collect()
+    }
+
+    /// Forgets clusters that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&ObjectRef<Cluster>) -> bool) {
+        let mut referred = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        referred.names.retain(|cluster, _| is_there(cluster));
+        referred.clusters.retain(|_, clusters| {
+            clusters.retain(&is_there);
+            !clusters.is_empty()
+        });
     }
 }
 

@@ -7,12 +7,16 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use futures::{
+    FutureExt as _, Stream, StreamExt as _,
+    future::{BoxFuture, Shared},
+    stream::BoxStream,
+};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment,
-        core::v1::{ConfigMap, Pod, PodSpec, Secret, Service, ServiceAccount},
+        core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
@@ -124,7 +128,7 @@ impl Stores {
         let (services, d) = metadata(scope.api(client), ours());
         let (budgets, e) = metadata(scope.api(client), ours());
         let (policies, f) = metadata(scope.api(client), ours());
-        let (deployments, g) = kept(watcher(scope.api(client), ours()), forget_fields);
+        let (deployments, g) = kept(watcher(scope.api(client), ours()), forget_template);
         let (pods, h) = kept(watcher(scope.api(client), ours()), forget_spec);
         let stores = Self {
             service_accounts,
@@ -149,11 +153,27 @@ impl Stores {
         (stores, watches)
     }
 
-    /// Waits until everything has been listed once.
-    ///
-    /// # Errors
-    /// The kinds that have not been listed when `limit` has passed.
-    pub(super) async fn ready(&self, limit: Duration) -> Result<(), Vec<&'static str>> {
+    /// Waits until everything has been listed once; clones may wait together. A
+    /// store by itself wakes only one of those who wait for it.
+    pub(super) fn readiness(&self) -> Shared<BoxFuture<'static, ()>> {
+        let stores = self.clone();
+        async move {
+            let waits = stores.waits().map(|(_, wait)| wait);
+            futures::future::join_all(waits).await;
+        }
+        .boxed()
+        .shared()
+    }
+
+    /// The kinds that have not been listed yet.
+    pub(super) fn unlisted(&self) -> Vec<&'static str> {
+        let waits = self.waits().into_iter();
+        let unlisted =
+            waits.filter_map(|(kind, wait)| wait.now_or_never().is_none().then_some(kind));
+        unlisted.collect()
+    }
+
+    fn waits(&self) -> [(&'static str, BoxFuture<'_, ()>); 8] {
         let Self {
             service_accounts,
             secrets,
@@ -164,7 +184,7 @@ impl Stores {
             deployments,
             pods,
         } = self;
-        let all = [
+        [
             listed(service_accounts),
             listed(secrets),
             listed(config_maps),
@@ -173,15 +193,7 @@ impl Stores {
             listed(policies),
             listed(deployments),
             listed(pods),
-        ];
-        let end = tokio::time::Instant::now() + limit;
-        let waits = all.map(async |(kind, wait)| {
-            let waited = tokio::time::timeout_at(end, wait).await;
-            waited.is_err().then_some(kind)
-        });
-        let lacking: Vec<_> = futures::future::join_all(waits).await;
-        let lacking: Vec<_> = lacking.into_iter().flatten().collect();
-        lacking.is_empty().then_some(()).ok_or(lacking)
+        ]
     }
 
     /// Metadata of a child, if there is one of that name, ours or not.
@@ -306,15 +318,91 @@ where
     (reader, touched)
 }
 
-fn forget_fields(deployment: &mut Deployment) {
+/// Of what a Deployment's Pods are made of, only which images they run is asked for.
+fn forget_template(deployment: &mut Deployment) {
     deployment.metadata.managed_fields = None;
+    let Some(spec) = &mut deployment.spec else {
+        return;
+    };
+    spec.template.metadata = None;
+    spec.template.spec = spec.template.spec.take().map(|pods| PodSpec {
+        containers: pods.containers.into_iter().map(image_alone).collect(),
+        ..PodSpec::default()
+    });
+}
+
+fn image_alone(container: Container) -> Container {
+    Container {
+        name: container.name,
+        image: container.image,
+        ..Container::default()
+    }
 }
 
 fn forget_spec(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
+    pod.annotations_mut()
+        .retain(|key, _| key.starts_with("poolkeeper.dev/"));
     pod.spec = pod.spec.take().map(|spec| PodSpec {
         node_name: spec.node_name,
         ..PodSpec::default()
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::runtime::{reflector::store::Writer, watcher::Event};
+
+    fn store<K>() -> (Store<K>, Writer<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        reflector::store()
+    }
+
+    fn list_nothing<K: Resource<DynamicType = ()> + Clone + 'static>(mut writer: Writer<K>) {
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+    }
+
+    #[tokio::test]
+    async fn everyone_who_waits_is_woken_when_all_is_known() {
+        let (service_accounts, a) = store();
+        let (secrets, b) = store();
+        let (config_maps, c) = store();
+        let (services, d) = store();
+        let (budgets, e) = store();
+        let (policies, f) = store();
+        let (deployments, g) = store();
+        let (pods, h) = store();
+        let stores = Stores {
+            service_accounts,
+            secrets,
+            config_maps,
+            services,
+            budgets,
+            policies,
+            deployments,
+            pods,
+        };
+        let ready = stores.readiness();
+        let waiters: Vec<_> = (0..16).map(|_| tokio::spawn(ready.clone())).collect();
+        // All of them wait before anything is listed.
+        tokio::task::yield_now().await;
+        list_nothing(a);
+        list_nothing(b);
+        list_nothing(c);
+        list_nothing(d);
+        list_nothing(e);
+        list_nothing(f);
+        list_nothing(g);
+        assert!(!waiters.iter().any(tokio::task::JoinHandle::is_finished));
+        list_nothing(h);
+        let all = futures::future::join_all(waiters);
+        let limit = Duration::from_secs(30);
+        for one in tokio::time::timeout(limit, all).await.unwrap() {
+            one.unwrap();
+        }
+    }
 }

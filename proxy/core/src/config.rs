@@ -12,8 +12,8 @@ use std::{borrow::Cow, fmt};
 
 pub use pooler::{PoolerConfig, load};
 pub use settings::{
-    AuthType, Database, Global, ListenAddress, LogFormat, Network, Peer, PoolMode, ProxyProtocol,
-    SslMode, TlsProtocols, User,
+    AdvertisedAddress, AuthType, Database, Global, ListenAddress, LogFormat, Network, Peer,
+    PeerName, PoolMode, ProxyProtocol, SslMode, TlsProtocols, User,
 };
 pub use userlist::{Secret, SecretKind, Userlist};
 

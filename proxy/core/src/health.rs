@@ -24,6 +24,9 @@ use jiff::Timestamp;
 pub use crate::status::Health;
 use crate::wire::{TargetReport, TargetState};
 
+/// The reason of a discovered target that no check has told of yet.
+pub const NOT_CHECKED: &str = "discovered, not checked yet";
+
 /// How many checks in a row change a judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -111,7 +114,7 @@ impl State {
     pub fn discovered(now: Timestamp) -> Self {
         Self {
             health: Health::Down,
-            reason: "discovered, not checked yet".to_owned(),
+            reason: NOT_CHECKED.to_owned(),
             untried: true,
             ..Self::new(now)
         }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod health;
 pub mod login;
 pub mod parameters;
+pub mod peer;
 pub mod pool;
 mod sabotage;
 pub mod session;

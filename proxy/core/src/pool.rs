@@ -116,6 +116,8 @@ pub struct Shared {
     retry: Retry,
     parts: Box<[Part]>,
     budgets: Vec<Arc<Budget>>,
+    /// Budgets have changed since it was last seen that none is exceeded.
+    budgets_changed: AtomicBool,
 }
 
 /// What the other loops may know of one loop's part. A cache line each.
@@ -151,6 +153,7 @@ impl Shared {
                 })
                 .collect(),
             budgets,
+            budgets_changed: AtomicBool::new(true),
         };
         shared.set_limits(limits);
         Arc::new(shared)
@@ -202,6 +205,27 @@ impl Shared {
     pub fn excess(&self) -> u32 {
         let excess = self.budgets.iter().map(|budget| budget.excess());
         excess.max().unwrap_or_default()
+    }
+
+    /// To be told after [`Budget::set_limit`], each pool that shares the budget:
+    /// servers beyond it are closed as they return.
+    pub fn budgets_changed(&self) {
+        self.budgets_changed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there is an excess. Asked in every transaction, so that budgets
+    /// are looked at only after one has changed: servers come within them.
+    fn is_over_budget(&self) -> bool {
+        if !self.budgets_changed.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Before the look: what changes during it is looked at again.
+        self.budgets_changed.store(false, Ordering::SeqCst);
+        let is_over = self.excess() > 0;
+        if is_over {
+            self.budgets_changed();
+        }
+        is_over
     }
 
     /// Clients waiting, on all loops.
@@ -581,7 +605,7 @@ impl Pool {
     }
 
     fn beyond_limit(&self) -> bool {
-        if self.shared.excess() > 0 {
+        if self.shared.is_over_budget() {
             return true;
         }
         let size = self.shared.size.load(Ordering::Relaxed);

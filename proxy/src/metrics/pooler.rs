@@ -25,6 +25,10 @@ series! {
         "Clients sent away with an error, by its SQLSTATE; a code appears when it is first sent.";
     PROXY_HEADERS = "poolkeeper_pooler_proxy_headers_total", Counter, None, ["result"],
         "PROXY headers: believed, or refused (no valid proof, from no listed network, malformed, or proxy_protocol is off).";
+    PEERS = "poolkeeper_pooler_peers", Gauge, None, [],
+        "Poolers that cancel requests are passed on to, this one included: of [peers], or in the last answer for peer_discovery.";
+    PEER_LOOKUPS = "poolkeeper_pooler_peer_lookups_total", Counter, None, ["result"],
+        "Look-ups of peer_discovery: answered, or failed (what was known is kept).";
     AUTH_FAILURES = "poolkeeper_pooler_auth_failures_total", Counter, None, [],
         "Logins with an unknown name or a wrong proof.";
     SERVERS = "poolkeeper_pooler_servers", Gauge, None, ["state"],

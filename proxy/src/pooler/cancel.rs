@@ -15,6 +15,7 @@ use super::{
     client::{Client, Phase},
     event_loop::EventLoop,
     io::{Address, Input, Io, READ_SIZE_UNLINKED, Scratch, Stream},
+    peers::Waiting,
     shared::{ClientRef, Mail},
     tls::{Tls, explain},
     unix,
@@ -82,14 +83,23 @@ impl EventLoop {
         }
         let peer_id = u16::from_le_bytes([bytes[1], bytes[2]]);
         let hops = bytes[7] & 0b11;
-        let own_id = self.live.config.global.peer_id;
-        if peer_id == 0 || peer_id == own_id || hops == 0 {
+        if peer_id == 0 || hops == 0 {
             return self.cancel_done(requester);
         }
-        let mut forwarded = bytes;
-        forwarded[7] = (bytes[7] & !0b11) | (hops - 1);
-        let request = wire::cancel_request(&forwarded);
+        let request = |hops| {
+            let mut forwarded = bytes;
+            forwarded[7] = (bytes[7] & !0b11) | hops;
+            wire::cancel_request(&forwarded)
+        };
         let live = self.live.clone();
+        if live.own_address.is_some() {
+            // Each knows all the others: one hop is enough.
+            return self.route_to_found(peer_id, request(0), requester);
+        }
+        if peer_id == live.peer_id {
+            return self.cancel_done(requester);
+        }
+        let request = request(hops - 1);
         let Some((host, port)) = live
             .config
             .peers
@@ -100,8 +110,7 @@ impl EventLoop {
             return self.cancel_done(requester);
         };
         if let Ok(ip) = host.parse() {
-            let address = Some(SocketAddr::new(ip, port));
-            return self.peer_resolved(requester, address, request);
+            return self.send_to_peers(requester, &[SocketAddr::new(ip, port)], &request);
         }
         let job = Job::Resolve {
             asker: Asker::Cancel { requester, request },
@@ -115,19 +124,47 @@ impl EventLoop {
         }
     }
 
-    /// Where the peer is that a cancel request belongs to, if it was found.
-    pub(super) fn peer_resolved(
+    /// Passes a request on to the peers with its number; if there is none, the
+    /// name is looked up once more, for it may be new.
+    fn route_to_found(&mut self, peer_id: u16, request: Vec<u8>, requester: ClientRef) {
+        let addresses = self.shared.peers.with_id(peer_id);
+        if !addresses.is_empty() {
+            return self.send_to_peers(requester, &addresses, &request);
+        }
+        // One of ours that has left, most likely.
+        if peer_id == self.live.peer_id {
+            return self.cancel_done(requester);
+        }
+        let waiting = Waiting {
+            requester,
+            peer_id,
+            request,
+        };
+        if !self.shared.peers.wait(waiting) {
+            tracing::warn!(
+                peer_id,
+                "cancel request dropped: too many are for peers that are not known"
+            );
+            self.cancel_done(requester);
+        }
+    }
+
+    /// Sends a request to the peers it may belong to. The requester may go when
+    /// all of them have dealt with it.
+    pub(super) fn send_to_peers(
         &mut self,
         requester: ClientRef,
-        address: Option<SocketAddr>,
-        request: Vec<u8>,
+        addresses: &[SocketAddr],
+        request: &[u8],
     ) {
-        match address {
-            Some(address) => self.send_cancel(Address::Tcp(address), request, None, requester),
-            None => {
-                tracing::warn!("cancel request for a peer whose name does not resolve");
-                self.cancel_done(requester);
-            }
+        if addresses.is_empty() {
+            tracing::warn!("cancel request for a peer that is not found");
+        }
+        let begun = addresses.iter().filter(|&&address| {
+            self.begin_cancel(Address::Tcp(address), request.to_vec(), None, requester)
+        });
+        if begun.count() == 0 {
+            self.cancel_done(requester);
         }
     }
 
@@ -168,21 +205,22 @@ impl EventLoop {
         };
         let bytes = wire::cancel_request(key.bytes());
         let address = server.address;
-        self.send_cancel(address, bytes, Some(server_key), requester);
+        if !self.begin_cancel(address, bytes, Some(server_key), requester) {
+            self.shared.tell(requester.thread, done);
+        }
     }
 
-    fn send_cancel(
+    /// Begins to send a request; false if that cannot be.
+    fn begin_cancel(
         &mut self,
         address: Address,
         bytes: Vec<u8>,
         server: Option<ServerKey>,
         requester: ClientRef,
-    ) {
+    ) -> bool {
         if self.cancels.len() >= CANCELS_MAX {
             tracing::warn!(%address, max = CANCELS_MAX, "cancel request dropped: too many are on their way");
-            return self
-                .shared
-                .tell(requester.thread, Mail::CancelDone { requester });
+            return false;
         }
         let stream = match address {
             Address::Tcp(address) => connect(address),
@@ -211,11 +249,11 @@ impl EventLoop {
                 if let Some(server) = server {
                     self.servers[server].session.cancel_started();
                 }
+                true
             }
             Err(error) => {
                 tracing::warn!(%error, %address, "cancel request not sent");
-                self.shared
-                    .tell(requester.thread, Mail::CancelDone { requester });
+                false
             }
         }
     }
@@ -247,8 +285,15 @@ impl EventLoop {
         // Best effort: the descriptor is closed right after.
         let _ = cancel.io.stream.deregister(self.poll.registry());
         let requester = cancel.requester;
-        self.shared
-            .tell(requester.thread, Mail::CancelDone { requester });
+        // It may have gone to two peers of one number.
+        let another = self
+            .cancels
+            .iter()
+            .any(|(_, one)| one.requester == requester);
+        if !another {
+            self.shared
+                .tell(requester.thread, Mail::CancelDone { requester });
+        }
         if let Some(server_key) = cancel.server
             && let Some(server) = self.servers.get_mut(server_key)
         {

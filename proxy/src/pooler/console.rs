@@ -74,13 +74,14 @@ impl EventLoop {
                 "admin_users and stats_users name those who may.",
             );
         }
-        let peer_id = global.peer_id;
         if global.log_connections {
             let client = &self.clients[key];
             let tls = client.io.tls.as_ref().map_or("no", |tls| tls.protocol());
             tracing::info!(client = %client.address, user, database = CONSOLE, tls, "client logged in");
         }
-        let cancel_key = self.shared.new_cancel_key(self.client_ref(key), peer_id);
+        let cancel_key = self
+            .shared
+            .new_cancel_key(self.client_ref(key), self.live.peer_id);
         let mut bytes = wire::authentication_ok();
         for (name, value) in PARAMETERS {
             bytes.extend(wire::parameter_status(name, value));

@@ -19,8 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     console::{Formats, Statement, execute},
+    peers,
     pools::PauseError,
-    shared::{ClientRef, Mail, Shared, lock},
+    shared::{ClientRef, Live, Mail, Shared, lock},
     snapshot::LoopSnapshot,
     stats::Stats,
     tls::{self, Connector, TlsConfigError},
@@ -172,6 +173,7 @@ impl Control {
             is_paused: pools.is_paused(),
             commands: self.commands.load(Ordering::Relaxed),
             dns_names: self.shared.names.len(),
+            peers: self.shared.peers.seen(),
         }
     }
 
@@ -210,14 +212,18 @@ impl Control {
         let problem = |error: TlsConfigError| vec![newer.problem(error.key(), error.to_string())];
         let tls = tls::server_config(&newer.global).map_err(problem)?;
         let connector = Connector::new(&newer.global).map_err(problem)?;
+        let own_address = peers::own_address(&newer.global);
+        let own_address =
+            own_address.map_err(|(key, message)| vec![newer.problem(key, message)])?;
         let restart = live.config.changes_needing_restart(&newer);
         let paused = newer.global.paused;
         let turned = paused != live.config.global.paused;
         self.shared.pools.reconfigure(&newer, &Arc::new(connector));
         let upstreams = newer.clone();
-        self.shared.set_live(newer, tls);
+        self.shared.set_live(Live::new(newer, tls, own_address));
         self.shared.upstreams.reconfigure(&upstreams);
         self.shared.tell_all(|| Mail::Reconfigured);
+        self.shared.peers.reconfigured();
         // It is no error where the console was earlier.
         if turned && self.set_paused(None, paused).is_ok() {
             tracing::info!(paused, "as the configuration says");

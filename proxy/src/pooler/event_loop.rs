@@ -410,11 +410,11 @@ impl EventLoop {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.kill_client(id));
             }
-            Mail::PeerResolved {
+            Mail::PeersFound {
                 requester,
-                address,
+                addresses,
                 request,
-            } => self.peer_resolved(requester, address, request),
+            } => self.send_to_peers(requester, &addresses, &request),
             Mail::Reconfigured => self.reconfigured(),
             Mail::PoolsChanged => self.pools_changed(),
             Mail::Drain { from, spread, end } => self.begin_drain(Drain { from, spread, end }),

@@ -73,6 +73,14 @@ fn process(page: &mut Page, shared: &Shared, view: &View) {
     ] {
         page.sample(&series::PROXY_HEADERS, &[result], count as f64);
     }
+    let peers = view.peers.found.all().len() + view.live.config.peers.len();
+    page.sample(&series::PEERS, &[], peers as f64);
+    for (result, count) in [
+        ("answered", view.peers.answered),
+        ("failed", view.peers.failed),
+    ] {
+        page.sample(&series::PEER_LOOKUPS, &[result], count as f64);
+    }
     for (code, count) in &counters.refused {
         page.sample(&series::REFUSED, &[code], *count as f64);
     }

@@ -266,6 +266,10 @@ impl Pools {
                 state.reconfigure(info, config, connector);
             }
         }
+        // After the last of them: pools share them.
+        for info in table.all() {
+            info.shared.budgets_changed();
+        }
     }
 
     /// Has the servers of one database, or of all, replaced, as each loop hears

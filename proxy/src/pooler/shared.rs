@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -16,6 +17,7 @@ use proxy_core::{
     auth::scram::{Keys, Verifier},
     config::{PoolerConfig, Secret},
     parameters::{Interner, Tracked},
+    peer::peer_id,
     pool::{ClientKey, Moment, ServerKey, Thread},
     statement::Registry,
     wire::{TargetReport, TargetState},
@@ -27,6 +29,7 @@ use super::{
     console::Reply,
     control::Command,
     io::{Address, Stream},
+    peers::Peers,
     pools::Pools,
     server::{Moved, Opening},
     snapshot::LoopSnapshot,
@@ -42,6 +45,25 @@ pub(super) struct Live {
     pub(super) config: PoolerConfig,
     /// For clients.
     pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Where peers reach this pooler, if they find each other by name.
+    pub(super) own_address: Option<SocketAddr>,
+    /// This pooler's number among its peers, 0 for none. Cancel keys carry it.
+    pub(super) peer_id: u16,
+}
+
+impl Live {
+    pub(super) fn new(
+        config: PoolerConfig,
+        tls: Option<Arc<ServerConfig>>,
+        own_address: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            peer_id: own_address.map_or(config.global.peer_id, peer_id),
+            own_address,
+            config,
+            tls,
+        }
+    }
 }
 
 /// Names a client among all loops. `id` is never used twice, `key` is.
@@ -81,7 +103,7 @@ pub(super) enum Mail {
     /// Addresses of a server's host, or why there are none.
     Resolved {
         opening: Opening,
-        addresses: Result<Vec<std::net::SocketAddr>, String>,
+        addresses: Result<Vec<SocketAddr>, String>,
     },
     /// Cancel what this client's server is doing; tell the requester when done.
     Cancel {
@@ -102,10 +124,11 @@ pub(super) enum Mail {
         id: u64,
         reply: tokio::sync::oneshot::Sender<bool>,
     },
-    /// Address of the peer that a cancel request belongs to.
-    PeerResolved {
+    /// Addresses of the peers that a cancel request may belong to, none if they
+    /// are not known.
+    PeersFound {
         requester: ClientRef,
-        address: Option<std::net::SocketAddr>,
+        addresses: Vec<SocketAddr>,
         request: Vec<u8>,
     },
     /// The configuration or some pools' settings have changed.
@@ -278,6 +301,7 @@ pub(super) struct Shared {
     pub(super) upstreams: Upstreams,
     /// Answers of name servers.
     pub(super) names: Names,
+    pub(super) peers: Peers,
     /// Makes up verifiers for users who do not exist.
     pub(super) mock_secret: [u8; 32],
     desk: Desk,
@@ -296,14 +320,14 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        config: PoolerConfig,
-        tls: Option<Arc<ServerConfig>>,
+        live: Live,
         connector: Arc<Connector>,
         mailboxes: Vec<Mailbox>,
         desk: Desk,
         commands: tokio::sync::mpsc::Sender<Command>,
         listen: String,
     ) -> Self {
+        let config = &live.config;
         let tracked = Tracked::new(
             config
                 .global
@@ -312,9 +336,9 @@ impl Shared {
                 .map(String::as_str),
         );
         let pools = Pools::new(mailboxes.len(), connector);
-        pools.begin(&config);
+        pools.begin(config);
         let upstreams = Upstreams::default();
-        upstreams.reconfigure(&config);
+        upstreams.reconfigure(config);
         Self {
             boot_id: boot::id(),
             started_at: Timestamp::now(),
@@ -322,11 +346,12 @@ impl Shared {
             interner: Interner::new(tracked),
             registry: Registry::default(),
             pools,
-            live: RwLock::new(Arc::new(Live { config, tls })),
+            live: RwLock::new(Arc::new(live)),
             mailboxes,
             secrets: Secrets::default(),
             upstreams,
             names: Names::default(),
+            peers: Peers::default(),
             mock_secret: random(),
             desk,
             commands,
@@ -362,9 +387,9 @@ impl Shared {
     }
 
     /// Puts another configuration in force; loops are told by mail.
-    pub(super) fn set_live(&self, config: PoolerConfig, tls: Option<Arc<ServerConfig>>) {
+    pub(super) fn set_live(&self, newer: Live) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        *live = Arc::new(Live { config, tls });
+        *live = Arc::new(newer);
     }
 
     pub(super) fn next_id(&self) -> u64 {

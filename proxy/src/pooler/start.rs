@@ -14,10 +14,10 @@ use web::{probes::Heartbeat, server};
 use super::{
     control::{COMMANDS_MAX, Control, load},
     event_loop::{EventLoop, Listener, Parts, poll_and_waker},
-    http,
+    http, peers,
     pidfile::{PidFile, PidFileError},
     privileges::{self, UnknownGroup, UserError},
-    shared::{Mailbox, Shared},
+    shared::{Live, Mailbox, Shared},
     signals::Signals,
     tls::{self, Connector, TlsConfigError},
     unix, upstream, worker,
@@ -111,7 +111,8 @@ fn look_up(config: &PoolerConfig, user: Option<&str>) -> Vec<Problem> {
     let setting = global.user.as_deref().filter(|_| user.is_none());
     let user = setting.and_then(|name| privileges::check_user(name).err());
     let user = user.map(|error| ("user", format!("user: {error}")));
-    [client_tls, server_tls, group, user]
+    let own_address = peers::own_address(global).err();
+    [client_tls, server_tls, group, user, own_address]
         .into_iter()
         .flatten()
         .map(|(key, message)| config.problem(key, message))
@@ -130,6 +131,8 @@ pub fn run(
 ) -> Result<(), StartError> {
     let tls = tls::server_config(&config.global)?;
     let connector = Arc::new(Connector::new(&config.global)?);
+    let own_address = peers::own_address(&config.global)
+        .map_err(|(key, message)| StartError::Config(vec![config.problem(key, message)]))?;
     let pidfile = config.global.pidfile.as_deref();
     let _pidfile = pidfile
         .filter(|path| !path.is_empty())
@@ -175,7 +178,12 @@ pub fn run(
     let (desk, queues) = worker::desk();
     let (commands, command_queue) = tokio::sync::mpsc::channel(COMMANDS_MAX);
     let shared = Arc::new(Shared::new(
-        config, tls, connector, mailboxes, desk, commands, listen,
+        Live::new(config, tls, own_address),
+        connector,
+        mailboxes,
+        desk,
+        commands,
+        listen,
     ));
     worker::start(queues, &shared).map_err(system("cannot start a worker"))?;
     let control = Arc::new(Control::new(shared.clone(), file.to_owned(), telemetry));
@@ -216,6 +224,7 @@ pub fn run(
     runtime.spawn(control.clone().forget_unused_pools());
     runtime.spawn(upstream::keep_asking(shared.clone()));
     runtime.spawn(control.clone().watch_files());
+    runtime.spawn(peers::follow(shared.clone()));
     runtime.spawn(signals.obey(control.clone()));
     if let Some(listener) = http {
         let router = http::router(control.clone());

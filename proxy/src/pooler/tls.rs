@@ -5,6 +5,8 @@
 //! Clients' sessions and those with PostgreSQL differ in who says hello.
 
 mod config;
+#[cfg(test)]
+mod tests;
 mod verifier;
 
 use std::{io, sync::Arc};

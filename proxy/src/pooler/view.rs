@@ -7,6 +7,7 @@ use proxy_core::config::pooler::CONSOLE;
 
 use super::{
     counters::PoolCounters,
+    peers::Seen,
     pools::{PoolInfo, Usage},
     shared::Live,
     snapshot::{LoopSnapshot, PoolSnapshot},
@@ -32,6 +33,8 @@ pub(super) struct View {
     pub(super) commands: u64,
     /// Names of hosts that have been looked up.
     pub(super) dns_names: usize,
+    /// Peers found by name.
+    pub(super) peers: Seen,
 }
 
 impl View {

@@ -199,10 +199,12 @@ fn run(job: Job, shared: &Shared) {
                     let _ = reply.send(addresses);
                 }
                 Asker::Cancel { requester, request } => {
-                    let address = addresses.ok().and_then(|found| found.first().copied());
-                    let mail = Mail::PeerResolved {
+                    let mut addresses = addresses.unwrap_or_default();
+                    // They are one pooler's.
+                    addresses.truncate(1);
+                    let mail = Mail::PeersFound {
                         requester,
-                        address,
+                        addresses,
                         request,
                     };
                     shared.tell(requester.thread, mail);

@@ -13,8 +13,10 @@ use rustix::process::Signal;
 
 use crate::{
     balancer::{Balancer, Config, QUICK},
-    dns::{Dns, Mood},
-    support::{http, wait_for},
+    support::{
+        dns::{Dns, Mood},
+        http, wait_for,
+    },
     target::Target,
 };
 

@@ -10,7 +10,6 @@ mod balancer;
 mod choice;
 mod client;
 mod discovery;
-mod dns;
 mod health;
 mod http;
 mod pages;

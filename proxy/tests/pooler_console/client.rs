@@ -146,17 +146,22 @@ impl Client {
     /// The same, at another pooler.
     #[track_caller]
     pub(crate) fn cancel_at(&self, pooler: SocketAddr) {
-        let mut stream = connect(pooler);
-        stream
-            .write_all(&wire::cancel_request(&self.cancel_key))
-            .unwrap();
-        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+        cancel(pooler, &self.cancel_key);
     }
 
     /// Address and port as the pooler sees them.
     pub(crate) fn address(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
+}
+
+/// Asks `pooler` to cancel what the client with this key does; waits until that
+/// has been dealt with.
+#[track_caller]
+pub(crate) fn cancel(pooler: SocketAddr, key: &[u8]) {
+    let mut stream = connect(pooler);
+    stream.write_all(&wire::cancel_request(key)).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
 }
 
 impl Answer {

@@ -16,6 +16,7 @@ mod faults;
 mod floods;
 mod lending;
 mod pages;
+mod peers;
 mod pooler;
 mod pools;
 mod postgres;

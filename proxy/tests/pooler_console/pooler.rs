@@ -152,9 +152,9 @@ impl Pooler {
             .unwrap_or_else(|| panic!("no free port for HTTP in {ATTEMPTS} attempts"))
     }
 
-    /// `None` if another process took the HTTP port before the pooler did.
+    /// `None` if another process took one of its ports before the pooler did.
     #[track_caller]
-    fn spawn(config: &Config, command: &impl Fn(&Path) -> Command) -> Option<Self> {
+    pub(crate) fn spawn(config: &Config, command: &impl Fn(&Path) -> Command) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pooler.ini");
         std::fs::write(directory.path().join("userlist.txt"), config.userlist()).unwrap();

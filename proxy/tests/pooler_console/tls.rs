@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use proxy_core::wire;
+use proxy_core::wire::{self, backend, messages};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -99,9 +99,18 @@ impl Client {
         self.stream.write_all(&records).unwrap();
     }
 
+    /// Logs in to the database `shop`; gives the cancel key.
+    #[track_caller]
+    pub(crate) fn log_in(&mut self) -> Vec<u8> {
+        self.send(&wire::startup(&[("user", "ann"), ("database", "shop")]));
+        let greeting = self.until_ready();
+        let mut keys = messages(&greeting).filter(|frame| frame.kind == backend::BACKEND_KEY_DATA);
+        keys.next().unwrap().body.to_vec()
+    }
+
     /// Reads up to ReadyForQuery.
     #[track_caller]
-    fn until_ready(&mut self) {
+    pub(crate) fn until_ready(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(&wire::ready_for_query(b'I')) {
             let mut buffer = [0; 4096];
@@ -109,6 +118,7 @@ impl Client {
             assert_ne!(length, 0, "it ended");
             bytes.extend(&buffer[..length]);
         }
+        bytes
     }
 }
 
@@ -166,8 +176,7 @@ fn what_comes_with_a_goodbye_is_dealt_with_first() {
     let config = offered(Config::over(&postgres));
     let pooler = Pooler::start_by(&config, command);
     let mut client = Client::connect(pooler.address);
-    client.send(&wire::startup(&[("user", "ann"), ("database", "shop")]));
-    client.until_ready();
+    client.log_in();
     client.send(&wire::query("SELECT 'first'"));
     client.until_ready();
     client.send_last(&wire::query("SELECT 'last'"));

@@ -1,5 +1,7 @@
-//! What tests of the real binaries need: processes, HTTP, waiting.
+//! What tests of the real binaries need: processes, HTTP, name servers, waiting.
 
+#[allow(dead_code, reason = "not every test asks it everything")]
+pub mod dns;
 pub mod http;
 pub mod process;
 

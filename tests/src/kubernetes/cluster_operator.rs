@@ -57,21 +57,42 @@ impl ClusterOperator {
         images: TierImages<'_>,
         arguments: &[&str],
     ) -> Result<Self> {
-        Self::start_in(kubeconfig, images, arguments, &[])
+        let program = binaries::ours("operator")?;
+        Self::start_program(&program, kubeconfig, images, arguments, &[])
     }
 
-    /// The same, in an environment that has these variables too.
+    /// The same, with images that nobody has, in an environment that has these
+    /// variables too.
     ///
     /// # Errors
     /// As there.
     pub fn start_in(
+        kubeconfig: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Self> {
+        let (program, images) = (binaries::ours("operator")?, TierImages::NOWHERE);
+        Self::start_program(&program, kubeconfig, images, arguments, environment)
+    }
+
+    /// The same, with the program `operator` of a folder.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_of(folder: &Path, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let (program, images) = (folder.join("operator"), TierImages::NOWHERE);
+        Self::start_program(&program, kubeconfig, images, arguments, &[])
+    }
+
+    fn start_program(
+        program: &Path,
         kubeconfig: &Path,
         images: TierImages<'_>,
         arguments: &[&str],
         environment: &[(&str, &OsStr)],
     ) -> Result<Self> {
         let dir = Scratch::new()?;
-        let mut command = child::command(&binaries::ours("operator")?, As::Ourselves);
+        let mut command = child::command(program, As::Ourselves);
         command
             .env("KUBECONFIG", kubeconfig)
             .envs(environment.iter().copied())
@@ -133,6 +154,12 @@ impl ClusterOperator {
     #[must_use]
     pub fn log(&self) -> String {
         self.child.log()
+    }
+
+    /// The last lines that it has logged.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.child.log_tail()
     }
 
     /// Stops it in its tracks, or lets it go on.

@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::kubernetes::{ClusterOperator, TierImages};
+use tests::kubernetes::ClusterOperator;
 
 use super::{
     LEASE, MASTERS, World,
@@ -30,7 +30,6 @@ impl World {
         let kubeconfig = self.control_plane.kubeconfig_for(name, MASTERS)?;
         ClusterOperator::start_in(
             &kubeconfig,
-            TierImages::NOWHERE,
             &[&LEASE[..], &["--identity", name]].concat(),
             &[
                 ("LD_PRELOAD", libfaketime()?.as_os_str()),

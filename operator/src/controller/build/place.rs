@@ -66,10 +66,10 @@ impl Realisation {
     pub fn pooler(&self, index: usize) -> PoolerPlace<'_> {
         PoolerPlace {
             addresses: self.poolers[index],
-            peers: Some(Peers {
+            peers: Peers::Listed {
                 all: &self.poolers,
                 own: index,
-            }),
+            },
             files: &self.files,
             // They are told when there is something new.
             reload_on_change: false,
@@ -105,8 +105,8 @@ impl Realisation {
 pub struct PoolerPlace<'a> {
     /// Where it listens.
     pub addresses: PoolerAddresses,
-    /// The poolers that know each other, and which of them it is.
-    pub peers: Option<Peers<'a>>,
+    /// How it knows the other poolers.
+    pub peers: Peers<'a>,
     /// The folder of its files.
     pub files: &'a Path,
     /// Whether it looks itself whether they have changed.
@@ -118,13 +118,24 @@ pub struct PoolerPlace<'a> {
     pub revision: Option<&'a str>,
 }
 
-/// Poolers that know each other.
+/// How poolers know each other, to pass cancel requests on.
 #[derive(Clone, Copy, Debug)]
-pub struct Peers<'a> {
-    /// Where all of them listen.
-    pub all: &'a [PoolerAddresses],
-    /// Which of them is told, from 0.
-    pub own: usize,
+pub enum Peers<'a> {
+    /// They are told.
+    Listed {
+        /// Where all of them listen.
+        all: &'a [PoolerAddresses],
+        /// Which of them is told, from 0.
+        own: usize,
+    },
+    /// A name stands for all of them, and each learns its own address from where
+    /// it runs.
+    Found {
+        /// The name.
+        dns: &'a str,
+        /// The port of all of them.
+        port: u16,
+    },
 }
 
 /// What a balancer is told of where it and the poolers run.

@@ -138,8 +138,13 @@ pub fn pooler_part(tier: &Tier, place: &PoolerPlace<'_>, part: Part<'_>) -> Ini 
     ini.setting(part, "listen_port", &data.port().to_string(), None);
     ini.setting(part, "http_addr", &http.ip().to_string(), None);
     ini.setting(part, "http_port", &http.port().to_string(), None);
-    if let Some(Peers { own, .. }) = place.peers {
-        ini.setting(part, "peer_id", &peer_id(own).to_string(), None);
+    match place.peers {
+        Peers::Listed { own, .. } => {
+            ini.setting(part, "peer_id", &peer_id(own).to_string(), None);
+        }
+        Peers::Found { dns, port } => {
+            ini.setting(part, "peer_discovery", &format!("{dns}:{port}"), None);
+        }
     }
     if place.reload_on_change {
         ini.setting(part, "reload_on_change", "1", None);
@@ -179,7 +184,7 @@ fn entries(ini: &mut Ini, tier: &Tier, place: &PoolerPlace<'_>) {
             ini.entry(entry);
         }
     }
-    if let Some(Peers { all, .. }) = place.peers {
+    if let Peers::Listed { all, .. } = place.peers {
         peers(ini, all);
     }
 }

@@ -25,19 +25,22 @@ use super::{
 use crate::{
     api::Component,
     controller::build::{
-        BalancerPlace, Part, PoolerAddresses, PoolerPlace, Tier, balancer_yaml, pooler_part,
+        BalancerPlace, Part, Peers, PoolerAddresses, PoolerPlace, Tier, balancer_yaml, pooler_part,
     },
 };
 
-/// What all poolers of a tier are told of their place. They are told of no peers:
-/// a file that all of them read cannot number them.
-fn pooler_place(revision: Option<&str>) -> PoolerPlace<'_> {
+/// What all poolers of a tier are told of their place. `service` is the name that
+/// stands for them: a file that all of them read cannot number them.
+fn pooler_place<'a>(service: &'a str, revision: Option<&'a str>) -> PoolerPlace<'a> {
     PoolerPlace {
         addresses: PoolerAddresses {
             data: everywhere(pooler::PORTS.postgres),
             http: everywhere(pooler::PORTS.http),
         },
-        peers: None,
+        peers: Peers::Found {
+            dns: service,
+            port: pooler::PORTS.postgres,
+        },
         files: Path::new(CONFIG_FOLDER),
         reload_on_change: true,
         shared_key_file: Some(Path::new(INTERNAL_KEY_FILE)),
@@ -48,7 +51,8 @@ fn pooler_place(revision: Option<&str>) -> PoolerPlace<'_> {
 /// The settings that only a restart applies. None of them is secret, so that the
 /// name may be a plain hash of them.
 pub(super) fn pooler_settings(family: &Family<'_>, tier: &Tier) -> Secret {
-    let ini = pooler_part(tier, &pooler_place(None), Part::RestartOnly).text;
+    let service = pooler_service(family);
+    let ini = pooler_part(tier, &pooler_place(&service, None), Part::RestartOnly).text;
     let digest = Sha256::digest(ini.as_bytes());
     let hash: String = digest[..HASH_LENGTH / 2]
         .iter()
@@ -69,7 +73,9 @@ pub(super) fn pooler_settings(family: &Family<'_>, tier: &Tier) -> Secret {
 /// The pooler's ini and the files beside it, one for all Pods.
 pub(super) fn pooler(family: &Family<'_>, tier: &Tier, revision: Option<&str>) -> Secret {
     let include = format!("{SETTINGS_FOLDER}/{SETTINGS_INI}");
-    let ini = pooler_part(tier, &pooler_place(revision), Part::Reloadable(&include));
+    let service = pooler_service(family);
+    let place = pooler_place(&service, revision);
+    let ini = pooler_part(tier, &place, Part::Reloadable(&include));
     let ini = ini.text.into_bytes();
     let beside = tier.pooler.files.iter();
     let data = beside
@@ -92,9 +98,8 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
         reload_on_change: true,
         dashboard: everywhere(balancer::PORTS.http),
         targets: Vec::new(),
-        // Addresses of Pods come and go; the Service of the poolers lists them.
         discovery: Some(Discovery {
-            dns: family.host(&family.component_name(Component::Pooler)),
+            dns: pooler_service(family),
             port: pooler::PORTS.postgres,
             resolver: None,
         }),
@@ -108,6 +113,12 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
         data: Some(BTreeMap::from([(BALANCER_YAML.to_owned(), yaml)])),
         ..ConfigMap::default()
     }
+}
+
+/// The name of the poolers' Service: addresses of Pods come and go, and it lists
+/// them.
+fn pooler_service(family: &Family<'_>) -> String {
+    family.host(&family.component_name(Component::Pooler))
 }
 
 fn everywhere(port: u16) -> SocketAddr {

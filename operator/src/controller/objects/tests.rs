@@ -526,6 +526,7 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
                 "config_revision",
                 "http_addr",
                 "listen_addr",
+                "peer_discovery",
                 "peer_id",
                 "proxy_protocol",
                 "reload_on_change",
@@ -541,6 +542,24 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
         assert_eq!(pod.userlist, local.userlist);
         assert!(pod.peers.is_empty());
     }
+}
+
+/// As balancers do; the number of each follows from the address of its Pod.
+#[test]
+fn poolers_find_each_other_by_their_service() {
+    let objects = made(QUICKSTART);
+    let name = pooler_in_pod(&objects).global.peer_discovery.unwrap();
+    let service = objects.pooler_service.metadata.name.unwrap();
+    assert_eq!(name.name, format!("{service}.default.svc"));
+    let spec = objects.pooler_service.spec.unwrap();
+    assert_eq!(spec.publish_not_ready_addresses, Some(true));
+    assert_eq!(name.port, Some(pooler_port(&objects.poolers)));
+    let pod = objects.poolers.spec.unwrap().template.spec.unwrap();
+    let variables = pod.containers[0].env.as_ref().unwrap().iter();
+    let mut advertised = variables.filter(|one| one.name == "POOLER_ADVERTISE_ADDR");
+    let source = advertised.next().unwrap().value_from.as_ref().unwrap();
+    let field = source.field_ref.as_ref().unwrap();
+    assert_eq!(field.field_path, "status.podIP");
 }
 
 #[test]

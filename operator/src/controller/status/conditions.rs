@@ -83,6 +83,7 @@ pub(super) fn all(
     before: &[Condition],
 ) -> Vec<Verdict> {
     let counts = (poolers, balancers);
+    let done = was_done(observed, before);
     let verdict = |type_, (status, reason, message): Answer| Verdict {
         type_,
         status,
@@ -90,8 +91,8 @@ pub(super) fn all(
         message,
     };
     vec![
-        verdict(ConditionType::Ready, ready(observed, counts)),
-        verdict(ConditionType::Reconciling, reconciling(observed, counts)),
+        verdict(ConditionType::Ready, ready(observed, counts, done)),
+        verdict(ConditionType::Reconciling, reconciling(observed, done)),
         verdict(ConditionType::Stalled, stalled(observed)),
         verdict(ConditionType::ConfigValid, config_valid(observed, before)),
         verdict(
@@ -124,7 +125,7 @@ fn answer(status: impl Into<Status>, reason: Reason, message: impl Into<String>)
 /// Applications can be served: a balancer takes them, a pooler serves them, and
 /// PostgreSQL is not out of reach for every pooler, as far as they tell. Slack
 /// has no say in it, nor has what could not be changed.
-fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
+fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>, done: bool) -> Answer {
     let unknown = |component| {
         observed.endpoints.iter().any(|endpoint| {
             endpoint.component == component && endpoint.state == EndpointState::Unknown
@@ -166,7 +167,8 @@ fn ready(observed: &Observed<'_>, (poolers, balancers): Counts<'_>) -> Answer {
             balancers,
         ),
     };
-    if unknown(component) || count.replicas == 0 {
+    // Where it was all up once, others take the place of those that were lost.
+    if !done && (unknown(component) || count.replicas == 0) {
         return answer(false, Reason::Starting, format!("no {kind} is up yet"));
     }
     answer(
@@ -183,7 +185,15 @@ fn count_wished(observed: &Observed<'_>) -> i32 {
     each.sum()
 }
 
-fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
+/// Whether this very spec was carried out to its end before.
+fn was_done(observed: &Observed<'_>, before: &[Condition]) -> bool {
+    earlier(observed, before, ConditionType::Reconciling)
+        .is_some_and(|(_, reason, _)| reason == Reason::Done)
+}
+
+/// `done` says that it was all as the spec says: then a Pod that is missing was
+/// lost, and that is no rollout.
+fn reconciling(observed: &Observed<'_>, done: bool) -> Answer {
     match observed.progress {
         Progress::Suspended => {
             return answer(
@@ -213,7 +223,7 @@ fn reconciling(observed: &Observed<'_>, _: Counts<'_>) -> Answer {
             let message = format!("the {}s' Deployment is not there yet", component.word());
             return answer(true, Reason::RollingOut, message);
         }
-        if !rollout.is_complete() {
+        if !(rollout.is_complete() || done && rollout.is_all_new()) {
             let message = format!(
                 "{}s: {} of {} are new, {} there, {} available",
                 component.word(),
@@ -303,7 +313,10 @@ fn config_valid(observed: &Observed<'_>, before: &[Condition]) -> Answer {
         | Progress::Refused(_)
         | Progress::Interrupted(_) => earlier(observed, before, ConditionType::ConfigValid)
             .unwrap_or_else(|| {
-                let message = "this spec has not been looked at yet";
+                let message = match observed.progress {
+                    Progress::Refused(_) => "what the API server refused is not known to be valid",
+                    _ => "this spec has not been looked at yet",
+                };
                 answer(Status::Unknown, Reason::NotLookedAt, message)
             }),
     }
@@ -391,7 +404,13 @@ fn notifications_delivered(observed: &Observed<'_>) -> Answer {
 fn paused(observed: &Observed<'_>, poolers: &ComponentStatus) -> Answer {
     let (paused, all) = (observed.pause.observed, poolers.replicas);
     let message = format!("{paused} of {all} poolers say that they are paused");
-    match (observed.pause.wished, paused) {
+    let wished = match observed.progress {
+        // Nothing is changed: what is there is what is wished.
+        Progress::Suspended if paused == 0 || paused >= all => paused > 0,
+        Progress::Suspended => return answer(false, Reason::Suspended, message),
+        _ => observed.pause.wished,
+    };
+    match (wished, paused) {
         (true, paused) if all > 0 && paused >= all => answer(true, Reason::Paused, message),
         (true, _) => answer(false, Reason::Pausing, message),
         (false, 0) => answer(false, Reason::Running, "no pooler is paused"),

@@ -103,6 +103,12 @@ impl Rollout {
         self.stuck.as_deref().filter(|_| !self.outdated)
     }
 
+    /// Whether none of its Pods is of a template before. Some may be missing.
+    #[must_use]
+    pub const fn is_all_new(&self) -> bool {
+        !self.outdated && self.updated == self.replicas && self.replicas <= self.wished
+    }
+
     /// Whether all its Pods are as it says, and no others are left.
     #[must_use]
     pub const fn is_complete(&self) -> bool {

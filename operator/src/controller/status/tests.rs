@@ -251,6 +251,23 @@ fn a_rollout_goes_on_until_every_pod_is_new() {
 }
 
 #[test]
+fn a_pod_that_is_lost_is_no_rollout() {
+    let done = At::default().status();
+    let mut at = At {
+        before: &done,
+        ..At::default()
+    };
+    at.rollouts.poolers.available -= 1;
+    at.shows([(Reconciling, "False Done")]);
+    for endpoint in &mut at.endpoints {
+        endpoint.state = EndpointState::Unknown;
+    }
+    at.shows([(Reconciling, "False Done"), (Ready, "False NoPoolerUp")]);
+    at.generation = 2;
+    at.shows([(Reconciling, "True RollingOut"), (Ready, "False Starting")]);
+}
+
+#[test]
 fn a_reload_is_done_when_every_endpoint_says_so() {
     let mut at = At::default();
     at.endpoints[0].config_revision = Some("r0".to_owned());
@@ -273,6 +290,11 @@ fn paused_is_what_poolers_say() {
     shown(&mut at, true, 2, "True Paused");
     shown(&mut at, false, 2, "False Resuming");
     shown(&mut at, false, 0, "False Running");
+    // Nothing is changed, so nothing is on its way.
+    at.progress = Progress::Suspended;
+    shown(&mut at, false, 2, "True Paused");
+    shown(&mut at, true, 1, "False Suspended");
+    shown(&mut at, true, 0, "False Running");
 }
 
 #[test]

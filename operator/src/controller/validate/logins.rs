@@ -40,7 +40,9 @@ impl Validator<'_> {
             });
         }
         let asks = matches!(spec.auth.r#type, AuthType::ScramSha256 | AuthType::Md5);
-        if asks && known.is_empty() && logins.is_empty() && self.faults.is_empty() {
+        // A mistake in the list is told elsewhere.
+        let nobody = text.is_empty() || userlist_is_empty(&text);
+        if asks && nobody && logins.is_empty() && self.faults.is_empty() {
             self.nobody_could_log_in(spec);
         }
         for login in logins {
@@ -117,6 +119,11 @@ impl Validator<'_> {
         }
         logins
     }
+}
+
+fn userlist_is_empty(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    userlist::parse(build::USERLIST, &text).is_ok_and(|list| list.users().next().is_none())
 }
 
 /// The users of a list; none if it holds a mistake, which is told elsewhere.

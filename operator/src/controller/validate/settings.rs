@@ -76,6 +76,7 @@ pub(super) const POOL_FIELDS: &[(&str, Instead)] = &[
     ("config_revision", BY_OPERATOR),
     ("peer_id", BY_OPERATOR),
     ("peer_discovery", BY_OPERATOR),
+    ("peer_discovery_resolver", BY_OPERATOR),
     ("advertise_addr", BY_OPERATOR),
     ("proxy_protocol", BY_OPERATOR),
     ("conffile", BY_OPERATOR),

@@ -137,6 +137,15 @@ fn missing_and_broken_secrets_are_named() {
 }
 
 #[test]
+fn a_list_in_which_there_is_nobody_is_refused() {
+    let empty = USERS.replace("\"a\" \"b\"", "; nobody yet");
+    assert_eq!(
+        faults("", &empty),
+        ["f:5: spec.auth: nobody could log in: Secret users, key userlist.txt, lists no user"]
+    );
+}
+
+#[test]
 fn webhooks_are_judged_without_being_shown() {
     let spec = "  notifications:\n  - name: ops\n    slack: {webhookUrlSecretRef: {name: slack, key: url}}\n";
     let slack = |url: &str| {

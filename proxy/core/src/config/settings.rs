@@ -8,6 +8,7 @@ mod choice;
 mod global;
 mod markdown;
 mod network;
+mod peers;
 mod per_entry;
 mod value;
 
@@ -15,6 +16,7 @@ pub use choice::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsPr
 pub use global::{Global, SETTINGS};
 pub use markdown::markdown;
 pub use network::{Network, ProxyProtocol};
+pub use peers::{AdvertisedAddress, PeerName};
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
 pub use value::{FileMode, ListenAddress, Milliseconds, Sensitive};
 

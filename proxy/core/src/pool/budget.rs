@@ -34,7 +34,9 @@ impl Budget {
     }
 
     /// Changes the limit. Servers beyond it are closed as they return to their
-    /// pools; idle ones are [`Shared::excess`](super::Shared::excess).
+    /// pools, when these are told
+    /// ([`Shared::budgets_changed`](super::Shared::budgets_changed)); idle ones
+    /// are [`Shared::excess`](super::Shared::excess).
     pub fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::SeqCst);
     }
@@ -60,9 +62,9 @@ impl Budget {
 
     /// Servers beyond the limit, after it was lowered.
     pub(super) fn excess(&self) -> u32 {
-        match self.limit.load(Ordering::Relaxed) {
+        match self.limit() {
             0 => 0,
-            limit => self.used.load(Ordering::Relaxed).saturating_sub(limit),
+            limit => self.used().saturating_sub(limit),
         }
     }
 
@@ -78,12 +80,20 @@ impl Budget {
     }
 
     pub(super) fn take(&self) -> bool {
-        let limit = self.limit();
-        self.used
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
-                (limit == 0 || used < limit).then_some(used + 1)
-            })
-            .is_ok()
+        loop {
+            let limit = self.limit();
+            let taken = self
+                .used
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
+                    (limit == 0 || used < limit).then_some(used + 1)
+                })
+                .is_ok();
+            // Changed meanwhile: who looked for an excess may not have seen this.
+            if !taken || self.limit() == limit {
+                return taken;
+            }
+            self.give();
+        }
     }
 
     pub(super) fn give(&self) {

@@ -281,25 +281,27 @@ fn there_is_a_pause_after_a_rejected_login_even_if_none_is_configured() {
 #[test]
 fn a_budget_that_was_lowered_is_kept_again_as_servers_return() {
     let budget = Arc::new(Budget::new(3));
-    let shared = Shared::new(1, LIMITS, vec![budget.clone()]);
+    let shared = Shared::new(1, Limits { size: 3, ..LIMITS }, vec![budget.clone()]);
     let mut pool = Pool::new(0, shared.clone(), false);
-    for client in 0..2 {
+    for client in 0..3 {
         pool.request(client, Moment(0));
     }
-    for server in [10, 11] {
+    for server in [10, 11, 12] {
         assert!(matches!(
             open(&mut pool, server, Moment(0)),
             Returned::Serve(_)
         ));
     }
-    assert!(!budget.is_full());
     budget.set_limit(1);
+    shared.budgets_changed();
     assert!(budget.is_full());
-    assert_eq!(shared.excess(), 1);
-    assert_eq!(pool.returned(10, Moment(0)), Returned::Close);
-    pool.closed(10);
+    for (server, excess) in [(10, 2), (11, 1)] {
+        assert_eq!(shared.excess(), excess);
+        assert_eq!(pool.returned(server, Moment(0)), Returned::Close);
+        pool.closed(server);
+    }
     assert_eq!(shared.excess(), 0);
-    assert_eq!(pool.returned(11, Moment(0)), Returned::Kept);
+    assert_eq!(pool.returned(12, Moment(0)), Returned::Kept);
     budget.set_limit(0);
     assert_eq!(shared.excess(), 0);
 }

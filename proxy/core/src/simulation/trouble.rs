@@ -47,6 +47,9 @@ impl World {
                 self.pools[id].set_limits(self.limits[id]);
                 if self.budget.limit() > 0 {
                     self.budget.set_limit(self.random.between(1, 4) as u32);
+                    for pool in &self.pools {
+                        pool.budgets_changed();
+                    }
                 }
             }
             5 => self.lose_servers(),

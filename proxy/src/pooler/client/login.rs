@@ -269,7 +269,7 @@ impl EventLoop {
         }
         let cancel_key = self
             .shared
-            .new_cancel_key(self.client_ref(key), self.live.config.global.peer_id);
+            .new_cancel_key(self.client_ref(key), self.live.peer_id);
         bytes.extend(wire::backend_key_data(&cancel_key));
         bytes.extend(wire::ready_for_query(b'I'));
         self.pool(info.id).counters.logins += 1;

@@ -87,7 +87,6 @@ const MISSING_TABLES: &[&str] = &[
     "DNS_HOSTS",
     "DNS_ZONES",
     "FDS",
-    "PEERS",
     "PEER_POOLS",
     "SOCKETS",
 ];

@@ -4,6 +4,7 @@
 //! scripts rely on them. What has no place there belongs into the metrics.
 
 mod connections;
+mod peers;
 mod pools;
 mod process;
 mod stats;
@@ -20,6 +21,7 @@ pub(in crate::pooler) enum Show {
     Help,
     Lists,
     Mem,
+    Peers,
     Pools,
     Servers,
     State,
@@ -33,13 +35,14 @@ pub(in crate::pooler) enum Show {
 
 impl Show {
     /// All, by name.
-    pub(super) const ALL: [(&'static str, Self); 15] = [
+    pub(super) const ALL: [(&'static str, Self); 16] = [
         ("CLIENTS", Self::Clients),
         ("CONFIG", Self::Config),
         ("DATABASES", Self::Databases),
         ("HELP", Self::Help),
         ("LISTS", Self::Lists),
         ("MEM", Self::Mem),
+        ("PEERS", Self::Peers),
         ("POOLS", Self::Pools),
         ("SERVERS", Self::Servers),
         ("STATE", Self::State),
@@ -72,6 +75,7 @@ impl Show {
             Self::Help => &[],
             Self::Lists => process::LISTS,
             Self::Mem => process::MEM,
+            Self::Peers => peers::PEERS,
             Self::Pools => pools::POOLS,
             Self::State => process::STATE,
             Self::Stats => stats::STATS,
@@ -92,6 +96,7 @@ impl Show {
             Self::Help => Vec::new(),
             Self::Lists => process::lists(view),
             Self::Mem => process::mem(view),
+            Self::Peers => peers::peers(view),
             Self::Pools => pools::pools(view),
             Self::Servers => connections::servers(view),
             Self::State => process::state(view),

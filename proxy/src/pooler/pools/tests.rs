@@ -169,6 +169,16 @@ fn all_pools_share_max_server_connections() {
     assert!(other.shares_limit(&one));
     pools.reconfigure(&global(""), &Arc::default());
     assert_eq!(second.next_step(at(0)), pool::Step::Open);
+
+    // Lowered again while both are in use, and long after either looked.
+    for (pool, server) in [(&mut pool, 10), (&mut second, 20)] {
+        pool.opened();
+        assert_eq!(pool.returned(server, at(0)), pool::Returned::Serve(0));
+    }
+    pools.reconfigure(&config, &Arc::default());
+    assert_eq!(second.returned(20, at(0)), pool::Returned::Close);
+    second.closed(20);
+    assert_eq!(pool.returned(10, at(0)), pool::Returned::Kept);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub(super) fn check(config: &PoolerConfig, places: &Places, findings: &mut Findi
     client_tls(&config.global, places, findings);
     server_tls(&config.global, places, findings);
     proxy_protocol(&config.global, places, findings);
+    peers(config, places, findings);
     pools(config, places, findings);
 }
 
@@ -87,10 +88,57 @@ fn listening(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
             "section [databases] is empty, only the console can be reached",
         );
     }
-    if global.peer_id == 0 && !config.peers.is_empty() {
-        findings.warn(
+}
+
+/// Peers are listed, or found by name; never both: each way numbers them.
+fn peers(config: &PoolerConfig, places: &Places, findings: &mut Findings) {
+    let global = &config.global;
+    let Some(name) = &global.peer_discovery else {
+        if global.peer_id == 0 && !config.peers.is_empty() {
+            findings.warn(
+                places.key("peer_id"),
+                "peer_id is 0, so that [peers] is not used",
+            );
+        }
+        if places.right(&["peer_discovery"]) {
+            for (key, set) in [
+                ("advertise_addr", global.advertise_addr.is_some()),
+                (
+                    "peer_discovery_resolver",
+                    global.peer_discovery_resolver.is_some(),
+                ),
+            ] {
+                if set {
+                    let text = format!("{key} has no effect without peer_discovery");
+                    findings.warn(places.key(key), text);
+                }
+            }
+        }
+        return;
+    };
+    if global.peer_id != 0 {
+        findings.problem(
             places.key("peer_id"),
-            "peer_id is 0, so that [peers] is not used",
+            format!(
+                "peer_id = {} beside peer_discovery, with which poolers number themselves; remove one of the two",
+                global.peer_id
+            ),
+        );
+    }
+    if let Some(id) = config.peers.keys().next() {
+        findings.problem(
+            places.entry(Section::Peers, &id.to_string()),
+            "[peers] beside peer_discovery, which finds them; remove one of the two",
+        );
+    }
+    let own_port = global.advertise_addr.is_some_and(|own| own.port.is_some());
+    if global.listen_port == 0
+        && (name.port.is_none() || !own_port)
+        && places.right(&["listen_port", "advertise_addr"])
+    {
+        findings.problem(
+            places.key("peer_discovery"),
+            "peer_discovery with listen_port = 0 needs the ports: in peer_discovery, and in advertise_addr",
         );
     }
 }

@@ -13,10 +13,7 @@ use crate::config::{
     settings::{DATABASE_KEYS, SETTINGS},
     userlist,
 };
-use crate::shared_key::SharedKey;
-
-/// Largest number of a peer: a cancel key has 14 bits for it.
-const PEER_ID_MAX: u16 = 16_383;
+use crate::{peer::PEER_ID_MAX, shared_key::SharedKey};
 
 /// Reads and checks the file at `path`, what it includes, and its `auth_file`;
 /// `read` gives a file's text.

@@ -387,6 +387,53 @@ auth_file = userlist.txt
 }
 
 #[test]
+fn peers_are_listed_or_found_never_both() {
+    let both = "peer_discovery = shop-pooler:6432\npeer_id = 3\n[peers]\n3 = host=h\n";
+    assert_eq!(
+        refuse(&with(both)),
+        [
+            "pgbouncer.ini:6: peer_id = 3 beside peer_discovery, with which poolers number themselves; remove one of the two",
+            "pgbouncer.ini:8: [peers] beside peer_discovery, which finds them; remove one of the two",
+        ]
+    );
+    let portless = "peer_discovery = shop-pooler\nlisten_port = 0\n";
+    assert_eq!(
+        refuse(&with(portless)),
+        [
+            "pgbouncer.ini:5: peer_discovery with listen_port = 0 needs the ports: in peer_discovery, and in advertise_addr"
+        ]
+    );
+    let config = accept(&with("advertise_addr = 10.0.0.5\n"));
+    assert_eq!(
+        shown(&config.warnings),
+        ["pgbouncer.ini:5: advertise_addr has no effect without peer_discovery"]
+    );
+    for (value, told) in [
+        ("peer_discovery = a b", "that is no DNS name"),
+        (
+            "peer_discovery = a:0",
+            "the port is a whole number from 1 to 65535",
+        ),
+        ("advertise_addr = 0.0.0.0", "nobody can connect to that"),
+        (
+            "advertise_addr = pod",
+            "expected an IP address, with or without a port",
+        ),
+        (
+            "peer_discovery_resolver = 10.0.0.10",
+            "expected an IP address and a port",
+        ),
+    ] {
+        let problems = refuse(&with(value));
+        assert!(problems[0].contains(told), "{value}: {problems:?}");
+    }
+    let config = accept(&with(
+        "peer_discovery = shop-pooler\nadvertise_addr = fd00::5\n",
+    ));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
 fn a_peer_behind_a_unix_socket_is_refused() {
     let peers = "[peers]\n1 = host=/tmp\n2 = host=@pooler\n3 = host=h";
     assert_eq!(

@@ -1,10 +1,10 @@
 //! The keys of section `[pgbouncer]`, in alphabetical order: SHOW CONFIG's.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds, PoolMode, ProxyProtocol,
-    Sensitive, Setting, SslMode, Support,
+    AdvertisedAddress, AuthType, ConfigRow, FileMode, ListenAddress, LogFormat, Milliseconds,
+    PeerName, PoolMode, ProxyProtocol, Sensitive, Setting, SslMode, Support,
     Support::{Honoured, NoEffect, NotSupported, Only},
     TlsProtocols, Value, nearest, settings,
 };
@@ -33,8 +33,10 @@ settings! {
     /// everybody may.
     admin_users: Vec<String> = "", [], reload, Honoured;
 
-    /// *Ours.* The address and port at which peers reach this pooler, to find cancel keys.
-    advertise_addr: Option<String> = unset, [], restart, NotSupported("poolers do not find each other by name yet; list them in [peers]");
+    /// *Ours.* With `peer_discovery`: the address at which peers reach this pooler, one of those that the
+    /// name stands for. Its number follows from it. Without a port it is `listen_port`. Where it is not set,
+    /// environment variable `POOLER_ADVERTISE_ADDR` says it, or else the only address of `listen_addr`.
+    advertise_addr: Option<AdvertisedAddress> = unset, [], reload, Honoured;
 
     /// Whether the client's address and port are appended to `application_name` when it connects.
     application_name_add_host: bool = "0", [], reload, Honoured;
@@ -227,8 +229,13 @@ settings! {
     /// pauses or resumes; one that does not leaves what the console said.
     paused: bool = "0", [], reload, Honoured;
 
-    /// *Ours.* The name whose addresses are this pooler's peers.
-    peer_discovery: Option<String> = unset, [], restart, NotSupported("list peers in [peers]");
+    /// *Ours.* The DNS name whose addresses (A and AAAA) are this pooler and its peers, and the port of
+    /// all of them; without one, `listen_port`. A cancel request that belongs to a peer is passed on to
+    /// it. Poolers number themselves, by `advertise_addr`: `peer_id` and `[peers]` are not set beside it.
+    peer_discovery: Option<PeerName> = unset, [], reload, Honoured;
+
+    /// *Ours.* The name server that is asked for `peer_discovery`; unset means those of /etc/resolv.conf.
+    peer_discovery_resolver: Option<SocketAddr> = unset, [], reload, Honoured;
 
     /// The number of this pooler among its peers, 0 when it has none. Cancel keys carry it.
     peer_id: u16 = "0", [0, 16_383], reload, Honoured;

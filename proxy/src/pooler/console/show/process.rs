@@ -44,7 +44,7 @@ pub(super) fn lists(view: &View) -> Vec<Row> {
             + pool.servers_tested
             + pool.servers_login;
     }
-    let peers = view.live.config.peers.len();
+    let peers = super::peers::peers(view).len();
     vec![
         row!["databases", super::pools::databases(view).len()],
         row!["users", super::pools::users(view).len()],
