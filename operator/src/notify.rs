@@ -134,7 +134,7 @@ impl Notifier {
             let channel = self.channels.entry(config.name.clone()).or_default();
             if channel.fingerprint != config.fingerprint {
                 channel.fingerprint.clone_from(&config.fingerprint);
-                channel.refused = None;
+                channel.moved();
             }
             if !channel.configured || !config.configured {
                 channel.cursor = self.sequence;
@@ -190,6 +190,21 @@ impl Notifier {
             self.push(what, open.alert, now, 0, lasted_ms);
         }
         self.bound();
+    }
+
+    /// Takes the endpoints that there are now: of those that are gone and were
+    /// out of service it is told that they are gone, not that they are back.
+    pub fn keep_endpoints(&mut self, names: &[String], now: Timestamp) {
+        let gone: Vec<String> = self
+            .open
+            .keys()
+            .filter(|key| key.event == NotificationEvent::EndpointDown)
+            .map(|key| key.subject.clone())
+            .filter(|subject| !names.contains(subject))
+            .collect();
+        for name in gone {
+            self.forget(&name, now);
+        }
     }
 
     /// Claims the next message of each channel that may be posted now. Keep the
@@ -421,6 +436,7 @@ impl Notifier {
             if channel.cursor < lost {
                 channel.cursor = lost;
                 channel.state_due = true;
+                channel.claim = None;
             }
         }
     }

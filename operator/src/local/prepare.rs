@@ -93,6 +93,8 @@ pub(super) fn prepare(
     state
         .endpoints
         .resize(tier.pooler.replicas, tier.balancer.replicas, now);
+    let names: Vec<String> = state.endpoints.ids().map(Id::name).collect();
+    state.notifier.keep_endpoints(&names, now);
 
     let held = files::held(store, &ids, tier.pooler.replicas as usize);
     let ports = ports::plan(&tier, options.bind, options.port_offset, &held)?;
@@ -170,7 +172,6 @@ fn running(store: &Store, state: &mut State, tier: &Tier, notes: &mut Vec<String
             notes.push(format!("{name} is not needed any more and was told to end"));
         }
         state.children.remove(&name);
-        state.notifier.forget(&name, Timestamp::now());
     }
     running
 }

@@ -65,6 +65,8 @@ pub struct ChannelConfig {
     pub group_interval: Duration,
     /// How often it is told that something is still wrong.
     pub repeat_interval: Duration,
+    /// Where to look further: what it is, and its URL.
+    pub links: Vec<(String, String)>,
 }
 
 impl Default for ChannelConfig {
@@ -81,6 +83,7 @@ impl Default for ChannelConfig {
             group_wait: Duration::from_millis(500),
             group_interval: Duration::from_secs(5),
             repeat_interval: Duration::from_hours(4),
+            links: Vec::new(),
         }
     }
 }
@@ -169,6 +172,12 @@ impl Channel {
         }
     }
 
+    /// Its messages go to another place now, where nothing was said yet.
+    pub(super) fn moved(&mut self) {
+        self.refused = None;
+        self.root = None;
+    }
+
     /// Whether it wants to hear of an event.
     fn wants(&self, event: NotificationEvent) -> bool {
         (self.config.events.is_empty() || self.config.events.contains(&event))
@@ -252,7 +261,12 @@ impl Channel {
     /// The form and the range of what is to be posted now.
     fn due(&mut self, view: &View<'_>, now: Timestamp, news_due: bool) -> Option<Claim> {
         if let Some(claim) = self.claim.clone().filter(|claim| claim.unclear) {
-            return Some(claim);
+            let told = claim.form != Form::News || !self.items(view, claim.upto).is_empty();
+            if told {
+                return Some(claim);
+            }
+            // What it told of is none of its business any more.
+            self.claim = None;
         }
         let claim = |form, upto| Claim {
             form,
@@ -355,6 +369,7 @@ impl Channel {
             root,
             untracked: view.untracked,
             patience: self.config.group_wait + self.config.group_interval,
+            links: self.config.links.clone(),
         }
     }
 

@@ -104,7 +104,7 @@ impl Message {
             story,
             at: told.at().unwrap_or(now),
             remarks,
-            links: context.links.clone(),
+            links: [post.links.as_slice(), &context.links].concat(),
             possibly_repeated: post.possibly_repeated,
         }
     }

@@ -59,6 +59,8 @@ pub struct Post {
     pub untracked: u32,
     /// How long news may have waited on purpose.
     pub patience: Duration,
+    /// Where this channel's readers look further.
+    pub links: Vec<(String, String)>,
 }
 
 impl Post {

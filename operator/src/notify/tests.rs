@@ -517,6 +517,58 @@ fn endpoint_that_is_gone_is_told_of_only_if_it_was_before() {
     bench.notifier.forget("pooler-2", at(11_000));
     let _ = bench.told(11_000);
     assert_eq!(bench.told(16_000), ["ops pooler-2 was removed"]);
+    bench.goes_down(3);
+    let _ = bench.told(20_000);
+    assert_eq!(bench.told(20_500).len(), 1);
+    bench
+        .notifier
+        .keep_endpoints(&["pooler-0".to_owned()], at(21_000));
+    bench.alerts.clear();
+    bench.observe(&[]);
+    let _ = bench.told(22_000);
+    assert_eq!(bench.told(30_000), ["ops pooler-3 was removed"]);
+}
+
+/// Which events it wants to hear of changed while nobody knew whether the
+/// message had arrived.
+#[test]
+fn nothing_is_repeated_that_nobody_wants_to_hear_any_more() {
+    let mut bench = Bench::new();
+    bench.goes_down(1);
+    let _ = bench.told(0);
+    bench.outcome = Outcome::Unclear("no answer within 10 s".to_owned());
+    assert_eq!(bench.told(500).len(), 1);
+    bench.outcome = Outcome::delivered();
+    bench.notifier.configure(&[ChannelConfig {
+        events: vec![NotificationEvent::TierDown],
+        ..config("ops")
+    }]);
+    bench.quiet(60_000);
+    assert_eq!(bench.pending(), 0);
+}
+
+/// So much happens to so many that not even merged it can be kept.
+#[test]
+fn what_cannot_be_kept_is_told_as_how_things_are() {
+    let mut bench = Bench::new();
+    bench.outcome = Outcome::Unclear("no answer within 10 s".to_owned());
+    let _ = bench.told(0);
+    for pooler in 0..500 {
+        bench.now += 1000;
+        bench.alerts = vec![down(pooler, bench.now)];
+        bench.observe(&[]);
+        let _ = bench.told(bench.now);
+    }
+    assert!(serde_json::to_vec(&bench.notifier).unwrap().len() < 64 * 1024);
+    bench.outcome = Outcome::delivered();
+    let told = bench.told(bench.now + 60_000);
+    assert_eq!(told, ["ops pooler-499 is DOWN"]);
+    assert_eq!(bench.pending(), 0);
+    let up = Key::new(NotificationEvent::EndpointDown, "pooler-499");
+    bench.ends(&up);
+    let _ = bench.told(bench.now + 500);
+    let told = bench.told(bench.now + 6000);
+    assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[test]

@@ -54,7 +54,9 @@ fn rendered(post: &Post, cluster: &str, now: i64) -> Json {
 
 #[test]
 fn message_says_what_why_since_when_and_how_many_remain() {
-    let down = post(vec![entry(What::Began, "killed by signal 9 (SIGKILL)")]);
+    let mut down = post(vec![entry(What::Began, "killed by signal 9 (SIGKILL)")]);
+    let runbook = "https://wiki.example/poolers?a=1&b=2";
+    down.links = vec![("Runbook".to_owned(), runbook.to_owned())];
     let message = rendered(&down, "shop", 1001);
     assert_eq!(
         message["text"],
@@ -73,7 +75,10 @@ fn message_says_what_why_since_when_and_how_many_remain() {
     let remarks = message["blocks"][2]["elements"][0]["text"]
         .as_str()
         .unwrap();
-    assert_eq!(remarks, "Dashboard: http://127.0.0.1:8404/stats");
+    assert_eq!(
+        remarks,
+        "Runbook: https://wiki.example/poolers?a=1&amp;b=2 · Dashboard: http://127.0.0.1:8404/stats"
+    );
 }
 
 #[test]

@@ -74,6 +74,24 @@ pub struct Notification {
     /// How often to tell again what is still wrong. 5m to 168h. Default 4h.
     #[serde(default = "repeat_interval")]
     pub repeat_interval: Period,
+
+    /// Where to look further, shown in each message: a runbook, a dashboard. At
+    /// most 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub links: Vec<NotificationLink>,
+}
+
+/// Where to look further.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationLink {
+    /// What it is, as people read it: Runbook.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+
+    /// Its URL, of http or https.
+    #[schemars(length(min = 1, max = 500), regex(pattern = "^https?://[^ ]+$"))]
+    pub url: String,
 }
 
 /// A Slack channel: an incoming webhook, or a bot and a channel.

@@ -146,5 +146,10 @@ fn config(notification: &api::Notification, destination: &Destination) -> Channe
         group_wait: notification.group_wait.0,
         group_interval: notification.group_interval.0,
         repeat_interval: notification.repeat_interval.0,
+        links: notification
+            .links
+            .iter()
+            .map(|link| (link.name.clone(), link.url.clone()))
+            .collect(),
     }
 }
