@@ -146,7 +146,14 @@ fn drift(world: &World) -> Result<()> {
     world.eventually("the configuration to be back", || {
         let secret = world.api.core("secrets", "shop-pooler-config");
         secret.is_ok_and(|one| one["data"]["pooler.ini"] != "eA==")
-    })
+    })?;
+    // One that is nobody's would outlive the cluster.
+    let orphan = json!([{"op": "remove", "path": "/metadata/ownerReferences"}]).to_string();
+    let patch = ["patch", "deployment", "shop-balancer", "--type=json", "-p"];
+    kubectl(&[&patch[..], &[&orphan]].concat())?;
+    world.condition("shop", "Stalled", "True NameConflict")?;
+    kubectl(&["delete", "deployment", "shop-balancer"])?;
+    world.condition("shop", "Stalled", "False NotStalled")
 }
 
 /// An object that an earlier version of the spec, or of the operator, made.
