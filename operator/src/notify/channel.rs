@@ -1,5 +1,7 @@
 //! One channel: what it was told, what it is to be told next, and when.
 
+mod delivery;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,86 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Alert, Entry, Open,
+    config::{ChannelConfig, Style},
     log::{Log, What, fold},
-    post::{Form, Outcome, Post, Root},
+    post::{Form, Post, Root},
 };
-use crate::{
-    api::{NotificationEvent, Severity},
-    endpoints::later,
-};
+use crate::{api::NotificationEvent, endpoints::later};
 
 /// Subjects of one message.
 pub const SUBJECTS_MAX: usize = 40;
-/// Slack takes about one message a second for each channel.
-const SPACING: Duration = Duration::from_secs(1);
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Longest time for which a `Retry-After` is believed.
-const THROTTLE_MAX: Duration = Duration::from_secs(3600);
 /// How often levels are told again to who forgets them.
 const LEVELS_AGAIN: Duration = Duration::from_secs(60);
 /// How long a channel may fail before other channels are told.
 const FAILING_PATIENCE: Duration = Duration::from_secs(60);
-/// How much of the reason of a failure is kept, in bytes.
-const PROBLEM_BYTES_MAX: usize = 120;
-
-/// How a channel is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// A message for each piece of news.
-    Messages,
-    /// The first message of an incident is edited to how things are now; the
-    /// story goes into its thread.
-    Threads,
-    /// What is true now, again and again; who is told makes messages of it.
-    Levels,
-}
-
-/// How a channel is configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelConfig {
-    /// Name, unique.
-    pub name: String,
-    /// Changes when the place where messages go does. Not the place itself.
-    pub fingerprint: String,
-    /// Whether there is a place at all yet.
-    pub configured: bool,
-    /// How it is told.
-    pub style: Style,
-    /// Whether recoveries are told.
-    pub send_resolved: bool,
-    /// What is told; all if it is empty.
-    pub events: Vec<NotificationEvent>,
-    /// What is less severe is not told.
-    pub minimum_severity: Severity,
-    /// How long bad news waits for more of it.
-    pub group_wait: Duration,
-    /// Shortest time from a message to the next one that is no bad news.
-    pub group_interval: Duration,
-    /// How often it is told that something is still wrong.
-    pub repeat_interval: Duration,
-    /// Where to look further: what it is, and its URL.
-    pub links: Vec<(String, String)>,
-}
-
-impl Default for ChannelConfig {
-    /// Everything, to nowhere.
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            fingerprint: String::new(),
-            configured: false,
-            style: Style::Messages,
-            send_resolved: true,
-            events: Vec::new(),
-            minimum_severity: Severity::Info,
-            group_wait: Duration::from_millis(500),
-            group_interval: Duration::from_secs(5),
-            repeat_interval: Duration::from_hours(4),
-            links: Vec::new(),
-        }
-    }
-}
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -371,99 +305,6 @@ impl Channel {
             patience: self.config.group_wait + self.config.group_interval,
             links: self.config.links.clone(),
         }
-    }
-
-    pub(super) fn finished(&mut self, post: &Post, outcome: Outcome, now: Timestamp, jitter: f64) {
-        self.in_flight = false;
-        let Some(claim) = self.claim.take() else {
-            return;
-        };
-        // Whether an earlier attempt arrived stays unknown however this one ends.
-        let take_back = |claim: Claim| claim.unclear.then_some(claim);
-        match outcome {
-            Outcome::Delivered { reference } => self.confirm(&claim, post, reference, now),
-            Outcome::Failed(reason) => {
-                self.claim = take_back(claim);
-                self.back_off(&reason, now, jitter);
-            }
-            Outcome::Unclear(reason) => {
-                let repeatable = claim.form != Form::Edit;
-                self.claim = repeatable.then_some(Claim {
-                    unclear: true,
-                    ..claim
-                });
-                self.back_off(&reason, now, jitter);
-            }
-            Outcome::Throttled(wait) => {
-                self.claim = take_back(claim);
-                let wait = wait.clamp(SPACING, THROTTLE_MAX);
-                self.fails(&format!("asked to wait for {} s", wait.as_secs()), now);
-                self.pause = Some((now, wait));
-            }
-            Outcome::Refused(reason) => {
-                self.claim = take_back(claim);
-                self.fails(&reason, now);
-                self.refused = self.failure.clone();
-            }
-            Outcome::RootGone => {
-                self.claim = take_back(claim);
-                self.root = None;
-            }
-        }
-    }
-
-    fn confirm(&mut self, claim: &Claim, post: &Post, reference: Option<String>, now: Timestamp) {
-        self.failures = 0;
-        self.failure = None;
-        self.refused = None;
-        self.failing_since = None;
-        self.last_delivery = Some(now);
-        self.pause = Some((now, SPACING));
-        self.cursor = self.cursor.max(claim.upto);
-        if claim.form == Form::Edit {
-            if let Some(root) = &mut self.root {
-                root.shown = claim.upto;
-                root.shown_well = post.open.is_empty();
-            }
-            return;
-        }
-        self.told_at = Some(now);
-        self.waiting = None;
-        self.urgent = None;
-        self.state_due &= claim.form != Form::Present;
-        if self.config.style == Style::Threads {
-            self.remember_root(claim, post, reference);
-        }
-    }
-
-    fn remember_root(&mut self, claim: &Claim, post: &Post, reference: Option<String>) {
-        let worst = post.items.iter().map(|item| item.event().severity()).max();
-        match (&mut self.root, reference) {
-            (Some(root), _) => {
-                root.worst = root.worst.max(worst.unwrap_or(Severity::Info));
-                root.until = post.items.iter().map(|item| item.at).max();
-            }
-            // News that are over as they are told begin no thread.
-            (None, Some(message)) if !post.open.is_empty() => {
-                self.root = Some(Root::new(message, claim.upto, worst, post));
-            }
-            (None, _) => {}
-        }
-    }
-
-    fn fails(&mut self, reason: &str, now: Timestamp) {
-        self.failing_since.get_or_insert(now);
-        self.failure = Some(super::alert::tidy(reason, PROBLEM_BYTES_MAX));
-    }
-
-    fn back_off(&mut self, reason: &str, now: Timestamp, jitter: f64) {
-        let wait = BACKOFF_MIN
-            .saturating_mul(1 << self.failures.min(16))
-            .min(BACKOFF_MAX);
-        self.failures = self.failures.saturating_add(1);
-        self.fails(reason, now);
-        let wait = wait.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);
-        self.pause = Some((now, wait));
     }
 
     /// That it cannot be reached, if others should know.

@@ -309,9 +309,8 @@ const fn milliseconds(lasted_ms: i64) -> SignedDuration {
     SignedDuration::from_millis(lasted_ms)
 }
 
-/// A key's name for people; see [`name`].
 impl Key {
-    /// `pooler-1`, `the tier`, `PostgreSQL`.
+    /// What it is about, for people: `pooler-1`, `the tier`, `PostgreSQL`.
     #[must_use]
     pub fn name(&self) -> String {
         name(self)

@@ -124,8 +124,8 @@ pub struct Slack {
     #[schemars(length(min = 1, max = 80))]
     pub channel: Option<String>,
 
-    /// Where Slack's API is. Default https://slack.com/api/; GovSlack's is
-    /// https://slack-gov.com/api/. Only with botTokenSecretRef.
+    /// Where Slack's API is. Default `https://slack.com/api/`; GovSlack's is
+    /// `https://slack-gov.com/api/`. Only with botTokenSecretRef.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2000))]
     pub api_url: Option<String>,
