@@ -99,8 +99,6 @@ pub(super) struct Applier<'a> {
     /// Of the cluster.
     pub(super) uid: &'a str,
     pub(super) left: &'a mut Left,
-    /// How many writes it took.
-    pub(super) writes: u32,
 }
 
 impl Applier<'_> {
@@ -193,7 +191,6 @@ impl Applier<'_> {
         let object: DynamicObject =
             serde_json::from_value(child.object.clone()).expect("it was one of ours");
         let what = format!("create {}", child.title());
-        self.writes += 1;
         match client::write(self.fence, &what, api.create(&params, &object)).await {
             // What was created is what is wanted.
             Ok(created) => Ok(self.take_fields(child, created.metadata).await?.into()),
@@ -222,7 +219,6 @@ impl Applier<'_> {
         object["metadata"]["uid"] = json!(found.uid);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let what = format!("apply {}", child.title());
-        self.writes += 1;
         let patch = Patch::Apply(&object);
         let call = api.patch(&child.name, &params, &patch);
         Ok(client::write(self.fence, &what, call).await?.metadata)
@@ -271,7 +267,6 @@ impl Applier<'_> {
             ..PatchParams::default()
         };
         let what = format!("take the fields of {}", child.title());
-        self.writes += 1;
         let patch = Patch::Merge(&patch);
         let call = api.patch_metadata(&child.name, &params, &patch);
         let metadata = client::write(self.fence, &what, call).await?.metadata;
@@ -296,7 +291,6 @@ impl Applier<'_> {
             ..DeleteParams::background()
         };
         let what = format!("delete {} {name}", kind.word());
-        self.writes += 1;
         match client::write(self.fence, &what, api.delete(name, &params)).await {
             Err(error) if error.kind() == Kind::Gone => Ok(()),
             answer => answer.map(|_| ()),

@@ -33,7 +33,7 @@ use super::{
     error::{CallError, CallResult, Kind},
     fence::Fence,
     merge_patch::replacing,
-    metrics::Metrics,
+    metrics::{Metrics, Step},
     monitor::Monitor,
     nudge::Nudged,
     observe,
@@ -91,6 +91,10 @@ struct Memory {
     revision: Option<String>,
     /// What the spec comes to that was valid last.
     meaning: Option<Meaning>,
+    /// The step that a look has come to, and since when.
+    step: Option<(Step, Instant)>,
+    /// The step in which it failed.
+    failed_at: Option<Step>,
     /// Looks in a row that failed, and in which way.
     failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
@@ -111,6 +115,20 @@ impl Memory {
 }
 
 impl Memory {
+    fn enter(&mut self, step: Step, metrics: &Metrics) {
+        let now = Instant::now();
+        if let Some((before, since)) = self.step.replace((step, now)) {
+            metrics.stepped(before, now - since);
+        }
+    }
+
+    fn leave(&mut self, failure: Option<Kind>, metrics: &Metrics) {
+        if let Some((last, since)) = self.step.take() {
+            metrics.stepped(last, since.elapsed());
+            metrics.ended(failure, self.failed_at.take().unwrap_or(last));
+        }
+    }
+
     /// The status as it is, as far as is known.
     fn status_before(&self, cluster: &Cluster) -> PgPoolClusterStatus {
         match (&self.status, &cluster.0) {
@@ -145,10 +163,11 @@ pub(super) async fn reconcile(
     let name = cluster.name_any();
     let span = tracing::info_span!("reconcile", namespace, cluster = name);
     let look = async {
-        let begin = Instant::now();
         let memory = context.memories.of(&reference);
         let mut memory = memory.lock().await;
+        context.metrics.begun();
         memory.begin(cluster.uid());
+        memory.enter(Step::Wait, &context.metrics);
         let listed = tokio::time::timeout(CALL_TIME_MAX, context.listed.clone()).await;
         let pods = context.stores.pods(&namespace, &name);
         let look = Look {
@@ -164,9 +183,8 @@ pub(super) async fn reconcile(
             // Nothing can be told from what is missing before all is known.
             Err(_) => look.look_in_the_dark(&cluster, &mut memory).await,
         };
-        context
-            .metrics
-            .reconciled(result.as_ref().err().map(CallError::kind), begin.elapsed());
+        let failure = result.as_ref().err().map(CallError::kind);
+        memory.leave(failure, &context.metrics);
         match result {
             Ok(progress) => {
                 memory.failures = None;
@@ -223,6 +241,8 @@ impl Look<'_> {
             Err(invalid) => (Progress::Unreadable(invalid.error.clone()), None),
             Ok(cluster) => self.carry_out(cluster, memory).await,
         };
+        memory.failed_at = failure.as_ref().and_then(|_| Some(memory.step?.0));
+        memory.enter(Step::Status, &self.context.metrics);
         let written = self.observe(cluster, &progress, memory).await;
         match failure {
             Some(failure) => Err(failure),
@@ -321,9 +341,11 @@ impl Look<'_> {
             metrics,
             ..
         } = self.context;
+        memory.enter(Step::Dereference, metrics);
         let read =
             secrets::dereference(client, self.namespace, cluster, self.reference, references)
                 .await?;
+        memory.enter(Step::Validate, metrics);
         let validated = match validate::validate(&read, &settings.webhooks) {
             Ok(validated) => validated,
             Err(faults) => return Ok(Progress::Invalid(faults)),
@@ -354,6 +376,7 @@ impl Look<'_> {
         }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
+        memory.enter(Step::Apply, metrics);
         let mut applier = Applier {
             client,
             fence,
@@ -362,7 +385,6 @@ impl Look<'_> {
             cluster: self.name,
             uid,
             left: &mut memory.left,
-            writes: 0,
         };
         // Settings of before may still be mounted.
         let keep = |_, name: &str| name == internal || is_settings_name(self.name, name);
@@ -371,7 +393,6 @@ impl Look<'_> {
             Ok(()) => self.remove_settings(&mut applier, &objects).await,
             Err(_) => Ok(()),
         };
-        metrics.wrote(applier.writes);
         applied?;
         removed?;
         memory.revision = Some(revision);
@@ -541,7 +562,6 @@ impl Look<'_> {
                 return Err(error);
             }
         }
-        self.context.metrics.wrote(1);
         Ok(())
     }
 
@@ -562,11 +582,9 @@ impl Look<'_> {
             }
         }
         let Context { client, fence, .. } = self.context;
-        let told = nudged
+        nudged
             .nudge(client, fence, self.namespace, pods, wanted)
-            .await?;
-        self.context.metrics.wrote(told);
-        Ok(())
+            .await
     }
 
     fn rollout(

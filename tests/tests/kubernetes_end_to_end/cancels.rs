@@ -49,7 +49,7 @@ fn cancel(world: &World) -> Result<()> {
         Ok(())
     })?;
     runtime.block_on(token.cancel_query(NoTls))?;
-    let ended = runtime.block_on(timeout(PATIENCE, query));
+    let ended = runtime.block_on(async { timeout(PATIENCE, query).await });
     let ended = ended.context("the query was not cancelled")??;
     let code = ended.err().and_then(|error| error.code().cloned());
     ensure!(code == Some(SqlState::QUERY_CANCELED), "{code:?}");
