@@ -30,7 +30,7 @@ pub struct Entry {
     /// When.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub at: Timestamp,
-    /// When it began, of what ended.
+    /// When it began, of what ended; of several, the last.
     #[serde(with = "jiff::fmt::serde::timestamp::millisecond::required")]
     pub since: Timestamp,
     /// Why.
@@ -123,13 +123,8 @@ impl Entry {
     /// Itself and a later one of the same subject as one, in the later one's
     /// place.
     fn join(&self, later: &Self) -> Self {
-        let what = self.what.then(later.what);
         Self {
-            what,
-            since: match later.what.is_bad() || self.what == What::Removed {
-                true => later.since,
-                false => self.since,
-            },
+            what: self.what.then(later.what),
             times: self.times.saturating_add(later.times),
             lasted_ms: self.lasted_ms.saturating_add(later.lasted_ms),
             ..later.clone()

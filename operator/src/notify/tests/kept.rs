@@ -58,6 +58,38 @@ fn it_takes_at_most_64_kib_for_50_endpoints_and_10_channels() {
     assert!(bytes_max > 32 * 1024, "{bytes_max} bytes test nothing");
 }
 
+/// Channels that are not equally far: neither is told less, or twice.
+#[test]
+fn merged_entries_tell_each_channel_what_they_told_before() {
+    let mut log = Log::default();
+    for sequence in 1..=300_u64 {
+        let begins = (sequence / 3) % 2 == 0;
+        log.push(Entry {
+            sequence,
+            key: key((sequence % 3) as usize),
+            what: if begins { What::Began } else { What::Ended },
+            at: at(1000 * sequence as i64),
+            since: at(1000 * sequence as i64),
+            reason: format!("reason {sequence}"),
+            count: None,
+            times: u32::from(begins),
+            lasted_ms: if begins { 0 } else { 3000 },
+        });
+    }
+    let told = |log: &Log| {
+        let ranges = [(0, 100), (100, 201), (201, 300), (100, 300)];
+        ranges.map(|(after, upto)| {
+            let mut told = log::fold(log.between(after, upto));
+            told.sort_by_key(|entry| entry.sequence);
+            told
+        })
+    };
+    let before = told(&log);
+    assert_eq!(log.bound(&[100, 201]), None);
+    assert_eq!(told(&log), before);
+    assert!(log.between(0, 300).count() <= 9, "nothing was merged");
+}
+
 #[test]
 fn what_is_kept_is_read_back_the_same() {
     let mut bench = Bench::new();
