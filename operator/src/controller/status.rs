@@ -49,7 +49,8 @@ pub struct Observed<'a> {
     pub endpoints: &'a [EndpointStatus],
     /// Everyone who is told.
     pub notifications: &'a [NotificationStatus],
-    /// What the operator cannot see or do yet, for NotificationsDelivered.
+    /// Whether whom the spec names can be told, or it names nobody: `operator run`
+    /// does not post yet.
     pub tells: bool,
 }
 
