@@ -26,6 +26,7 @@ mod reconcile;
 mod rollout;
 mod secrets;
 mod stores;
+mod template;
 
 use std::{
     net::{SocketAddr, TcpListener},

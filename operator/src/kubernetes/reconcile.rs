@@ -41,6 +41,7 @@ use super::{
     rollout::{self, Running},
     secrets::{self, References},
     stores::Stores,
+    template::{self, Present, Templates},
 };
 use crate::{
     api::{Component, EndpointStatus, PgPoolCluster, PgPoolClusterStatus, PoolState},
@@ -87,6 +88,8 @@ struct Memory {
     left: Left,
     /// Its status, as it was written last.
     status: Option<PgPoolClusterStatus>,
+    /// Pod templates that stay as an earlier version made them.
+    templates: Templates,
     /// The revision that was applied last.
     revision: Option<String>,
     /// What the spec comes to that was valid last.
@@ -346,6 +349,22 @@ impl Look<'_> {
         };
         let mut objects = objects(&tier, &placement);
         rollout::mark(&mut objects, cluster);
+        template::mark(&mut objects, &tier);
+        let present = Present {
+            client,
+            stores,
+            namespace: self.namespace,
+            cluster,
+        };
+        for (live, rendered) in [
+            (&poolers, &mut objects.poolers),
+            (&balancers, &mut objects.balancers),
+        ] {
+            let templates = &mut memory.templates;
+            templates
+                .decide(&present, live.as_deref(), rendered)
+                .await?;
+        }
         if tier.pooler.is_budgeted
             && let Some(poolers) = &poolers
             && !self.all_took(&revision, memory)
@@ -362,6 +381,7 @@ impl Look<'_> {
             cluster: self.name,
             uid,
             left: &mut memory.left,
+            templates: &memory.templates,
             writes: 0,
         };
         // Settings of before may still be mounted.
@@ -390,6 +410,7 @@ impl Look<'_> {
             let name = found.name.as_deref();
             *kind == ChildKind::Secret
                 && name != present
+                && !name.is_some_and(|name| applier.templates.mount(name))
                 && name.is_some_and(|name| is_settings_name(self.name, name))
         });
         if former.is_empty() {
@@ -472,10 +493,10 @@ impl Look<'_> {
             poolers: poolers.as_deref(),
             balancers: balancers.as_deref(),
         };
-        let update =
-            cluster.0.as_ref().ok().and_then(|cluster| {
-                rollout::update(cluster, running, &self.context.settings.images)
-            });
+        let update = cluster.0.as_ref().ok().and_then(|cluster| {
+            let ours = &self.context.settings.images;
+            rollout::update(cluster, running, ours, &memory.templates)
+        });
         let observed = Observed {
             generation: cluster.meta().generation,
             progress,
@@ -650,21 +671,7 @@ fn reason_of(stalled: &Condition) -> Option<String> {
 /// Whether Pods of a ReplicaSet mount a Secret.
 fn mounts(set: &ReplicaSet, secret: &str) -> bool {
     let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-    let volumes = template
-        .and_then(|template| template.spec.as_ref()?.volumes.as_deref())
-        .unwrap_or_default();
-    volumes.iter().any(|volume| {
-        let whole = volume
-            .secret
-            .as_ref()
-            .and_then(|source| source.secret_name.as_deref());
-        let parts = volume
-            .projected
-            .iter()
-            .flat_map(|projected| projected.sources.iter().flatten());
-        let mut part = parts.filter_map(|source| Some(source.secret.as_ref()?.name.as_str()));
-        whole == Some(secret) || part.any(|name| name == secret)
-    })
+    template.is_some_and(|template| template::secrets(template).any(|name| name == secret))
 }
 
 /// A Deployment, as its controller reports it.
