@@ -10,12 +10,14 @@
 //! that loses it drops everything it was doing and waits for its turn again.
 
 mod apply;
+mod calls;
 mod children;
 mod client;
 mod controller;
 mod election;
 mod error;
 mod fence;
+mod memory;
 mod merge_patch;
 mod metrics;
 mod monitor;
@@ -23,6 +25,7 @@ mod nudge;
 mod observe;
 mod pods;
 mod reconcile;
+mod report;
 mod rollout;
 mod secrets;
 mod stores;
@@ -139,7 +142,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let host = |error: std::io::Error| RunError::Host(error.to_string());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(host)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(host)?;
-    let (client, namespace) = client::connect()
+    let metrics = Arc::new(Metrics::default());
+    let (client, namespace) = client::connect(metrics.clone())
         .await
         .map_err(|error| RunError::Connect(Box::new(error)))?;
     let settings = Arc::new(Settings {
@@ -151,7 +155,6 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         },
         identity: options.identity.unwrap_or_else(own_name),
     });
-    let metrics = Arc::new(Metrics::default());
     let publish = serve(options.http, &settings, metrics.clone())?;
     // Before anything is led: a replica that cannot see would keep others from it.
     let watcher = Monitor::watcher().map_err(RunError::Client)?;
@@ -228,6 +231,7 @@ async fn lead(world: &World, mut election: Election, stopping: &watch::Receiver<
             }
         }
         metrics.lead(false);
+        metrics.dropped();
         tracing::warn!("not leading any more");
     }
 }

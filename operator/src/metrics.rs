@@ -27,12 +27,14 @@ series! {
         "Messages that wait to be delivered.";
     LEADING = "poolkeeper_operator_leading", Gauge, None, [],
         "1 in the replica of `operator run` that acts.";
-    RECONCILES = "poolkeeper_operator_reconciles_total", Counter, None, ["result"],
-        "Looks at a PgPoolCluster in Kubernetes: ok, or the kind of what went wrong.";
-    RECONCILE_SECONDS = "poolkeeper_operator_reconcile_seconds_total", Counter, Seconds, [],
-        "Time that these looks took.";
-    API_WRITES = "poolkeeper_operator_api_writes_total", Counter, None, [],
-        "Writes to the API server: children and statuses, not the lease.";
+    LOOKS = "poolkeeper_operator_reconciles_under_way", Gauge, None, [],
+        "Looks at PgPoolClusters at this moment, 16 at most for each namespace or for all.";
+    RECONCILES = "poolkeeper_operator_reconciles_total", Counter, None, ["result", "step"],
+        "Looks at a PgPoolCluster in Kubernetes: ok, or the kind of what went wrong, and the step that it came to.";
+    RECONCILE_SECONDS = "poolkeeper_operator_reconcile_seconds_total", Counter, Seconds, ["step"],
+        "Time that these looks took, by step; wait is for the first lists.";
+    API_CALLS = "poolkeeper_operator_api_calls_total", Counter, None, ["resource", "verb", "code"],
+        "Calls of the API server by `operator run`; code 0 where no answer came.";
 }
 
 /// What became of a message, as the label says it.
@@ -149,7 +151,8 @@ mod tests {
     fn reference_page_is_up_to_date() {
         let part = markdown(
             "Operator",
-            "Served by `operator local` on port 8080, plus `--port-offset`, at `/metrics`.",
+            "Served on port 8080 (`operator local`: plus `--port-offset`) at `/metrics`. Series with the label `cluster` \
+             are those of `operator local`; those of leading, looks and calls are those of `operator run`.",
             ALL,
         );
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");

@@ -10,6 +10,8 @@ mod api;
 mod applications;
 #[path = "kubernetes_end_to_end/begin.rs"]
 mod begin;
+#[path = "kubernetes_end_to_end/cancels.rs"]
+mod cancels;
 #[path = "kubernetes_end_to_end/changes.rs"]
 mod changes;
 #[path = "kubernetes_end_to_end/faults.rs"]
@@ -31,6 +33,10 @@ type Check = fn(&mut World) -> Result<()>;
 const CHECKS: &[(&str, Check)] = &[
     ("the examples, applied unchanged, serve", begin::serve),
     ("every Pod says what it does", begin::tell),
+    (
+        "a cancel reaches its query at whichever pooler",
+        cancels::reach_their_queries,
+    ),
     ("a password changes without a restart", changes::password),
     ("a setting changes without a restart", changes::reload),
     ("a setting that needs a restart rolls", changes::roll),

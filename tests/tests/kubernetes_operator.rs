@@ -146,7 +146,14 @@ fn drift(world: &World) -> Result<()> {
     world.eventually("the configuration to be back", || {
         let secret = world.api.core("secrets", "shop-pooler-config");
         secret.is_ok_and(|one| one["data"]["pooler.ini"] != "eA==")
-    })
+    })?;
+    // One that is nobody's would outlive the cluster.
+    let orphan = json!([{"op": "remove", "path": "/metadata/ownerReferences"}]).to_string();
+    let patch = ["patch", "deployment", "shop-balancer", "--type=json", "-p"];
+    kubectl(&[&patch[..], &[&orphan]].concat())?;
+    world.condition("shop", "Stalled", "True NameConflict")?;
+    kubectl(&["delete", "deployment", "shop-balancer"])?;
+    world.condition("shop", "Stalled", "False NotStalled")
 }
 
 /// An object that an earlier version of the spec, or of the operator, made.
@@ -439,15 +446,17 @@ fn upstream(world: &World) -> Result<()> {
 /// A look that finds everything as it should be writes nothing. What others did
 /// just now may still be told, so the first looks do not count.
 fn at_rest(world: &World) -> Result<()> {
+    let operator = &world.operator;
     let writes = || {
-        world
-            .operator
-            .metric("poolkeeper_operator_api_writes_total ")
+        operator.sum("poolkeeper_operator_api_calls_total", |labels| {
+            let reads = ["\"get\"", "\"watch\"", "\"leases\""];
+            !reads.iter().any(|read| labels.contains(read))
+        })
     };
     let looks = || {
-        world
-            .operator
-            .metric("poolkeeper_operator_reconciles_total{result=\"ok\"} ")
+        operator.sum("poolkeeper_operator_reconciles_total", |labels| {
+            labels.contains("result=\"ok\"")
+        })
     };
     let mut quiet = 0;
     let mut log = Vec::new();

@@ -102,8 +102,6 @@ pub(super) struct Applier<'a> {
     pub(super) left: &'a mut Left,
     /// Pod templates that stay as they are.
     pub(super) templates: &'a Templates,
-    /// How many writes it took.
-    pub(super) writes: u32,
 }
 
 impl Applier<'_> {
@@ -199,7 +197,6 @@ impl Applier<'_> {
         let object: DynamicObject =
             serde_json::from_value(child.object.clone()).expect("it was one of ours");
         let what = format!("create {}", child.title());
-        self.writes += 1;
         match client::write(self.fence, &what, api.create(&params, &object)).await {
             // What was created is what is wanted.
             Ok(created) => Ok(self.take_fields(child, created.metadata).await?.into()),
@@ -228,7 +225,6 @@ impl Applier<'_> {
         object["metadata"]["uid"] = json!(found.uid);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let what = format!("apply {}", child.title());
-        self.writes += 1;
         let patch = Patch::Apply(&object);
         let call = api.patch(&child.name, &params, &patch);
         Ok(client::write(self.fence, &what, call).await?.metadata)
@@ -277,7 +273,6 @@ impl Applier<'_> {
             ..PatchParams::default()
         };
         let what = format!("take the fields of {}", child.title());
-        self.writes += 1;
         let patch = Patch::Merge(&patch);
         let call = api.patch_metadata(&child.name, &params, &patch);
         let metadata = client::write(self.fence, &what, call).await?.metadata;
@@ -302,7 +297,6 @@ impl Applier<'_> {
             ..DeleteParams::background()
         };
         let what = format!("delete {} {name}", kind.word());
-        self.writes += 1;
         match client::write(self.fence, &what, api.delete(name, &params)).await {
             Err(error) if error.kind() == Kind::Gone => Ok(()),
             answer => answer.map(|_| ()),

@@ -1,13 +1,15 @@
 //! The connection to the API server. Every call ends: a server that is frozen,
 //! or behind a network that swallows packets, is an error after [`CALL_TIME_MAX`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use kube::{Client, Config};
+use kube::{Client, Config, client::ClientBuilder};
 
 use super::{
+    calls::CountCalls,
     error::{CallError, CallResult},
     fence::Fence,
+    metrics::Metrics,
 };
 
 /// Longest call that is no watch.
@@ -23,7 +25,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// If neither is there or what they say is of no use.
-pub(super) async fn connect() -> Result<(Client, String), kube::Error> {
+pub(super) async fn connect(metrics: Arc<Metrics>) -> Result<(Client, String), kube::Error> {
     let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
     config.connect_timeout = Some(CONNECT_TIME_MAX);
     config.read_timeout = Some(SILENCE_TIME_MAX);
@@ -32,7 +34,10 @@ pub(super) async fn connect() -> Result<(Client, String), kube::Error> {
     // by whoever calls.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
-    Ok((Client::try_from(config)?, namespace))
+    let client = ClientBuilder::try_from(config)?
+        .with_layer(&CountCalls(metrics))
+        .build();
+    Ok((client, namespace))
 }
 
 /// Reads something, in bounded time.

@@ -19,8 +19,9 @@ use tokio::sync::watch;
 
 use super::{
     Cluster, PUBLISH, World,
+    memory::Memories,
     monitor::Monitor,
-    reconcile::{Context, Memories, reconcile},
+    reconcile::{Context, reconcile},
     secrets::References,
     stores::{Scope, Stores, backoff, controller, instance, watch_config},
 };

@@ -9,7 +9,45 @@ use std::{
 use web::metrics::Page;
 
 use super::error::Kind;
-use crate::metrics::{ALL, API_WRITES, INFO, LEADING, RECONCILE_SECONDS, RECONCILES, RESULT_OK};
+use crate::metrics::{
+    ALL, API_CALLS, INFO, LEADING, LOOKS, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
+};
+
+/// How far a look has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// It waits until everything has been listed once.
+    Wait,
+    /// It reads what the spec refers to.
+    Dereference,
+    /// It judges and builds what is to be.
+    Validate,
+    /// It writes the objects of the tier.
+    Apply,
+    /// It observes, and writes the status.
+    Status,
+}
+
+impl Step {
+    /// All of them, as metric labels need.
+    const ALL: [Self; 5] = [
+        Self::Wait,
+        Self::Dereference,
+        Self::Validate,
+        Self::Apply,
+        Self::Status,
+    ];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Dereference => "dereference",
+            Self::Validate => "validate",
+            Self::Apply => "apply",
+            Self::Status => "status",
+        }
+    }
+}
 
 /// Counters of a process; they survive a change of the leader.
 #[derive(Debug, Default)]
@@ -18,57 +56,80 @@ pub(super) struct Metrics(Mutex<Counts>);
 #[derive(Clone, Debug, Default)]
 struct Counts {
     leading: bool,
-    reconciles: BTreeMap<&'static str, u64>,
-    seconds: f64,
-    writes: u64,
+    under_way: u64,
+    reconciles: BTreeMap<(&'static str, Step), u64>,
+    seconds: BTreeMap<Step, f64>,
+    /// By resource, verb and status code.
+    calls: BTreeMap<(&'static str, &'static str, u16), u64>,
 }
 
 impl Metrics {
-    /// A cluster was looked at, and what went wrong.
-    pub(super) fn reconciled(&self, failure: Option<Kind>, took: Duration) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = failure.map_or(RESULT_OK, Kind::word);
-        *counts.reconciles.entry(result).or_default() += 1;
-        counts.seconds += took.as_secs_f64();
+    /// A look begins.
+    pub(super) fn begun(&self) {
+        self.lock().under_way += 1;
     }
 
-    /// So much was written to the API server.
-    pub(super) fn wrote(&self, writes: u32) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.writes += u64::from(writes);
+    /// A step of a look took so long.
+    pub(super) fn stepped(&self, step: Step, took: Duration) {
+        *self.lock().seconds.entry(step).or_default() += took.as_secs_f64();
+    }
+
+    /// A look is over that came to `step`, and what went wrong there.
+    pub(super) fn ended(&self, failure: Option<Kind>, step: Step) {
+        let mut counts = self.lock();
+        let result = failure.map_or(RESULT_OK, Kind::word);
+        *counts.reconciles.entry((result, step)).or_default() += 1;
+        counts.under_way = counts.under_way.saturating_sub(1);
+    }
+
+    /// Looks are given up because we lead no longer.
+    pub(super) fn dropped(&self) {
+        self.lock().under_way = 0;
+    }
+
+    /// The API server was called; 0 if no answer came.
+    pub(super) fn called(&self, resource: &'static str, verb: &'static str, code: u16) {
+        let key = (resource, verb, code);
+        *self.lock().calls.entry(key).or_default() += 1;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether we lead.
     pub(super) fn lead(&self, leading: bool) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.leading = leading;
+        self.lock().leading = leading;
     }
 
     /// Whether we lead.
     pub(super) fn leads(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .leading
+        self.lock().leading
     }
 
     /// The page, in Prometheus's text format 0.0.4.
     pub(super) fn page(&self) -> String {
-        let counts = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let counts = self.lock().clone();
         let mut page = Page::new(ALL);
         page.sample(&INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         page.sample(&LEADING, &[], f64::from(u8::from(counts.leading)));
+        page.sample(&LOOKS, &[], counts.under_way as f64);
         let results = [RESULT_OK].into_iter();
         for result in results.chain(Kind::ALL.map(Kind::word)) {
-            let count = counts.reconciles.get(result).copied().unwrap_or_default();
-            page.sample(&RECONCILES, &[result], count as f64);
+            for step in Step::ALL {
+                let count = counts.reconciles.get(&(result, step)).copied();
+                let labels = [result, step.word()];
+                page.sample(&RECONCILES, &labels, count.unwrap_or_default() as f64);
+            }
         }
-        page.sample(&RECONCILE_SECONDS, &[], counts.seconds);
-        page.sample(&API_WRITES, &[], counts.writes as f64);
+        for step in Step::ALL {
+            let seconds = counts.seconds.get(&step).copied().unwrap_or_default();
+            page.sample(&RECONCILE_SECONDS, &[step.word()], seconds);
+        }
+        for ((resource, verb, code), count) in &counts.calls {
+            let labels = [*resource, verb, &code.to_string()];
+            page.sample(&API_CALLS, &labels, *count as f64);
+        }
         page.finish()
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Nudged(HashMap<String, String>);
 
 impl Nudged {
     /// Tells every Pod that is ready and was not told of `revision` yet. Pods
-    /// that a rollout makes begin with the newest. Returns how many were told.
+    /// that a rollout makes begin with the newest.
     ///
     /// # Errors
     /// The first that could not be told; it is tried again.
@@ -40,11 +40,10 @@ impl Nudged {
         namespace: &str,
         pods: &[PodView],
         revision: &str,
-    ) -> CallResult<u32> {
+    ) -> CallResult<()> {
         self.0
             .retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let mut told = 0;
         for pod in pods {
             // A former process of ours may have told it.
             let told_before = self.0.get(&pod.uid).or(pod.told.as_ref());
@@ -66,14 +65,14 @@ impl Nudged {
                 let patch = Patch::Merge(&patch);
                 let call = api.patch_metadata(&pod.name, &params, &patch);
                 match client::write(fence, &what, call).await {
-                    Ok(_) => told += 1,
+                    Ok(_) => {}
                     Err(error) if matches!(error.kind(), Kind::Gone | Kind::Conflict) => {}
                     Err(error) => return Err(error),
                 }
             }
             self.0.insert(pod.uid.clone(), revision.to_owned());
         }
-        Ok(told)
+        Ok(())
     }
 
     /// Notes that a Pod has it, so that it need not be told.

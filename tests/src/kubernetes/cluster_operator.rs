@@ -131,6 +131,21 @@ impl ClusterOperator {
             .unwrap_or(0.0))
     }
 
+    /// The sum of a series over those of its labels that `counts` takes, in one
+    /// look at `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn sum(&self, series: &str, counts: impl Fn(&str) -> bool) -> Result<f64> {
+        let page = http::get(self.http, "/metrics")?.body;
+        let lines = page.lines().filter_map(|line| line.strip_prefix(series));
+        let values = lines.filter_map(|line| {
+            let (labels, value) = line.strip_prefix('{')?.rsplit_once("} ")?;
+            counts(labels).then(|| value.trim().parse::<f64>().ok())?
+        });
+        Ok(values.sum())
+    }
+
     /// Whether it acts.
     #[must_use]
     pub fn leads(&self) -> bool {

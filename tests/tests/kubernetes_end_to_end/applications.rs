@@ -118,7 +118,8 @@ impl Account {
     }
 }
 
-fn config(address: SocketAddr, password: &str) -> Config {
+/// How an application connects.
+pub(crate) fn config(address: SocketAddr, password: &str) -> Config {
     let mut config = Config::new();
     config
         .hostaddr(address.ip())

@@ -141,7 +141,7 @@ fn a_list_in_which_there_is_nobody_is_refused() {
     let empty = USERS.replace("\"a\" \"b\"", "; nobody yet");
     assert_eq!(
         faults("", &empty),
-        ["f:5: spec.auth: nobody could log in: Secret users, key userlist.txt, lists no user"]
+        ["f:6: spec.auth: nobody could log in: Secret users, key userlist.txt, lists no user"]
     );
 }
 

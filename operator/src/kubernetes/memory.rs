@@ -1,0 +1,102 @@
+//! What is remembered of each cluster between two looks, in memory alone: a
+//! successor begins without it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use kube::runtime::reflector::ObjectRef;
+
+use super::{
+    Cluster,
+    apply::Left,
+    error::Kind,
+    metrics::{Metrics, Step},
+    nudge::Nudged,
+    template::Templates,
+};
+use crate::{api::PgPoolClusterStatus, controller::status::Meaning};
+
+/// What is remembered of each cluster between two looks.
+#[derive(Default)]
+pub(super) struct Memories(Mutex<HashMap<ObjectRef<Cluster>, Arc<tokio::sync::Mutex<Memory>>>>);
+
+/// What is remembered of one.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Of the cluster that this is about: another one of its name begins anew.
+    pub(super) uid: Option<String>,
+    /// How its children were left.
+    pub(super) left: Left,
+    /// Its status, as it was written last.
+    pub(super) status: Option<PgPoolClusterStatus>,
+    /// Pod templates that stay as an earlier version made them.
+    pub(super) templates: Templates,
+    /// The revision that was applied last.
+    pub(super) revision: Option<String>,
+    /// What the spec comes to that was valid last.
+    pub(super) meaning: Option<Meaning>,
+    /// The step that a look has come to, and since when.
+    pub(super) step: Option<(Step, Instant)>,
+    /// The step in which it failed.
+    pub(super) failed_at: Option<Step>,
+    /// Looks in a row that failed, and in which way.
+    pub(super) failures: Option<(Kind, u32)>,
+    /// Which Pods were told to look for which configuration.
+    pub(super) nudged: Nudged,
+    /// Reason of Stalled that an Event told of last; `None` if that is not known.
+    pub(super) told: Option<Option<String>>,
+}
+
+impl Memory {
+    /// A look begins, at the cluster of this uid.
+    pub(super) fn begin(&mut self, uid: Option<String>) {
+        if self.uid != uid {
+            *self = Self {
+                uid,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// A look comes to a step.
+    pub(super) fn enter(&mut self, step: Step, metrics: &Metrics) {
+        let now = Instant::now();
+        if let Some((before, since)) = self.step.replace((step, now)) {
+            metrics.stepped(before, now - since);
+        }
+    }
+
+    /// A look is over.
+    pub(super) fn leave(&mut self, failure: Option<Kind>, metrics: &Metrics) {
+        if let Some((last, since)) = self.step.take() {
+            metrics.stepped(last, since.elapsed());
+            metrics.ended(failure, self.failed_at.take().unwrap_or(last));
+        }
+    }
+
+    /// The status as it is, as far as is known.
+    pub(super) fn status_before(&self, cluster: &Cluster) -> PgPoolClusterStatus {
+        match (&self.status, &cluster.0) {
+            (Some(status), _) => status.clone(),
+            (None, Ok(cluster)) => cluster.status.clone().unwrap_or_default(),
+            (None, Err(_)) => PgPoolClusterStatus::default(),
+        }
+    }
+}
+
+impl Memories {
+    /// That of a cluster.
+    pub(super) fn of(&self, cluster: &ObjectRef<Cluster>) -> Arc<tokio::sync::Mutex<Memory>> {
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.entry(cluster.clone()).or_default().clone()
+    }
+
+    /// Forgets clusters that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&ObjectRef<Cluster>) -> bool) {
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.retain(|cluster, _| is_there(cluster));
+    }
+}

@@ -1,0 +1,303 @@
+//! The end of a look: what is so is observed, written into the status, told by
+//! an Event, and Pods that lag behind are nudged.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentCondition},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+
+use super::{
+    Cluster,
+    apply::{FIELD_MANAGER, Left},
+    children::ChildKind,
+    client::{self, CALL_TIME_MAX},
+    error::{CallError, CallResult, Kind},
+    memory::Memory,
+    merge_patch::replacing,
+    nudge::Nudged,
+    observe,
+    pods::PodView,
+    reconcile::{Context, Look},
+    rollout::{self, Running},
+};
+use crate::{
+    api::{Component, EndpointStatus, PgPoolClusterStatus, PoolState},
+    controller::{
+        objects::pod_selector,
+        status::{self, Observed, Pause, Progress, Rollout, Rollouts},
+    },
+};
+
+impl Look<'_> {
+    /// Says that objects of some kinds cannot be listed, and leaves the rest of
+    /// the status as it is.
+    pub(super) async fn look_in_the_dark(
+        &self,
+        cluster: &Cluster,
+        memory: &mut Memory,
+    ) -> CallResult<Progress> {
+        let kinds = self.context.stores.unlisted();
+        let error = CallError::Silent {
+            what: format!("list {} (has the operator the right?)", kinds.join(", ")),
+            time: CALL_TIME_MAX,
+        };
+        let before = memory.status_before(cluster);
+        let progress = Progress::Interrupted(error.to_string());
+        let observed = Observed {
+            generation: cluster.meta().generation,
+            progress: &progress,
+            revision: None,
+            rollouts: None,
+            pause: Pause::default(),
+            update: None,
+            meaning: memory.meaning.as_ref(),
+            endpoints: &before.endpoints,
+            notifications: &before.notifications,
+            tells: !wants_to_be_told(cluster),
+        };
+        let status = PgPoolClusterStatus {
+            conditions: status::status(&observed, &before, Timestamp::now()).conditions,
+            ..before
+        };
+        self.write_status(cluster, status, memory).await?;
+        Err(error)
+    }
+
+    /// Observes, writes what was observed if it is news, and has Pods look that
+    /// lag behind.
+    pub(super) async fn observe(
+        &self,
+        cluster: &Cluster,
+        progress: &Progress,
+        memory: &mut Memory,
+    ) -> CallResult<()> {
+        let before = memory.status_before(cluster);
+        let now = Timestamp::now();
+        let pods = &self.own_pods();
+        let wanted = memory.revision.clone();
+        let answers = self
+            .context
+            .monitor
+            .follow(self.reference, pods, wanted.as_deref());
+        let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
+        let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
+        let (poolers, balancers) = self.deployments();
+        let rollouts = Rollouts {
+            poolers: self.rollout(Component::Pooler, poolers.as_deref(), &memory.left),
+            balancers: self.rollout(Component::Balancer, balancers.as_deref(), &memory.left),
+        };
+        let running = Running {
+            poolers: poolers.as_deref(),
+            balancers: balancers.as_deref(),
+        };
+        let update = cluster.0.as_ref().ok().and_then(|cluster| {
+            let ours = &self.context.settings.images;
+            rollout::update(cluster, running, ours, &memory.templates)
+        });
+        let observed = Observed {
+            generation: cluster.meta().generation,
+            progress,
+            revision: wanted.as_deref(),
+            rollouts: Some(&rollouts),
+            pause: Pause {
+                wished: spec.is_some_and(|spec| spec.pool.state == PoolState::Paused),
+                observed: observe::paused(pods, &answers),
+            },
+            update: update.as_deref(),
+            meaning: memory.meaning.as_ref(),
+            endpoints: &endpoints,
+            notifications: &[],
+            tells: !wants_to_be_told(cluster),
+        };
+        let status = status::status(&observed, &before, now);
+        self.write_status(cluster, status, memory).await?;
+        // After the status: a Pod that cannot be told must not keep it back.
+        match wanted.filter(|_| *progress == Progress::Applied) {
+            Some(wanted) => {
+                self.nudge(pods, &endpoints, &wanted, &mut memory.nudged)
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a status if it is news.
+    async fn write_status(
+        &self,
+        cluster: &Cluster,
+        status: PgPoolClusterStatus,
+        memory: &mut Memory,
+    ) -> CallResult<()> {
+        self.tell(&status, cluster, memory).await;
+        let known = cluster
+            .0
+            .as_ref()
+            .ok()
+            .and_then(|cluster| cluster.status.as_ref());
+        let known = memory.status.as_ref().or(known);
+        if known == Some(&status) {
+            memory.status = Some(status);
+            return Ok(());
+        }
+        // What comes back may be as unreadable as what was read.
+        let clusters: Api<Cluster> = Api::namespaced(self.context.client.clone(), self.namespace);
+        let wanted = replacing(&json!(known), json!(status));
+        let patch = json!({"status": wanted, "metadata": {"uid": cluster.uid()}});
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(&patch);
+        let call = clusters.patch_status(self.name, &params, &patch);
+        match client::write(&self.context.fence, "write the status", call).await {
+            Ok(_) => memory.status = Some(status),
+            // It was deleted meanwhile.
+            Err(error) if error.kind() == Kind::Gone => {}
+            Err(error) => {
+                // What is there now is not known.
+                memory.status = None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has Pods whose endpoint has not taken up the configuration look at once.
+    async fn nudge(
+        &self,
+        pods: &[PodView],
+        endpoints: &[EndpointStatus],
+        wanted: &str,
+        nudged: &mut Nudged,
+    ) -> CallResult<()> {
+        for pod in pods {
+            let has = endpoints.iter().any(|endpoint| {
+                endpoint.name == pod.name && endpoint.config_revision.as_deref() == Some(wanted)
+            });
+            if has {
+                nudged.has(&pod.uid, wanted);
+            }
+        }
+        let Context { client, fence, .. } = self.context;
+        nudged
+            .nudge(client, fence, self.namespace, pods, wanted)
+            .await
+    }
+
+    fn rollout(
+        &self,
+        component: Component,
+        deployment: Option<&Deployment>,
+        left: &Left,
+    ) -> Rollout {
+        let mut rollout = deployment.map_or_else(Rollout::default, observed);
+        // What was written a moment ago may not have come back yet.
+        let name = format!("{}-{}", self.name, component.word());
+        let seen = deployment.and_then(|deployment| deployment.metadata.generation);
+        rollout.outdated |= seen < left.generation(ChildKind::Deployment, &name);
+        rollout.selector = pod_selector(self.name, component);
+        rollout
+    }
+
+    /// An Event when something stalls, and when it goes on.
+    async fn tell(&self, status: &PgPoolClusterStatus, cluster: &Cluster, memory: &mut Memory) {
+        let before = memory.status_before(cluster);
+        let Some(stalled) = status.conditions.iter().find(|one| one.type_ == "Stalled") else {
+            return;
+        };
+        let now = reason_of(stalled);
+        // A former leader told of what it wrote.
+        let told = memory.told.get_or_insert_with(|| {
+            let before = before.conditions.iter();
+            before
+                .clone()
+                .find(|one| one.type_ == "Stalled")
+                .and_then(reason_of)
+        });
+        if now == *told {
+            return;
+        }
+        let mut reference = cluster.object_ref(&());
+        reference.kind = Some(crate::api::KIND.to_owned());
+        let message = match &now {
+            Some(_) => {
+                let valid = status
+                    .conditions
+                    .iter()
+                    .find(|one| one.type_ == "ConfigValid");
+                valid
+                    .filter(|valid| valid.status == "False")
+                    .map_or(&stalled.message, |valid| &valid.message)
+                    .clone()
+            }
+            None => "what was in the way is gone".to_owned(),
+        };
+        let event = Event {
+            type_: if now.is_some() {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: now.clone().unwrap_or_else(|| "Resumed".to_owned()),
+            note: Some(message.chars().take(1_000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let publish = self.context.recorder.publish(&event, &reference);
+        match client::write(&self.context.fence, "record an Event", publish).await {
+            Ok(()) => memory.told = Some(now),
+            Err(error) => tracing::debug!(%error, "no Event"),
+        }
+    }
+}
+
+/// Whether the cluster names somebody to tell.
+fn wants_to_be_told(cluster: &Cluster) -> bool {
+    let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
+    spec.is_none_or(|spec| !spec.notifications.is_empty())
+}
+
+/// Why it stalls, if it does.
+fn reason_of(stalled: &Condition) -> Option<String> {
+    (stalled.status == "True").then(|| stalled.reason.clone())
+}
+
+/// A Deployment, as its controller reports it.
+fn observed(deployment: &Deployment) -> Rollout {
+    let status = deployment.status.clone().unwrap_or_default();
+    let wished = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
+    let conditions = status.conditions.unwrap_or_default();
+    let late = |one: &&DeploymentCondition| {
+        one.type_ == "Progressing"
+            && one.status == "False"
+            && one.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    };
+    // The API server does not take the Pods: a quota, or a security standard.
+    let refused =
+        |one: &&DeploymentCondition| one.type_ == "ReplicaFailure" && one.status == "True";
+    let stuck = conditions
+        .iter()
+        .find(refused)
+        .or_else(|| conditions.iter().find(late))
+        .map(|one| one.message.clone().unwrap_or_default());
+    Rollout {
+        wished,
+        replicas: status.replicas.unwrap_or(0),
+        updated: status.updated_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+        outdated: status.observed_generation < deployment.metadata.generation,
+        stuck,
+        selector: String::new(),
+    }
+}
