@@ -29,6 +29,7 @@ mod report;
 mod rollout;
 mod secrets;
 mod stores;
+mod template;
 
 use std::{
     net::{SocketAddr, TcpListener},

@@ -157,10 +157,11 @@ pub struct PgPoolClusterSpec {
     pub images: Images,
 
     /// `OnRequest` keeps the images in use when a newer operator brings newer
-    /// ones, until the annotation `poolkeeper.dev/update` asks for them; the
-    /// condition UpdateAvailable says that there are some. `Automatic` rolls
-    /// to them at once. Default OnRequest. Has no effect on images that
-    /// `images` names, nor on local processes.
+    /// ones, and Pods as an earlier operator made them, until the annotation
+    /// `poolkeeper.dev/update` asks for what is newer; the condition
+    /// UpdateAvailable says that there is something. `Automatic` rolls to it at
+    /// once. Default OnRequest. Has no effect on images that `images` names,
+    /// nor on local processes.
     #[serde(default)]
     pub update_policy: UpdatePolicy,
 

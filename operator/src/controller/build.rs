@@ -7,6 +7,7 @@
 
 mod balancer;
 mod content;
+mod inputs;
 mod place;
 mod pooler;
 
@@ -25,6 +26,7 @@ use content::{databases, files, settings, user};
 use crate::api::{Images, PodTemplate, Resources, Service};
 
 pub use balancer::balancer_yaml;
+pub use inputs::template_inputs;
 pub use place::{
     BalancerPlace, Peers, PoolerAddresses, PoolerPlace, Realisation, balancer_name, pooler_name,
 };
@@ -52,6 +54,9 @@ pub const USERNAME: &str = "username";
 pub const PASSWORD: &str = "password";
 /// Annotation of a cluster: another value rolls all Pods.
 pub const RESTART: &str = "poolkeeper.dev/restart";
+
+/// Where a setting would be written that users did not write: it is ours.
+const OF_OURS: &str = "spec.pool.parameters";
 
 /// Poolers that may be there beside those wished while they are replaced: a new
 /// one starts before an old one is told to end (maxSurge 1), and the next starts

@@ -23,6 +23,7 @@ use super::{
     error::{CallError, CallResult, Kind},
     fence::Fence,
     stores::{Stores, controller},
+    template::Templates,
 };
 use crate::{api::KIND, controller::objects::Objects};
 
@@ -99,6 +100,8 @@ pub(super) struct Applier<'a> {
     /// Of the cluster.
     pub(super) uid: &'a str,
     pub(super) left: &'a mut Left,
+    /// Pod templates that stay as they are.
+    pub(super) templates: &'a Templates,
 }
 
 impl Applier<'_> {
@@ -113,7 +116,10 @@ impl Applier<'_> {
         objects: &Objects,
         keep: impl Fn(ChildKind, &str) -> bool,
     ) -> Result<(), ApplyError> {
-        let children = super::children::children(objects);
+        let mut children = super::children::children(objects);
+        for child in &mut children {
+            self.templates.put_into(child);
+        }
         for child in &children {
             self.bring(child).await?;
         }

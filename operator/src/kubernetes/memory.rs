@@ -15,6 +15,7 @@ use super::{
     error::Kind,
     metrics::{Metrics, Step},
     nudge::Nudged,
+    template::Templates,
 };
 use crate::{api::PgPoolClusterStatus, controller::status::Meaning};
 
@@ -31,6 +32,8 @@ pub(super) struct Memory {
     pub(super) left: Left,
     /// Its status, as it was written last.
     pub(super) status: Option<PgPoolClusterStatus>,
+    /// Pod templates that stay as an earlier version made them.
+    pub(super) templates: Templates,
     /// The revision that was applied last.
     pub(super) revision: Option<String>,
     /// What the spec comes to that was valid last.

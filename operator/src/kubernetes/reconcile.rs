@@ -27,6 +27,7 @@ use super::{
     rollout::{self, Running},
     secrets::{self, References},
     stores::Stores,
+    template::{self, Present},
 };
 use crate::{
     api::{Component, PgPoolCluster},
@@ -243,6 +244,22 @@ impl Look<'_> {
         };
         let mut objects = objects(&tier, &placement);
         rollout::mark(&mut objects, cluster);
+        template::mark(&mut objects, &tier);
+        let present = Present {
+            client,
+            stores,
+            namespace: self.namespace,
+            cluster,
+        };
+        for (live, rendered) in [
+            (&poolers, &mut objects.poolers),
+            (&balancers, &mut objects.balancers),
+        ] {
+            let templates = &mut memory.templates;
+            templates
+                .decide(&present, live.as_deref(), rendered)
+                .await?;
+        }
         if tier.pooler.is_budgeted
             && let Some(poolers) = &poolers
             && !self.all_took(&revision, memory)
@@ -260,6 +277,7 @@ impl Look<'_> {
             cluster: self.name,
             uid,
             left: &mut memory.left,
+            templates: &memory.templates,
         };
         // Settings of before may still be mounted.
         let keep = |_, name: &str| name == internal || is_settings_name(self.name, name);
@@ -286,6 +304,7 @@ impl Look<'_> {
             let name = found.name.as_deref();
             *kind == ChildKind::Secret
                 && name != present
+                && !name.is_some_and(|name| applier.templates.mount(name))
                 && name.is_some_and(|name| is_settings_name(self.name, name))
         });
         if former.is_empty() {
@@ -345,19 +364,5 @@ impl Look<'_> {
 /// Whether Pods of a ReplicaSet mount a Secret.
 fn mounts(set: &ReplicaSet, secret: &str) -> bool {
     let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-    let volumes = template
-        .and_then(|template| template.spec.as_ref()?.volumes.as_deref())
-        .unwrap_or_default();
-    volumes.iter().any(|volume| {
-        let whole = volume
-            .secret
-            .as_ref()
-            .and_then(|source| source.secret_name.as_deref());
-        let parts = volume
-            .projected
-            .iter()
-            .flat_map(|projected| projected.sources.iter().flatten());
-        let mut part = parts.filter_map(|source| Some(source.secret.as_ref()?.name.as_str()));
-        whole == Some(secret) || part.any(|name| name == secret)
-    })
+    template.is_some_and(|template| template::secrets(template).any(|name| name == secret))
 }

@@ -97,10 +97,10 @@ impl Look<'_> {
             poolers: poolers.as_deref(),
             balancers: balancers.as_deref(),
         };
-        let update =
-            cluster.0.as_ref().ok().and_then(|cluster| {
-                rollout::update(cluster, running, &self.context.settings.images)
-            });
+        let update = cluster.0.as_ref().ok().and_then(|cluster| {
+            let ours = &self.context.settings.images;
+            rollout::update(cluster, running, ours, &memory.templates)
+        });
         let observed = Observed {
             generation: cluster.meta().generation,
             progress,

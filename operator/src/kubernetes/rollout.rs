@@ -1,10 +1,12 @@
 //! Which images Pods run, and when more of them may be added. Pure.
 //!
 //! A newer operator with an unchanged spec rolls nothing: Pods go on with the
-//! images that they have until somebody asks for newer ones.
+//! images that they have until somebody asks for newer ones, and so does all
+//! else of their template (`template`).
 
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
+use super::template::Templates;
 use crate::{
     api::{Component, PgPoolCluster, UpdatePolicy},
     controller::objects::{Images, Objects},
@@ -27,7 +29,6 @@ pub(super) struct Running<'a> {
 
 /// What Pods are to run where the spec does not say it.
 pub(super) fn images(cluster: &PgPoolCluster, running: Running<'_>, ours: &Images) -> Images {
-    let update = annotation(&cluster.metadata, UPDATE);
     let chosen = |deployment: Option<&Deployment>, component, ours: &String| {
         let Some(deployment) = deployment else {
             return ours.clone();
@@ -35,8 +36,7 @@ pub(super) fn images(cluster: &PgPoolCluster, running: Running<'_>, ours: &Image
         if annotation(&deployment.metadata, IMAGE_OF_SPEC).is_some() {
             return ours.clone();
         }
-        let asked = update.is_some() && annotation(&deployment.metadata, UPDATE) != update;
-        if asked || cluster.spec.update_policy == UpdatePolicy::Automatic {
+        if is_update_asked(cluster, &deployment.metadata) {
             return ours.clone();
         }
         image(deployment, component).unwrap_or(ours).to_owned()
@@ -47,11 +47,19 @@ pub(super) fn images(cluster: &PgPoolCluster, running: Running<'_>, ours: &Image
     }
 }
 
+/// Whether a Deployment is to take what is newer.
+pub(super) fn is_update_asked(cluster: &PgPoolCluster, deployment: &ObjectMeta) -> bool {
+    let update = annotation(&cluster.metadata, UPDATE);
+    let asked = update.is_some() && annotation(deployment, UPDATE) != update;
+    asked || cluster.spec.update_policy == UpdatePolicy::Automatic
+}
+
 /// What an update would change, in words; `None` if nothing.
 pub(super) fn update(
     cluster: &PgPoolCluster,
     running: Running<'_>,
     ours: &Images,
+    kept: &Templates,
 ) -> Option<String> {
     let spec = &cluster.spec.images;
     let change = |deployment: Option<&Deployment>, component, own: &Option<String>, ours: &str| {
@@ -72,7 +80,8 @@ pub(super) fn update(
             &ours.balancer,
         ),
     ];
-    let changes: Vec<String> = changes.into_iter().flatten().collect();
+    let images = changes.into_iter().flatten();
+    let changes: Vec<String> = images.chain(kept.newer()).collect();
     (!changes.is_empty()).then(|| changes.join(", "))
 }
 
@@ -106,7 +115,7 @@ pub(super) fn hold_back(wished: &mut Deployment, present: &Deployment) {
     }
 }
 
-fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
@@ -178,7 +187,8 @@ mod tests {
             balancer: "balancer:2".to_owned(),
         };
         let images = images(cluster, running, &ours);
-        (images.pooler, update(cluster, running, &ours).is_some())
+        let update = update(cluster, running, &ours, &Templates::default());
+        (images.pooler, update.is_some())
     }
 
     #[test]
@@ -273,6 +283,10 @@ mod tests {
             balancer: "balancer:2".to_owned(),
         };
         assert_eq!(images(&cluster(&json!({}), None), running, &ours), ours);
-        assert_eq!(update(&cluster(&json!({}), None), running, &ours), None);
+        let kept = Templates::default();
+        assert_eq!(
+            update(&cluster(&json!({}), None), running, &ours, &kept),
+            None
+        );
     }
 }

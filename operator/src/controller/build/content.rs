@@ -1,7 +1,7 @@
 //! What a pooler is told: databases, users, settings, and files beside them.
 
 use super::{
-    CLIENT_AUTHORITY, Entry, File, SERVER_AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY,
+    CLIENT_AUTHORITY, Entry, File, OF_OURS, SERVER_AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY,
     TLS_CERTIFICATE, TLS_KEY, USERLIST, poolers_at_once, setting,
 };
 use crate::controller::{
@@ -91,12 +91,12 @@ pub(super) fn settings(cluster: &ValidatedCluster, poolers_seen: u32) -> Vec<Set
     // Poolers are reached by TCP alone; PgBouncer's default would put a socket
     // into /tmp, which several on one machine share.
     if pool.settings.iter().all(|own| own.key != "unix_socket_dir") {
-        settings.push(setting("unix_socket_dir", "", "spec.pool.parameters"));
+        settings.push(setting("unix_socket_dir", "", OF_OURS));
     }
     // Its status is to tell whether PostgreSQL answers, also while nobody asks.
     if pool.settings.iter().all(|own| own.key != UPSTREAM_CHECK) {
-        let origin = "spec.pool.parameters";
-        settings.push(setting(UPSTREAM_CHECK, &UPSTREAM_CHECK_INTERVAL_S, origin));
+        let own = setting(UPSTREAM_CHECK, &UPSTREAM_CHECK_INTERVAL_S, OF_OURS);
+        settings.push(own);
     }
     if let Some(limit) = pool.max_server_connections {
         let poolers = poolers_at_once(cluster.poolers.replicas).max(poolers_seen);

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use proxy_core::config::pooler;
+use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::{
-    controller::validate::validate,
+    controller::{dereference::Dereferenced, validate::validate},
     golden,
     manifest::{self, Source},
     webhook::WebhookPolicy,
@@ -18,6 +19,27 @@ fn example(path: &Path) -> Tier {
     let cluster = validate(&manifest.dereference(), &WebhookPolicy::default())
         .unwrap_or_else(|faults| panic!("{faults:#?}"));
     tier(&cluster)
+}
+
+/// That of a cluster with these fields of the spec, in JSON.
+pub(super) fn tier_of(fields: &str) -> Tier {
+    let mut spec = json!({
+        "upstream": {"address": {"host": "pg"}},
+        "auth": {"type": "scram-sha-256", "userlistSecretRef": {"name": "users"}},
+    });
+    let fields: serde_json::Map<String, Json> = serde_json::from_str(fields).unwrap();
+    spec.as_object_mut().unwrap().extend(fields);
+    let cluster = serde_json::from_value(json!({
+        "apiVersion": "poolkeeper.dev/v1alpha1", "kind": "PgPoolCluster",
+        "metadata": {"name": "shop"}, "spec": spec,
+    }))
+    .unwrap();
+    let read = Dereferenced::new(&cluster, |name| {
+        let list = SecretValue::new(b"\"app\" \"secret\"\n".to_vec());
+        (name == "users").then(|| [(USERLIST.to_owned(), list)].into())
+    });
+    let cluster = validate(&read, &WebhookPolicy::default());
+    tier(&cluster.unwrap_or_else(|faults| panic!("{faults:#?}")))
 }
 
 fn quickstart() -> Tier {
