@@ -55,6 +55,10 @@ fn shape(mut object: Json) -> Json {
     for own in ["uid", "resourceVersion", "creationTimestamp", "generation"] {
         metadata[own] = Json::Null;
     }
+    // A hash of a template in which the cluster's name is.
+    if let Some(hash) = metadata.pointer_mut("/annotations/poolkeeper.dev~1template-hash") {
+        *hash = json!("HASH");
+    }
     // Whose its fields are matters; which the server filled in does not.
     let managers = metadata["managedFields"]
         .as_array()
