@@ -9,7 +9,10 @@ use std::{
 };
 
 use proxy_core::config::Global;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Why a listening socket could not be made.
@@ -190,6 +193,20 @@ pub fn raise_nofile_limit() -> u64 {
         }
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Whether a connect failed for what this host lacks: descriptors, memory, ports.
+/// That says nothing of the other side.
+#[must_use]
+pub fn is_own_fault(error: &io::Error) -> bool {
+    let own = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| own.contains(&errno))
 }
 
 #[cfg(test)]

@@ -148,6 +148,16 @@ impl Inbox {
         lock(&self.shared.messages).clone()
     }
 
+    /// The texts of what has been delivered, oldest first.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        let messages = lock(&self.shared.messages);
+        messages
+            .iter()
+            .map(|message| message.text().to_owned())
+            .collect()
+    }
+
     /// When posts arrived, delivered or not.
     #[must_use]
     pub fn attempts(&self) -> Vec<Instant> {

@@ -133,12 +133,7 @@ impl Tier {
     /// Fails unless exactly one DOWN and one UP about `name` have come, and
     /// nothing else at all.
     fn check_told_once(&self, name: &str) -> Result<()> {
-        let texts: Vec<String> = self
-            .inbox
-            .messages()
-            .iter()
-            .map(|message| message.text().to_owned())
-            .collect();
+        let texts = self.inbox.texts();
         ensure!(
             self.told(name, "is DOWN") == 1 && self.told(name, "is UP") == 1 && texts.len() == 2,
             "expected one DOWN and one UP of {name}: {texts:?}"

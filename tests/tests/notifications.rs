@@ -35,11 +35,7 @@ fn all_poolers_killed_at_once_are_one_message() -> Result<()> {
     inbox.wait_for("the end", LONG, |text| {
         text.contains("the tier is UP again")
     })?;
-    let texts: Vec<String> = inbox
-        .messages()
-        .iter()
-        .map(|message| message.text().to_owned())
-        .collect();
+    let texts = inbox.texts();
     let first = &texts[0];
     ensure!(
         first.contains("the tier is DOWN, nothing serves")
@@ -126,11 +122,7 @@ fn an_answer_that_breaks_off_is_one_marked_repeat() -> Result<()> {
     inbox.wait_for("the UP message", LONG, |text| {
         text.contains("pooler-0 is UP again")
     })?;
-    let texts: Vec<String> = inbox
-        .messages()
-        .iter()
-        .map(|message| message.text().to_owned())
-        .collect();
+    let texts = inbox.texts();
     let marked = |text: &&String| text.contains("possibly repeated");
     let unmarked = texts.iter().filter(|text| !marked(text)).count();
     ensure!(unmarked == 2, "DOWN and UP, each once: {texts:?}");

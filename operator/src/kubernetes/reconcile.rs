@@ -262,9 +262,9 @@ impl Look<'_> {
         }
         if tier.pooler.is_budgeted
             && let Some(poolers) = &poolers
-            && !self.all_took(&revision, memory)
         {
-            rollout::hold_back(&mut objects.poolers, poolers);
+            let all_took = || self.all_took(&revision, memory);
+            rollout::hold_back(&mut objects.poolers, poolers, all_took);
         }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);

@@ -208,20 +208,16 @@ impl Look<'_> {
 
     /// An Event when something stalls, and when it goes on.
     async fn tell(&self, status: &PgPoolClusterStatus, cluster: &Cluster, memory: &mut Memory) {
-        let before = memory.status_before(cluster);
-        let Some(stalled) = status.conditions.iter().find(|one| one.type_ == "Stalled") else {
+        let Some(stalled) = stalled(status) else {
             return;
         };
         let now = reason_of(stalled);
-        // A former leader told of what it wrote.
-        let told = memory.told.get_or_insert_with(|| {
-            let before = before.conditions.iter();
-            before
-                .clone()
-                .find(|one| one.type_ == "Stalled")
-                .and_then(reason_of)
-        });
-        if now == *told {
+        if memory.told.is_none() {
+            // A former leader told of what it wrote.
+            let before = memory.status_before(cluster);
+            memory.told = Some(self::stalled(&before).and_then(reason_of));
+        }
+        if memory.told.as_ref() == Some(&now) {
             return;
         }
         let mut reference = cluster.object_ref(&());
@@ -262,6 +258,10 @@ impl Look<'_> {
 fn wants_to_be_told(cluster: &Cluster) -> bool {
     let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
     spec.is_none_or(|spec| !spec.notifications.is_empty())
+}
+
+fn stalled(status: &PgPoolClusterStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|one| one.type_ == "Stalled")
 }
 
 /// Why it stalls, if it does.

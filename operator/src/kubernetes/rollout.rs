@@ -104,12 +104,18 @@ pub(super) fn mark(objects: &mut Objects, cluster: &PgPoolCluster) {
     }
 }
 
-/// Keeps poolers from being added: while some that are there may still take the
-/// shares of fewer, more of them would pass the limit of the whole tier.
-pub(super) fn hold_back(wished: &mut Deployment, present: &Deployment) {
+/// Keeps poolers from being added, unless `all_took` says that those that are
+/// there take the shares of more: otherwise these would pass the limit of the
+/// whole tier. It is asked only where some are to be added.
+pub(super) fn hold_back(
+    wished: &mut Deployment,
+    present: &Deployment,
+    all_took: impl FnOnce() -> bool,
+) {
     let present = present.spec.as_ref().and_then(|spec| spec.replicas);
     if let Some(spec) = &mut wished.spec
         && spec.replicas > present
+        && !all_took()
     {
         spec.replicas = present;
     }
@@ -261,9 +267,12 @@ mod tests {
         };
         for (wished, held) in [(5, 3), (3, 3), (2, 2)] {
             let mut wished = poolers(wished);
-            hold_back(&mut wished, &poolers(3));
+            hold_back(&mut wished, &poolers(3), || false);
             assert_eq!(wished.spec.unwrap().replicas, Some(held));
         }
+        let mut wished = poolers(5);
+        hold_back(&mut wished, &poolers(3), || true);
+        assert_eq!(wished.spec.unwrap().replicas, Some(5));
     }
 
     #[test]

@@ -7,12 +7,13 @@ use proxy_core::{
     health::{Failure, Observation},
     wire::{CheckReply, CheckRequest, DrainOrder, TargetReport, TargetState, read_check_reply},
 };
-use rustix::io::Errno;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
+
+use crate::net;
 
 /// Characters kept of what a target says: it is shown and logged.
 const TEXT_LENGTH_MAX: usize = 200;
@@ -200,14 +201,7 @@ fn understood(reply: CheckReply) -> Result<(Outcome, Option<TargetReport>), Faul
 
 /// A connect that failed at once. What this host lacks is no fault of the target.
 fn not_connected(error: &io::Error) -> Fault {
-    let own = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::ADDRNOTAVAIL,
-    ];
-    if Errno::from_io_error(error).is_some_and(|errno| own.contains(&errno)) {
+    if net::is_own_fault(error) {
         return Fault {
             outcome: Outcome::OwnFault,
             failure: None,
@@ -245,6 +239,8 @@ fn shortened(report: &TargetReport) -> TargetReport {
 mod tests {
     use proxy_core::wire::{Severity, SqlState, authentication_ok, error_response};
     use tokio::net::TcpListener;
+
+    use rustix::io::Errno;
 
     use super::*;
 

@@ -14,7 +14,6 @@ use proxy_core::{
     upstream::{Observation, Reason},
     wire::{self, TlsAnswer},
 };
-use rustix::io::Errno;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -24,11 +23,14 @@ use tokio::{
 };
 
 use super::{Place, address};
-use crate::pooler::{
-    shared::Shared,
-    tls::{Connector, Tls},
-    unix,
-    worker::{Asker, Job},
+use crate::{
+    net,
+    pooler::{
+        shared::Shared,
+        tls::{Connector, Tls},
+        unix,
+        worker::{Asker, Job},
+    },
 };
 
 /// How many are asked at once.
@@ -117,14 +119,7 @@ impl From<io::Error> for NoAnswer {
 
 /// What an error of a connection shows of PostgreSQL; `None` if the fault is ours.
 pub(in crate::pooler) fn trouble(error: &io::Error) -> Option<Reason> {
-    let own = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::ADDRNOTAVAIL,
-    ];
-    if Errno::from_io_error(error).is_some_and(|errno| own.contains(&errno)) {
+    if net::is_own_fault(error) {
         return None;
     }
     Some(match error.kind() {
