@@ -305,6 +305,14 @@ fn a_frozen_pooler_is_down_by_checks_alone() -> Result<()> {
         told <= noticed + Duration::from_secs(2),
         "noticed after {noticed:?}, told after {told:?}"
     );
+    // The other balancer may still have checks to go, and sends clients there.
+    wait::until("both balancers to say so", limit, || {
+        let said = tier
+            .csv_status("pooler-2")
+            .map_err(|error| error.to_string())?;
+        let all = said.iter().all(|status| status.starts_with("DOWN"));
+        all.then_some(()).ok_or_else(|| format!("{said:?}"))
+    })?;
     for _ in 0..4 {
         tier.serves()?;
     }
