@@ -16,7 +16,9 @@ mod client;
 mod controller;
 mod election;
 mod error;
+mod events;
 mod fence;
+mod ledger;
 mod memory;
 mod merge_patch;
 mod metrics;
@@ -29,6 +31,7 @@ mod report;
 mod rollout;
 mod secrets;
 mod stores;
+mod telling;
 mod template;
 
 use std::{
@@ -50,6 +53,7 @@ pub use election::LeaseOptions;
 use crate::{
     api::PgPoolCluster,
     controller::objects::Images,
+    courier::Courier,
     http::{self, Snapshot},
     watch::Watcher,
     webhook::WebhookPolicy,
@@ -107,8 +111,8 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Pods cannot be asked anything.
-    #[error("cannot set up an HTTP client to ask Pods with: {0}")]
+    /// Pods cannot be asked anything, and nobody be told.
+    #[error("cannot set up an HTTP client: {0}")]
     Client(#[source] reqwest::Error),
     /// Something of this host is not as it must be.
     #[error("{0}")]
@@ -132,6 +136,8 @@ struct World {
     fence: Fence,
     /// Asks Pods.
     watcher: Watcher,
+    /// Delivers messages.
+    courier: Courier,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -158,6 +164,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let publish = serve(options.http, &settings, metrics.clone())?;
     // Before anything is led: a replica that cannot see would keep others from it.
     let watcher = Monitor::watcher().map_err(RunError::Client)?;
+    let courier = Courier::new().map_err(RunError::Client)?;
     let fence = Fence::default();
     let lease = LeaseOptions {
         namespace: options.lease_namespace.unwrap_or(namespace),
@@ -173,6 +180,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         metrics,
         fence,
         watcher,
+        courier,
     };
     let work = lead(&world, election, &stopping);
     tokio::pin!(work);

@@ -1,7 +1,7 @@
 //! Every series of the operator: name, kind, labels, meaning. Nowhere else is
 //! one named.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use web::{
     metrics::{Page, Series},
@@ -21,10 +21,12 @@ series! {
         "Changes of endpoints, by the state after.";
     RESTARTS = "poolkeeper_operator_process_restarts_total", Counter, None, ["cluster", "component"],
         "Processes started in place of one that ended.";
-    NOTIFICATIONS = "poolkeeper_operator_notifications_total", Counter, None, ["cluster", "channel", "result"],
+    NOTIFICATIONS = "poolkeeper_operator_notifications_total", Counter, None, ["namespace", "cluster", "channel", "result"],
         "Messages by what became of them: delivered, failed, unclear, throttled or refused.";
-    PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["cluster", "channel"],
+    PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["namespace", "cluster", "channel"],
         "Messages that wait to be delivered.";
+    DELAY_SECONDS = "poolkeeper_operator_notification_delay_seconds_total", Counter, Seconds, ["namespace", "cluster", "channel"],
+        "Time from what happened to the delivery of news of it, added up; divided by those delivered it is the mean.";
     LEADING = "poolkeeper_operator_leading", Gauge, None, [],
         "1 in the replica of `operator run` that acts.";
     LOOKS = "poolkeeper_operator_reconciles_under_way", Gauge, None, [],
@@ -48,7 +50,37 @@ pub const RESULT_OK: &str = "ok";
 pub struct Counters {
     transitions: BTreeMap<(Component, &'static str), u64>,
     restarts: BTreeMap<Component, u64>,
-    notifications: BTreeMap<(String, &'static str), u64>,
+    messages: BTreeMap<String, Messages>,
+}
+
+/// What became of the messages to a channel, and of those that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Messages {
+    by_result: BTreeMap<&'static str, u64>,
+    delay: Duration,
+    /// How many wait.
+    pub pending: i32,
+}
+
+impl Messages {
+    /// One was posted, or was not; `delay` is the time since what it told of
+    /// happened, if it was news.
+    pub fn posted(&mut self, result: &'static str, delay: Option<Duration>) {
+        *self.by_result.entry(result).or_default() += 1;
+        self.delay += delay.unwrap_or_default();
+    }
+
+    /// Their samples.
+    pub fn show(&self, page: &mut Page, namespace: &str, cluster: &str, channel: &str) {
+        for result in RESULTS {
+            let count = self.by_result.get(result).copied().unwrap_or_default();
+            let labels = [namespace, cluster, channel, result];
+            page.sample(&NOTIFICATIONS, &labels, count as f64);
+        }
+        let labels = [namespace, cluster, channel];
+        page.sample(&PENDING, &labels, f64::from(self.pending));
+        page.sample(&DELAY_SECONDS, &labels, self.delay.as_secs_f64());
+    }
 }
 
 impl Counters {
@@ -58,7 +90,7 @@ impl Counters {
         let mut counters = Self {
             transitions: BTreeMap::new(),
             restarts: BTreeMap::new(),
-            notifications: BTreeMap::new(),
+            messages: BTreeMap::new(),
         };
         for component in Component::ALL {
             counters.restarts.insert(component, 0);
@@ -67,11 +99,8 @@ impl Counters {
             }
         }
         for channel in channels {
-            for result in RESULTS {
-                counters
-                    .notifications
-                    .insert(((*channel).to_owned(), result), 0);
-            }
+            let none = Messages::default();
+            counters.messages.insert((*channel).to_owned(), none);
         }
         counters
     }
@@ -86,10 +115,9 @@ impl Counters {
         *self.restarts.entry(component).or_default() += 1;
     }
 
-    /// A message was posted, or was not.
-    pub fn notification(&mut self, channel: &str, result: &'static str) {
-        let key = (channel.to_owned(), result);
-        *self.notifications.entry(key).or_default() += 1;
+    /// The messages to a channel.
+    pub fn messages(&mut self, channel: &str) -> &mut Messages {
+        self.messages.entry(channel.to_owned()).or_default()
     }
 }
 
@@ -123,14 +151,12 @@ pub fn page(cluster: &str, status: &PgPoolClusterStatus, counters: &Counters) ->
     for (component, restarts) in &counters.restarts {
         count(&RESTARTS, &[cluster, component.word()], *restarts);
     }
-    if !status.notifications.is_empty() {
-        for ((channel, result), messages) in &counters.notifications {
-            count(&NOTIFICATIONS, &[cluster, channel, result], *messages);
-        }
-    }
     for channel in &status.notifications {
-        let pending = u64::try_from(channel.pending).unwrap_or_default();
-        count(&PENDING, &[cluster, &channel.name], pending);
+        let messages = counters.messages.get(&channel.name);
+        let mut messages = messages.cloned().unwrap_or_default();
+        messages.pending = channel.pending;
+        // Of those in a file the namespace is nobody's.
+        messages.show(&mut page, "", cluster, &channel.name);
     }
     page.finish()
 }
@@ -181,8 +207,10 @@ mod tests {
         });
         let page = page("shop", &status, &counters);
         assert!(page.contains(
-            "notifications_total{cluster=\"shop\",channel=\"ops\",result=\"refused\"} 0\n"
+            "notifications_total{namespace=\"\",cluster=\"shop\",channel=\"ops\",result=\"refused\"} 0\n"
         ));
-        assert!(page.contains("notifications_pending{cluster=\"shop\",channel=\"ops\"} 2\n"));
+        assert!(page.contains(
+            "notifications_pending{namespace=\"\",cluster=\"shop\",channel=\"ops\"} 2\n"
+        ));
     }
 }

@@ -38,8 +38,8 @@ mod observation;
 mod post;
 
 pub use alert::{Alert, Count, Happening, Key};
-pub use channel::SUBJECTS_MAX;
-pub use conditions::{upstream, upstream_key};
+pub use channel::{Attention, SUBJECTS_MAX};
+pub use conditions::{is_waiting, of_status};
 pub use config::{ChannelConfig, Style};
 pub use levels::{alerts, happenings};
 pub use log::{Entry, What};
@@ -242,6 +242,38 @@ impl Notifier {
         self.forget_told();
     }
 
+    /// How soon [`Self::claim`] has to be asked again though nothing is observed.
+    #[must_use]
+    pub fn attention(&self) -> Attention {
+        let open: Vec<Open> = self.open.values().cloned().collect();
+        let view = self.view(&open);
+        let flaps = match self.flaps.is_empty() {
+            true => Attention::Never,
+            false => Attention::Seldom,
+        };
+        let channels = self.channels.values();
+        let wanted = channels.map(|channel| channel.attention(&view));
+        wanted.max().unwrap_or(Attention::Never).max(flaps)
+    }
+
+    /// Whether nothing has ever been wrong, so that there is nothing to remember.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.sequence == 0 && self.flaps.is_empty()
+    }
+
+    /// Everything that is wrong, as it is known.
+    pub fn open(&self) -> impl Iterator<Item = &Alert> {
+        self.open.values().map(|open| &open.alert)
+    }
+
+    /// The channels as they were configured last.
+    #[must_use]
+    pub fn configs(&self) -> Vec<ChannelConfig> {
+        let channels = self.channels.values();
+        channels.map(|channel| channel.config.clone()).collect()
+    }
+
     /// What is wrong under this key, as it is known.
     #[must_use]
     pub fn known(&self, key: &Key) -> Option<&Alert> {
@@ -257,12 +289,7 @@ impl Notifier {
     /// How each channel does.
     #[must_use]
     pub fn statuses(&self) -> Vec<NotificationStatus> {
-        let view = View {
-            log: &self.log,
-            open: &[],
-            head: self.sequence,
-            untracked: 0,
-        };
+        let view = self.view(&[]);
         self.channels
             .iter()
             .map(|(name, channel)| NotificationStatus {
@@ -272,6 +299,15 @@ impl Notifier {
                 problem: channel.problem(),
             })
             .collect()
+    }
+
+    const fn view<'a>(&'a self, open: &'a [Open]) -> View<'a> {
+        View {
+            log: &self.log,
+            open,
+            head: self.sequence,
+            untracked: self.untracked,
+        }
     }
 
     fn shown_open(&self) -> Vec<Open> {

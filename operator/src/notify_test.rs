@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::{
     controller::validate::ValidatedCluster,
     courier::Courier,
+    destination::Destination,
     notify::{Context, Message, Outcome},
 };
 
@@ -50,7 +51,7 @@ impl fmt::Display for Tested {
     }
 }
 
-/// Sends a test message to each channel, once, at the same time.
+/// Sends a test message to each channel of a cluster, once, at the same time.
 ///
 /// # Errors
 /// If HTTP clients cannot be set up on this host.
@@ -60,20 +61,28 @@ pub async fn run(cluster: &ValidatedCluster) -> Result<Vec<Tested>, reqwest::Err
         cluster: cluster.name.clone(),
         links: Vec::new(),
     };
-    let tests = cluster.channels.iter().map(|channel| {
-        let (courier, context) = (&courier, &context);
-        async move {
+    let channels = cluster.channels.iter();
+    let destinations = channels.map(|one| (&one.config.name, &one.destination));
+    Ok(send(&courier, &context, destinations).await)
+}
+
+/// Sends a test message to each destination, once, at the same time.
+pub(crate) async fn send<'a>(
+    courier: &Courier,
+    context: &Context,
+    destinations: impl IntoIterator<Item = (&'a String, &'a Destination)>,
+) -> Vec<Tested> {
+    let tests = destinations
+        .into_iter()
+        .map(async |(channel, destination)| {
             let now = Timestamp::now();
-            let name = &channel.config.name;
-            let message = Message::test(context, name, now);
-            let destination = &channel.destination;
+            let message = Message::test(context, channel, now);
             let outcome = courier.test(destination, &message, context, now).await;
             Tested {
-                channel: name.clone(),
+                channel: channel.clone(),
                 kind: destination.word(),
                 outcome,
             }
-        }
-    });
-    Ok(join_all(tests).await)
+        });
+    join_all(tests).await
 }

@@ -20,6 +20,10 @@ mod faults;
 mod operators;
 #[path = "kubernetes_end_to_end/planned.rs"]
 mod planned;
+#[path = "kubernetes_notifications/secure_inbox.rs"]
+mod secure_inbox;
+#[path = "kubernetes_end_to_end/told.rs"]
+mod told;
 #[path = "kubernetes_end_to_end/world.rs"]
 mod world;
 
@@ -33,6 +37,7 @@ type Check = fn(&mut World) -> Result<()>;
 const CHECKS: &[(&str, Check)] = &[
     ("the examples, applied unchanged, serve", begin::serve),
     ("every Pod says what it does", begin::tell),
+    ("a test message arrives", told::test),
     (
         "a cancel reaches its query at whichever pooler",
         cancels::reach_their_queries,
@@ -46,12 +51,14 @@ const CHECKS: &[(&str, Check)] = &[
         "who asks while it is paused is answered later",
         planned::pause,
     ),
+    ("of planned work nothing is told", told::nothing),
     (
         "a pooler that dies takes no other along",
         faults::poolers_die,
     ),
-    ("PostgreSQL may restart", faults::postgres_restarts),
+    ("PostgreSQL may be away", faults::postgres_is_away),
     ("without its kubelet it goes on", faults::kubelet_stops),
+    ("of what fails each is told once", told::each_once),
     (
         "an image that is missing stops a rollout",
         faults::image_is_missing,

@@ -49,9 +49,8 @@ pub struct Observed<'a> {
     pub endpoints: &'a [EndpointStatus],
     /// Everyone who is told.
     pub notifications: &'a [NotificationStatus],
-    /// Whether whom the spec names can be told, or it names nobody: `operator run`
-    /// does not post yet.
-    pub tells: bool,
+    /// Why nobody can be told whom the spec names, if that is so.
+    pub untold: Option<&'a str>,
 }
 
 /// What a valid spec comes to, as far as its status tells.

@@ -43,12 +43,7 @@ pub fn validate(
     input: &Dereferenced,
     policy: &WebhookPolicy,
 ) -> Result<ValidatedCluster, Vec<Fault>> {
-    let mut validator = Validator {
-        secrets: &input.secrets,
-        missing_services: &input.missing_services,
-        faults: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut validator = Validator::of(input);
     let mut cluster = validator.cluster(input, policy);
     let verdict = settings::judged_by_the_proxies(&cluster);
     let mut faults = validator.faults;
@@ -66,6 +61,13 @@ pub fn validate(
     }
 }
 
+/// The channels of a cluster that are valid by themselves, whatever else is not.
+#[must_use]
+pub fn channels(input: &Dereferenced, policy: &WebhookPolicy) -> Vec<Channel> {
+    let mut validator = Validator::of(input);
+    validator.channels(&input.cluster.spec.notifications, policy)
+}
+
 struct Validator<'a> {
     secrets: &'a BTreeMap<String, Option<SecretData>>,
     missing_services: &'a BTreeSet<String>,
@@ -73,7 +75,16 @@ struct Validator<'a> {
     warnings: Vec<Fault>,
 }
 
-impl Validator<'_> {
+impl<'a> Validator<'a> {
+    const fn of(input: &'a Dereferenced) -> Self {
+        Self {
+            secrets: &input.secrets,
+            missing_services: &input.missing_services,
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     fn cluster(&mut self, input: &Dereferenced, policy: &WebhookPolicy) -> ValidatedCluster {
         let spec = &input.cluster.spec;
         let metadata = &input.cluster.metadata;

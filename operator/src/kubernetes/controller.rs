@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, channel::mpsc};
 use kube::{
     Resource,
     runtime::{
@@ -24,11 +24,14 @@ use super::{
     reconcile::{Context, reconcile},
     secrets::References,
     stores::{Scope, Stores, backoff, controller, instance, watch_config},
+    telling::Tellers,
 };
-use crate::api::KIND;
+use crate::{api::KIND, controller::objects::notifier_name};
 
 /// Clusters that are looked at at the same time.
 const LOOKS_MAX: u16 = 16;
+/// Looks that may wait to be taken.
+const LOOKS_WAITING_MAX: usize = 1_024;
 /// What changes together is looked at together.
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -40,8 +43,10 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         metrics,
         fence,
         watcher: ask,
+        courier: _,
     } = world;
-    let (monitor, to_look) = Monitor::new(ask.clone());
+    let (looks, to_look) = mpsc::channel(LOOKS_WAITING_MAX);
+    let monitor = Monitor::new(ask.clone(), looks.clone());
     let (stores, watches) = Stores::watch(client, &scope);
     let listed = stores.readiness();
     let (reader, writer) = reflector::store();
@@ -66,6 +71,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         listed,
         references: References::default(),
         monitor,
+        tellers: Tellers::new(world, looks),
         recorder: Recorder::new(client.clone(), reporter),
         metrics: metrics.clone(),
         memories: Memories::default(),
@@ -79,7 +85,11 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         .with_config(Config::default().concurrency(LOOKS_MAX).debounce(DEBOUNCE))
         .trigger_backoff(backoff())
         .watches_stream(watches.service_accounts, |one| tiers_of(&one))
-        .watches_stream(watches.config_maps, |one| tiers_of(&one))
+        .watches_stream(watches.config_maps, |one| match is_notifier(&one) {
+            // What was told is written often, and by ourselves.
+            true => HashSet::new(),
+            false => tiers_of(&one),
+        })
         .watches_stream(watches.services, |one| tiers_of(&one))
         .watches_stream(watches.budgets, |one| tiers_of(&one))
         .watches_stream(watches.policies, |one| tiers_of(&one))
@@ -118,6 +128,13 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         () = looks => {}
         () = forget => {}
     }
+    context.tellers.end().await;
+}
+
+/// Whether a ConfigMap is that of what was told.
+fn is_notifier<K: Resource>(object: &K) -> bool {
+    let name = object.meta().name.as_deref();
+    instance(object).is_some_and(|cluster| name == Some(&*notifier_name(cluster)))
 }
 
 /// The clusters that an object belongs to: by its owner, and by its label, for

@@ -15,9 +15,10 @@ use super::{
     error::Kind,
     metrics::{Metrics, Step},
     nudge::Nudged,
+    telling::Teller,
     template::Templates,
 };
-use crate::{api::PgPoolClusterStatus, controller::status::Meaning};
+use crate::{api::PgPoolClusterStatus, controller::status::Meaning, endpoints::Endpoints};
 
 /// What is remembered of each cluster between two looks.
 #[derive(Default)]
@@ -46,6 +47,12 @@ pub(super) struct Memory {
     pub(super) failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
     pub(super) nudged: Nudged,
+    /// What is true of the endpoints; none until it is looked at first.
+    pub(super) endpoints: Option<Endpoints>,
+    /// Who tells people; none where there is nobody to tell.
+    pub(super) teller: Option<Teller>,
+    /// Why there is nobody who could.
+    pub(super) untold: Option<String>,
     /// Reason of Stalled that an Event told of last; `None` if that is not known.
     pub(super) told: Option<Option<String>>,
 }

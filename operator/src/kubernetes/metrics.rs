@@ -9,8 +9,11 @@ use std::{
 use web::metrics::Page;
 
 use super::error::Kind;
-use crate::metrics::{
-    ALL, API_CALLS, INFO, LEADING, LOOKS, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
+use crate::{
+    api::NotificationStatus,
+    metrics::{
+        ALL, API_CALLS, INFO, LEADING, LOOKS, Messages, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
+    },
 };
 
 /// How far a look has come.
@@ -61,6 +64,8 @@ struct Counts {
     seconds: BTreeMap<Step, f64>,
     /// By resource, verb and status code.
     calls: BTreeMap<(&'static str, &'static str, u16), u64>,
+    /// By namespace and name of a cluster, and channel.
+    messages: BTreeMap<(String, String), BTreeMap<String, Messages>>,
 }
 
 impl Metrics {
@@ -91,6 +96,38 @@ impl Metrics {
     pub(super) fn called(&self, resource: &'static str, verb: &'static str, code: u16) {
         let key = (resource, verb, code);
         *self.lock().calls.entry(key).or_default() += 1;
+    }
+
+    /// The channels of a cluster are these, and do as they say.
+    pub(super) fn channels(&self, namespace: &str, cluster: &str, channels: &[NotificationStatus]) {
+        let mut counts = self.lock();
+        let key = (namespace.to_owned(), cluster.to_owned());
+        let messages = counts.messages.entry(key).or_default();
+        messages.retain(|name, _| channels.iter().any(|one| one.name == *name));
+        for channel in channels {
+            messages.entry(channel.name.clone()).or_default().pending = channel.pending;
+        }
+    }
+
+    /// A message was posted, or was not.
+    pub(super) fn posted(
+        &self,
+        (namespace, cluster): (&str, &str),
+        channel: &str,
+        result: &'static str,
+        delay: Option<Duration>,
+    ) {
+        let mut counts = self.lock();
+        let key = (namespace.to_owned(), cluster.to_owned());
+        let messages = counts.messages.entry(key).or_default();
+        let messages = messages.entry(channel.to_owned()).or_default();
+        messages.posted(result, delay);
+    }
+
+    /// Nobody is told of a cluster any more, by this replica.
+    pub(super) fn tells_no_more(&self, namespace: &str, cluster: &str) {
+        let key = (namespace.to_owned(), cluster.to_owned());
+        self.lock().messages.remove(&key);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
@@ -129,6 +166,11 @@ impl Metrics {
         for ((resource, verb, code), count) in &counts.calls {
             let labels = [*resource, verb, &code.to_string()];
             page.sample(&API_CALLS, &labels, *count as f64);
+        }
+        for ((namespace, cluster), channels) in &counts.messages {
+            for (channel, messages) in channels {
+                messages.show(&mut page, namespace, cluster, channel);
+            }
         }
         page.finish()
     }

@@ -37,8 +37,8 @@ const PACE: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(1);
 /// Failures in a row until a balancer counts as silent.
 const SILENT_AFTER: u32 = 3;
-/// Looks that may wait to be taken.
-const LOOKS_MAX: usize = 1_024;
+/// Transitions of a balancer that wait for a look.
+const TRANSITIONS_MAX: usize = 1_000;
 
 /// Follows the balancers of every cluster.
 pub(super) struct Monitor {
@@ -62,10 +62,17 @@ struct Followed {
 #[derive(Default)]
 struct Shared {
     answer: Mutex<Option<Answer>>,
-    /// Revision that the endpoints should come to have.
-    wanted: Mutex<Option<String>>,
-    /// Another one was set: a poll under way would wait too long.
+    wanted: Mutex<Wanted>,
+    /// Something else is wanted: a poll under way would wait too long.
     other_wanted: Notify,
+}
+
+#[derive(Clone, Default, PartialEq)]
+struct Wanted {
+    /// Revision that the endpoints should come to have.
+    revision: Option<String>,
+    /// Longest time between two answers.
+    interval: Duration,
 }
 
 impl Drop for Followed {
@@ -83,26 +90,25 @@ impl Monitor {
         Watcher::new(POLL, Duration::from_secs(5), POLL)
     }
 
-    /// Begins with no balancer. What is returned beside it names the clusters
-    /// that should be looked at.
-    pub(super) fn new(watcher: Watcher) -> (Self, mpsc::Receiver<ObjectRef<Cluster>>) {
-        let (looks, to_look) = mpsc::channel(LOOKS_MAX);
-        let monitor = Self {
+    /// Begins with no balancer. `looks` takes the clusters that should be looked
+    /// at.
+    pub(super) fn new(watcher: Watcher, looks: mpsc::Sender<ObjectRef<Cluster>>) -> Self {
+        Self {
             watcher,
             looks,
             tiers: Mutex::default(),
-        };
-        (monitor, to_look)
+        }
     }
 
-    /// Follows just the balancers among these Pods, and says what they answered
-    /// last. `wanted` is the revision that they should come to have.
+    /// Follows just the balancers among these Pods. `wanted` is the revision that
+    /// they should come to have, `interval` the longest time between two answers.
     pub(super) fn follow(
         &self,
         cluster: &ObjectRef<Cluster>,
         pods: &[PodView],
         wanted: Option<&str>,
-    ) -> Answers {
+        interval: Duration,
+    ) {
         let mut tiers = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
         let tier = tiers.entry(cluster.clone()).or_default();
         let addresses: BTreeMap<&str, SocketAddr> = pods
@@ -121,15 +127,47 @@ impl Monitor {
                 .followed
                 .entry(uid.to_owned())
                 .or_insert_with(|| self.begin(cluster, address));
-            followed.shared.want(wanted);
+            followed.shared.want(wanted, interval);
         }
-        let answers = tier.followed.iter().filter_map(|(uid, followed)| {
-            let answer = followed
-                .shared
-                .answer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            Some((uid.clone(), answer.clone()?))
+    }
+
+    /// What the balancers of a cluster answered last, without their transitions.
+    pub(super) fn answers(&self, cluster: &ObjectRef<Cluster>) -> Answers {
+        self.each(cluster, |answer| match answer {
+            Answer::Said(status) => {
+                let transitions = std::mem::take(&mut status.transitions);
+                let bare = status.clone();
+                status.transitions = transitions;
+                Answer::Said(bare)
+            }
+            Answer::Silent(why) => Answer::Silent(why.clone()),
+        })
+    }
+
+    /// The same with all transitions that were not taken yet.
+    pub(super) fn take(&self, cluster: &ObjectRef<Cluster>) -> Answers {
+        self.each(cluster, |answer| match answer {
+            Answer::Said(status) => {
+                let transitions = std::mem::take(&mut status.transitions);
+                let missed = std::mem::take(&mut status.missed);
+                let status = BalancerStatus {
+                    transitions,
+                    missed,
+                    ..(**status).clone()
+                };
+                Answer::Said(Box::new(status))
+            }
+            Answer::Silent(why) => Answer::Silent(why.clone()),
+        })
+    }
+
+    fn each(&self, cluster: &ObjectRef<Cluster>, view: impl Fn(&mut Answer) -> Answer) -> Answers {
+        let tiers = self.tiers.lock().unwrap_or_else(PoisonError::into_inner);
+        let followed = tiers.get(cluster).map(|tier| &tier.followed);
+        let answers = followed.into_iter().flatten().filter_map(|(uid, one)| {
+            let answer = &one.shared.answer;
+            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((uid.clone(), view(answer.as_mut()?)))
         });
         answers.collect()
     }
@@ -168,18 +206,18 @@ async fn follow(
     let mut cursor: Option<Cursor> = None;
     let mut failures = 0;
     loop {
-        let wait = cursor.as_ref().map(|_| shared.wait());
+        // One that did not answer is asked at once, not waited for.
+        let answers = cursor.is_some() && failures == 0;
+        let wait = answers.then(|| shared.wait());
         let answer = tokio::select! {
             biased;
             () = shared.other_wanted.notified() => continue,
             answer = watcher.balancer(address, cursor.as_ref(), wait) => answer,
         };
         let pause = match answer {
-            Ok(mut status) => {
+            Ok(status) => {
                 failures = 0;
                 cursor = Some(Cursor::after(&status));
-                // What happened in between is for messages; here levels count.
-                status.transitions.clear();
                 if shared.take(Answer::Said(Box::new(status))) {
                     look(&mut looks, &cluster).await;
                 }
@@ -187,7 +225,6 @@ async fn follow(
             }
             Err(why) => {
                 failures += 1;
-                cursor = None;
                 if failures >= SILENT_AFTER && shared.take(Answer::Silent(why)) {
                     look(&mut looks, &cluster).await;
                 }
@@ -198,18 +235,27 @@ async fn follow(
     }
 }
 
-async fn look(looks: &mut mpsc::Sender<ObjectRef<Cluster>>, cluster: &ObjectRef<Cluster>) {
+/// Has a cluster looked at.
+pub(super) async fn look(
+    looks: &mut mpsc::Sender<ObjectRef<Cluster>>,
+    cluster: &ObjectRef<Cluster>,
+) {
     use futures::SinkExt as _;
     // Without a controller there is nobody to look.
     let _ = looks.send(cluster.clone()).await;
 }
 
 impl Shared {
-    /// Sets the revision that the endpoints should come to have.
-    fn want(&self, revision: Option<&str>) {
+    /// Sets the revision that the endpoints should come to have, and how often
+    /// they are to answer at least.
+    fn want(&self, revision: Option<&str>, interval: Duration) {
+        let new = Wanted {
+            revision: revision.map(str::to_owned),
+            interval,
+        };
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted.as_deref() != revision {
-            *wanted = revision.map(str::to_owned);
+        if *wanted != new {
+            *wanted = new;
             self.other_wanted.notify_one();
         }
     }
@@ -218,21 +264,45 @@ impl Shared {
     fn wait(&self) -> Duration {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&*wanted, &*answer) {
-            (Some(wanted), Some(Answer::Said(status))) if !has(status, wanted) => POLL_EXPECTING,
-            _ => POLL,
+        let longest = wanted.interval.min(POLL);
+        match (&wanted.revision, &*answer) {
+            (Some(wanted), Some(Answer::Said(status))) if !has(status, wanted) => {
+                longest.min(POLL_EXPECTING)
+            }
+            _ => longest,
         }
     }
 
     /// Keeps an answer. True if it says something that the one before did not.
-    fn take(&self, answer: Answer) -> bool {
+    fn take(&self, mut answer: Answer) -> bool {
         let mut before = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = before
+        let mut news = before
             .as_ref()
             .is_none_or(|before| gist(before) != gist(&answer));
+        if let Answer::Said(status) = &mut answer {
+            news |= !status.transitions.is_empty();
+            if let Some(Answer::Said(before)) = &mut *before {
+                put_before(before, status);
+            }
+        }
         *before = Some(answer);
         news
     }
+}
+
+/// Puts the transitions that nobody has taken yet before the new ones.
+fn put_before(before: &mut BalancerStatus, status: &mut BalancerStatus) {
+    if before.boot_id != status.boot_id {
+        return;
+    }
+    let known = before.transitions.last().map_or(0, |last| last.number);
+    let mut transitions = std::mem::take(&mut before.transitions);
+    let new = status.transitions.drain(..);
+    transitions.extend(new.filter(|transition| transition.number > known));
+    let surplus = transitions.len().saturating_sub(TRANSITIONS_MAX);
+    transitions.drain(..surplus);
+    status.missed |= before.missed || surplus > 0;
+    status.transitions = transitions;
 }
 
 /// Whether everyone that a balancer knows has a revision.
@@ -291,6 +361,51 @@ mod tests {
         query
     }
 
+    /// A status with transitions of these numbers, of a process of this name.
+    fn status(boot_id: &str, numbers: std::ops::RangeInclusive<u64>) -> Answer {
+        let newest = *numbers.end();
+        let transitions: Vec<_> = numbers
+            .map(|number| {
+                json!({
+                    "number": number, "at": "2026-01-01T00:00:00Z", "target": "10.0.0.1:6432",
+                    "from": "Up", "to": "Down", "restarted": false, "reason": "", "up": 0, "total": 1,
+                })
+            })
+            .collect();
+        let status = json!({
+            "version": "1", "bootId": boot_id, "state": "ready", "startedAt": "2026-01-01T00:00:00Z",
+            "connections": 0, "maxConnections": 1, "targets": [], "transitions": transitions,
+            "newest": newest, "missed": false,
+        });
+        Answer::Said(serde_json::from_value(status).unwrap())
+    }
+
+    /// Numbers of the transitions that wait, and whether some are missing.
+    fn waiting(shared: &Shared) -> (Vec<u64>, bool) {
+        match &*shared.answer.lock().unwrap() {
+            Some(Answer::Said(status)) => {
+                let numbers = status.transitions.iter().map(|one| one.number);
+                (numbers.collect(), status.missed)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn transitions_wait_until_they_are_taken() {
+        let shared = Shared::default();
+        assert!(shared.take(status("a", 1..=2)));
+        assert!(shared.take(status("a", 2..=3)), "a new one is news");
+        assert_eq!(waiting(&shared), (vec![1, 2, 3], false));
+        // Another process begins to count anew: levels must do.
+        shared.take(status("b", 1..=1));
+        assert_eq!(waiting(&shared), (vec![1], false));
+        shared.take(status("b", 2..=2_000));
+        let (numbers, missed) = waiting(&shared);
+        let bounds = (numbers.len(), numbers[0], missed);
+        assert_eq!(bounds, (TRANSITIONS_MAX, 1_001, true));
+    }
+
     async fn poll(listener: &tokio::net::TcpListener) -> (tokio::net::TcpStream, String) {
         loop {
             let (mut connection, _) = listener.accept().await.unwrap();
@@ -312,7 +427,7 @@ mod tests {
         let (looks, mut to_look) = mpsc::channel(4);
         let watcher = Monitor::watcher().unwrap();
         let shared = Arc::<Shared>::default();
-        shared.want(Some("a"));
+        shared.want(Some("a"), POLL);
         let cluster = ObjectRef::new("shop");
         let task = tokio::spawn(follow(watcher, address, shared.clone(), looks, cluster));
         answer(&listener, "a").await;
@@ -320,7 +435,7 @@ mod tests {
         // Nothing is expected to change: the next poll is a long one.
         let (_long, query) = poll(&listener).await;
         assert!(query.contains("wait=30s"), "{query}");
-        shared.want(Some("b"));
+        shared.want(Some("b"), POLL);
         let limit = Duration::from_secs(20);
         let query = tokio::time::timeout(limit, answer(&listener, "a")).await;
         assert!(query.unwrap().contains("wait=1s"));

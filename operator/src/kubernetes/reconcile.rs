@@ -27,6 +27,7 @@ use super::{
     rollout::{self, Running},
     secrets::{self, References},
     stores::Stores,
+    telling::Tellers,
     template::{self, Present},
 };
 use crate::{
@@ -34,15 +35,16 @@ use crate::{
     controller::{
         build,
         objects::{
-            Objects, Owner, Placement, internal_name, is_settings_name, objects, pod_selector,
+            Objects, Owner, Placement, internal_name, is_settings_name, notifier_name, objects,
+            pod_selector,
         },
         status::{Meaning, Progress},
-        validate,
+        validate::{self, Channel},
     },
 };
 
 /// A cluster is looked at again after so long though nothing changed.
-const RESYNC: Duration = Duration::from_secs(600);
+pub(super) const RESYNC: Duration = Duration::from_secs(600);
 /// The same while something that it refers to is not there: not all of it is
 /// watched.
 const LACKING: Duration = Duration::from_secs(15);
@@ -57,6 +59,7 @@ pub(super) struct Context {
     pub(super) listed: Shared<BoxFuture<'static, ()>>,
     pub(super) references: References,
     pub(super) monitor: Monitor,
+    pub(super) tellers: Tellers,
     pub(super) recorder: Recorder,
     pub(super) metrics: Arc<Metrics>,
     pub(super) memories: Memories,
@@ -98,7 +101,7 @@ pub(super) async fn reconcile(
         match result {
             Ok(progress) => {
                 memory.failures = None;
-                let pause = match progress.lacks_reference() {
+                let pause = match progress.lacks_reference() || memory.untold.is_some() {
                     true => LACKING,
                     false => RESYNC,
                 };
@@ -224,11 +227,21 @@ impl Look<'_> {
         memory.enter(Step::Validate, metrics);
         let validated = match validate::validate(&read, &settings.webhooks) {
             Ok(validated) => validated,
-            Err(faults) => return Ok(Progress::Invalid(faults)),
+            Err(faults) => {
+                // What is wrong elsewhere keeps nobody from being told of it.
+                let channels = validate::channels(&read, &settings.webhooks);
+                let key = secrets::known_key(client, cluster, self.namespace).await?;
+                if let Some(key) = key {
+                    self.tell_by(cluster, memory, &channels, key.bytes()).await;
+                }
+                return Ok(Progress::Invalid(faults));
+            }
         };
         memory.meaning = Some(Meaning::of(&validated));
         let tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
+        let channels = &validated.channels;
+        self.tell_by(cluster, memory, channels, key.bytes()).await;
         let revision = build::revision(&tier, key.bytes());
         let owner = Owner::of(cluster);
         let (poolers, balancers) = self.deployments();
@@ -263,7 +276,7 @@ impl Look<'_> {
         if tier.pooler.is_budgeted
             && let Some(poolers) = &poolers
         {
-            let all_took = || self.all_took(&revision, memory);
+            let all_took = || self.all_took(&revision);
             rollout::hold_back(&mut objects.poolers, poolers, all_took);
         }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
@@ -279,8 +292,13 @@ impl Look<'_> {
             left: &mut memory.left,
             templates: &memory.templates,
         };
+        let notifier = notifier_name(self.name);
+        let tells = !channels.is_empty();
         // Settings of before may still be mounted.
-        let keep = |_, name: &str| name == internal || is_settings_name(self.name, name);
+        let keep = |kind, name: &str| match kind {
+            ChildKind::ConfigMap => tells && name == notifier,
+            _ => name == internal || is_settings_name(self.name, name),
+        };
         let applied = applier.apply(&objects, keep).await;
         let removed = match &applied {
             Ok(()) => self.remove_settings(&mut applier, &objects).await,
@@ -290,6 +308,42 @@ impl Look<'_> {
         removed?;
         memory.revision = Some(revision);
         Ok(Progress::Applied)
+    }
+
+    /// Has people told by these channels, from what a predecessor told on.
+    async fn tell_by(
+        &self,
+        cluster: &PgPoolCluster,
+        memory: &mut Memory,
+        channels: &[Channel],
+        key: &[u8],
+    ) {
+        let untold = memory.untold.take();
+        if channels.is_empty() {
+            memory.teller = None;
+            return;
+        }
+        if memory.teller.is_none() {
+            let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+            let (tellers, owner) = (&self.context.tellers, Owner::of(cluster));
+            match tellers.begin(self.reference, uid, owner).await {
+                Ok(teller) => {
+                    memory.teller = Some(teller);
+                    // What was told says how endpoints were left.
+                    memory.endpoints = None;
+                }
+                Err(error) => {
+                    let error = format!("nobody is told: {error}");
+                    if untold.as_ref() != Some(&error) {
+                        tracing::warn!(error);
+                    }
+                    memory.untold = Some(error);
+                }
+            }
+        }
+        if let Some(teller) = &memory.teller {
+            teller.configure(channels, key);
+        }
     }
 
     /// Removes Secrets with settings of before that no ReplicaSet would mount.
@@ -325,12 +379,8 @@ impl Look<'_> {
     /// Whether every pooler that may hold servers has said that it took a
     /// configuration, and with it no more than its share of the limit. One that
     /// cannot be asked may hold more.
-    fn all_took(&self, revision: &str, memory: &Memory) -> bool {
-        let wanted = memory.revision.as_deref();
-        let answers = self
-            .context
-            .monitor
-            .follow(self.reference, &self.pods, wanted);
+    fn all_took(&self, revision: &str) -> bool {
+        let answers = self.context.monitor.answers(self.reference);
         let endpoints = observe::endpoints(&self.pods, &answers, &[], Timestamp::now());
         let poolers = self.pods.iter().filter(|pod| {
             pod.component == Component::Pooler && !matches!(pod.phase, Phase::Failed(_))

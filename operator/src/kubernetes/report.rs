@@ -1,15 +1,11 @@
-//! The end of a look: what is so is observed, written into the status, told by
-//! an Event, and Pods that lag behind are nudged.
+//! The end of a look: what is so is observed, told, written into the status, and
+//! Pods that lag behind are nudged.
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::apps::v1::{Deployment, DeploymentCondition},
-    apimachinery::pkg::apis::meta::v1::Condition,
-};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType},
 };
 use serde_json::json;
 
@@ -24,16 +20,21 @@ use super::{
     nudge::Nudged,
     observe,
     pods::PodView,
-    reconcile::{Context, Look},
+    reconcile::{Context, Look, RESYNC},
     rollout::{self, Running},
+    telling::{Observation, Teller},
 };
 use crate::{
-    api::{Component, EndpointStatus, PgPoolClusterStatus, PoolState},
+    api::{Component, EndpointStatus, NotificationStatus, PgPoolClusterStatus, PoolState},
     controller::{
         objects::pod_selector,
         status::{self, Observed, Pause, Progress, Rollout, Rollouts},
     },
 };
+
+/// The annotation that asks for a test message to each channel; any other value
+/// than the last asks again.
+const NOTIFY_TEST: &str = "poolkeeper.dev/notify-test";
 
 impl Look<'_> {
     /// Says that objects of some kinds cannot be listed, and leaves the rest of
@@ -60,7 +61,7 @@ impl Look<'_> {
             meaning: memory.meaning.as_ref(),
             endpoints: &before.endpoints,
             notifications: &before.notifications,
-            tells: !wants_to_be_told(cluster),
+            untold: None,
         };
         let status = PgPoolClusterStatus {
             conditions: status::status(&observed, &before, Timestamp::now()).conditions,
@@ -82,12 +83,12 @@ impl Look<'_> {
         let now = Timestamp::now();
         let pods = &self.own_pods();
         let wanted = memory.revision.clone();
-        let answers = self
-            .context
-            .monitor
-            .follow(self.reference, pods, wanted.as_deref());
-        let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
+        let interval = spec.map_or(RESYNC, |spec| spec.monitoring.interval.0);
+        let monitor = &self.context.monitor;
+        monitor.follow(self.reference, pods, wanted.as_deref(), interval);
+        let answers = monitor.take(self.reference);
+        let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
         let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
             poolers: self.rollout(Component::Pooler, poolers.as_deref(), &memory.left),
@@ -101,6 +102,7 @@ impl Look<'_> {
             let ours = &self.context.settings.images;
             rollout::update(cluster, running, ours, &memory.templates)
         });
+        let telling = Telling::of(cluster, memory, &before);
         let observed = Observed {
             generation: cluster.meta().generation,
             progress,
@@ -113,10 +115,13 @@ impl Look<'_> {
             update: update.as_deref(),
             meaning: memory.meaning.as_ref(),
             endpoints: &endpoints,
-            notifications: &[],
-            tells: !wants_to_be_told(cluster),
+            notifications: &telling.notifications,
+            untold: telling.untold.as_deref(),
         };
         let status = status::status(&observed, &before, now);
+        if let Some(teller) = &memory.teller {
+            self.tell(cluster, progress, teller, &status, now);
+        }
         self.write_status(cluster, status, memory).await?;
         // After the status: a Pod that cannot be told must not keep it back.
         match wanted.filter(|_| *progress == Progress::Applied) {
@@ -128,6 +133,29 @@ impl Look<'_> {
         }
     }
 
+    /// Has people told of what was seen, unless the cluster is left alone or goes.
+    fn tell(
+        &self,
+        cluster: &Cluster,
+        progress: &Progress,
+        teller: &Teller,
+        status: &PgPoolClusterStatus,
+        now: Timestamp,
+    ) {
+        if matches!(progress, Progress::Suspended | Progress::Deleting) {
+            teller.hush();
+            return;
+        }
+        let seen = Observation::default();
+        teller.observe(seen, status, now);
+        if let Some(value) = cluster.annotations().get(NOTIFY_TEST) {
+            let Context {
+                tellers, recorder, ..
+            } = self.context;
+            tellers.test(teller, value, cluster, recorder);
+        }
+    }
+
     /// Writes a status if it is news.
     async fn write_status(
         &self,
@@ -135,7 +163,7 @@ impl Look<'_> {
         status: PgPoolClusterStatus,
         memory: &mut Memory,
     ) -> CallResult<()> {
-        self.tell(&status, cluster, memory).await;
+        self.record_stall(&status, cluster, memory).await;
         let known = cluster
             .0
             .as_ref()
@@ -205,68 +233,39 @@ impl Look<'_> {
         rollout.selector = pod_selector(self.name, component);
         rollout
     }
+}
 
-    /// An Event when something stalls, and when it goes on.
-    async fn tell(&self, status: &PgPoolClusterStatus, cluster: &Cluster, memory: &mut Memory) {
-        let Some(stalled) = stalled(status) else {
-            return;
-        };
-        let now = reason_of(stalled);
-        if memory.told.is_none() {
-            // A former leader told of what it wrote.
-            let before = memory.status_before(cluster);
-            memory.told = Some(self::stalled(&before).and_then(reason_of));
+/// How those do who are told.
+struct Telling {
+    notifications: Vec<NotificationStatus>,
+    /// Why nobody can be told, if that is so.
+    untold: Option<String>,
+}
+
+impl Telling {
+    fn of(cluster: &Cluster, memory: &Memory, before: &PgPoolClusterStatus) -> Self {
+        if let Some(teller) = &memory.teller {
+            return Self {
+                notifications: teller.statuses(),
+                untold: None,
+            };
         }
-        if memory.told.as_ref() == Some(&now) {
-            return;
+        let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
+        if spec.is_some_and(|spec| spec.notifications.is_empty()) {
+            return Self {
+                notifications: Vec::new(),
+                untold: None,
+            };
         }
-        let mut reference = cluster.object_ref(&());
-        reference.kind = Some(crate::api::KIND.to_owned());
-        let message = match &now {
-            Some(_) => {
-                let valid = status
-                    .conditions
-                    .iter()
-                    .find(|one| one.type_ == "ConfigValid");
-                valid
-                    .filter(|valid| valid.status == "False")
-                    .map_or(&stalled.message, |valid| &valid.message)
-                    .clone()
-            }
-            None => "what was in the way is gone".to_owned(),
-        };
-        let event = Event {
-            type_: if now.is_some() {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            },
-            reason: now.clone().unwrap_or_else(|| "Resumed".to_owned()),
-            note: Some(message.chars().take(1_000).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        let publish = self.context.recorder.publish(&event, &reference);
-        match client::write(&self.context.fence, "record an Event", publish).await {
-            Ok(()) => memory.told = Some(now),
-            Err(error) => tracing::debug!(%error, "no Event"),
+        // It is left alone, or what it says cannot be carried out.
+        let nobody = "nobody is told before the spec is carried out";
+        let unknown = before.notifications.is_empty();
+        let untold = memory.untold.clone();
+        Self {
+            notifications: before.notifications.clone(),
+            untold: untold.or_else(|| unknown.then(|| nobody.to_owned())),
         }
     }
-}
-
-/// Whether the cluster names somebody to tell.
-fn wants_to_be_told(cluster: &Cluster) -> bool {
-    let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
-    spec.is_none_or(|spec| !spec.notifications.is_empty())
-}
-
-fn stalled(status: &PgPoolClusterStatus) -> Option<&Condition> {
-    status.conditions.iter().find(|one| one.type_ == "Stalled")
-}
-
-/// Why it stalls, if it does.
-fn reason_of(stalled: &Condition) -> Option<String> {
-    (stalled.status == "True").then(|| stalled.reason.clone())
 }
 
 /// A Deployment, as its controller reports it.

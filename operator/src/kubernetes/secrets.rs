@@ -8,6 +8,7 @@ use std::{
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Secret, Service},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams, runtime::reflector::ObjectRef};
 
@@ -23,7 +24,7 @@ use crate::{
     api::PgPoolCluster,
     controller::{
         dereference::{self, Dereferenced, SecretData, SecretValue},
-        objects::{INTERNAL_KEY, Owner, internal_secret},
+        objects::{INTERNAL_KEY, Owner, internal_name, internal_secret},
     },
     random,
 };
@@ -128,6 +129,27 @@ fn data(secret: Secret) -> SecretData {
         .collect()
 }
 
+/// The key that the parts of a tier share, if there is one.
+///
+/// # Errors
+/// If the server does not say.
+pub(super) async fn known_key(
+    client: &Client,
+    cluster: &PgPoolCluster,
+    namespace: &str,
+) -> CallResult<Option<SecretValue>> {
+    let name = internal_name(cluster.metadata.name.as_deref().unwrap_or_default());
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let what = format!("get Secret {name}");
+    let found = client::read(&what, api.get_opt(&name)).await?;
+    let ours = found.filter(|found| is_of(&found.metadata, cluster));
+    Ok(ours.and_then(|found| data(found).remove(INTERNAL_KEY)))
+}
+
+fn is_of(found: &ObjectMeta, cluster: &PgPoolCluster) -> bool {
+    controller(found).is_some_and(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref())
+}
+
 /// The key that the parts of a tier share, made when there is none yet.
 ///
 /// # Errors
@@ -149,9 +171,7 @@ pub(super) async fn internal_key(
     for _ in 0..2 {
         let what = format!("get {title}");
         if let Some(found) = client::read(&what, api.get_opt(&child)).await? {
-            let ours = controller(&found.metadata)
-                .is_some_and(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref());
-            if !ours {
+            if !is_of(&found.metadata, cluster) {
                 return Err(ApplyError::conflict(title, &found.metadata, name));
             }
             if let Some(key) = data(found.clone()).remove(INTERNAL_KEY) {

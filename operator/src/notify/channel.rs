@@ -89,6 +89,18 @@ pub(super) struct View<'a> {
     pub(super) untracked: u32,
 }
 
+/// How soon something may have to be told though nothing is observed; later
+/// ones are more urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attention {
+    /// Nothing is wrong, and everything was told.
+    Never,
+    /// Something is wrong, or was of late: reminders, and who is steady again.
+    Seldom,
+    /// Something waits to be told.
+    Soon,
+}
+
 /// Whether so much time has passed. A clock that was set back does not make
 /// anyone wait for it to catch up.
 fn elapsed(since: Timestamp, wait: Duration, now: Timestamp) -> bool {
@@ -152,6 +164,22 @@ impl Channel {
     pub(super) fn pending(&self, view: &View<'_>) -> i32 {
         let waiting = self.items(view, view.head).len() + usize::from(self.state_due);
         i32::try_from(waiting).unwrap_or(i32::MAX)
+    }
+
+    pub(super) fn attention(&self, view: &View<'_>) -> Attention {
+        let edit_due = self
+            .root
+            .as_ref()
+            .is_some_and(|root| root.shown < self.cursor);
+        let idle = !self.configured || self.refused.is_some();
+        if !idle && (self.claim.is_some() || edit_due || self.pending(view) > 0) {
+            return Attention::Soon;
+        }
+        let watched = self.root.is_some() || self.failing_since.is_some();
+        match watched || self.open(view).next().is_some() {
+            true => Attention::Seldom,
+            false => Attention::Never,
+        }
     }
 
     /// Whether an entry waits for a bigger one to end: nobody needs to hear of

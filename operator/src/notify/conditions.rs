@@ -3,11 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Alert, Key};
-use crate::{api::NotificationEvent, controller::status::Reason};
+use crate::{
+    api::{NotificationEvent, PgPoolClusterStatus},
+    controller::status::Reason,
+};
 
 /// The key of a PostgreSQL that no pooler reaches.
 #[must_use]
-pub fn upstream_key() -> Key {
+fn upstream_key() -> Key {
     Key::new(NotificationEvent::UpstreamUnreachable, "")
 }
 
@@ -17,7 +20,7 @@ pub fn upstream_key() -> Key {
 /// That some poolers do not reach it is not told: those that begin to fail do
 /// so one after the other.
 #[must_use]
-pub fn upstream(condition: Option<&Condition>, known: Option<&Alert>) -> Option<Alert> {
+fn upstream(condition: Option<&Condition>, known: Option<&Alert>) -> Option<Alert> {
     let Some(condition) = condition.filter(|condition| condition.status != "Unknown") else {
         return known.cloned();
     };
@@ -27,6 +30,25 @@ pub fn upstream(condition: Option<&Condition>, known: Option<&Alert>) -> Option<
         let since = condition.last_transition_time.0;
         Alert::new(upstream_key(), since, &condition.message, None)
     })
+}
+
+/// Everything that is wrong by a status' conditions.
+#[must_use]
+pub fn of_status(
+    status: &PgPoolClusterStatus,
+    known: &dyn Fn(&Key) -> Option<Alert>,
+    _now: jiff::Timestamp,
+) -> Vec<Alert> {
+    let type_ = crate::controller::status::ConditionType::UpstreamReachable.word();
+    let condition = status.conditions.iter().find(|one| one.type_ == type_);
+    let known = known(&upstream_key());
+    upstream(condition, known.as_ref()).into_iter().collect()
+}
+
+/// Whether what is wrong by it depends on the time.
+#[must_use]
+pub fn is_waiting(_status: &PgPoolClusterStatus) -> bool {
+    false
 }
 
 #[cfg(test)]

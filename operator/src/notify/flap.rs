@@ -113,6 +113,11 @@ impl Flaps {
         true
     }
 
+    /// Whether nobody had an outage of late.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
     /// Whether it flaps.
     pub(super) fn is_flapping(&self, key: &Key) -> bool {
         let mut all = self.subjects.iter();

@@ -64,6 +64,13 @@ pub struct Post {
 }
 
 impl Post {
+    /// How long after it happened this is, of news: the oldest of it counts.
+    #[must_use]
+    pub fn delay(&self, now: Timestamp) -> Option<Duration> {
+        let oldest = self.items.iter().map(|item| item.at).min()?;
+        Some(now.duration_since(oldest).try_into().unwrap_or_default())
+    }
+
     /// Whom it is about, for logs: the first few.
     #[must_use]
     pub fn subjects(&self) -> String {
@@ -141,6 +148,37 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What became of it, in a word: one of [`crate::metrics::RESULTS`].
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Delivered { .. } => "delivered",
+            Self::Failed(_) | Self::RootGone => "failed",
+            Self::Unclear(_) => "unclear",
+            Self::Throttled(_) => "throttled",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Why it did not arrive, as far as is known; nothing if it did.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Failed(reason) | Self::Unclear(reason) | Self::Refused(reason) => {
+                Some(reason.clone())
+            }
+            Self::Throttled(wait) => Some(format!("asked to wait for {} s", wait.as_secs())),
+            Self::RootGone => Some("the message to edit or to answer is gone".to_owned()),
+        }
+    }
+
+    /// Whether it is tried again by itself.
+    #[must_use]
+    pub const fn tries_again(&self) -> bool {
+        !matches!(self, Self::Delivered { .. } | Self::Refused(_))
+    }
+
     /// It arrived, and cannot be edited.
     #[must_use]
     pub const fn delivered() -> Self {

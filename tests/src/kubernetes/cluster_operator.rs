@@ -45,10 +45,11 @@ impl ClusterOperator {
     /// # Errors
     /// When it does not start, with the end of its log.
     pub fn start(kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
-        Self::start_with(kubeconfig, TierImages::NOWHERE, arguments)
+        Self::start_in(kubeconfig, arguments, &[])
     }
 
-    /// The same, with images for the Pods.
+    /// The same, with images for the Pods, in an environment that has these
+    /// variables too.
     ///
     /// # Errors
     /// As there.
@@ -56,9 +57,10 @@ impl ClusterOperator {
         kubeconfig: &Path,
         images: TierImages<'_>,
         arguments: &[&str],
+        environment: &[(&str, &OsStr)],
     ) -> Result<Self> {
         let program = binaries::ours("operator")?;
-        Self::start_program(&program, kubeconfig, images, arguments, &[])
+        Self::start_program(&program, kubeconfig, images, arguments, environment)
     }
 
     /// The same, with images that nobody has, in an environment that has these

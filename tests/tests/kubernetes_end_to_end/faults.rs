@@ -1,10 +1,13 @@
 //! What fails of itself, while applications work.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::{
     applications::{Account, Applications},
+    told,
     world::World,
 };
 
@@ -18,12 +21,16 @@ pub(crate) fn poolers_die(world: &mut World) -> Result<()> {
         let victim = before.first().context("no pooler")?.name.clone();
         let applications = Applications::start(world, APPLICATIONS)?;
         applications.go_on(world, 50)?;
+        let died = Instant::now();
         match by_force {
             true => drop(world.kubectl(&format!(
                 "delete pod {victim} --grace-period=0 --force --wait=false"
             ))?),
             false => world.node.kill_container("default", &victim, "pooler")?,
         }
+        let told = told::wait_for(world, &format!("{victim} is DOWN"))?;
+        let took = told.saturating_duration_since(died).as_secs_f32();
+        println!("    told {took:.1} s after its end");
         applications.go_on(world, 200)?;
         world.until("another process", || {
             let now = world.pods("pooler")?;
@@ -32,6 +39,7 @@ pub(crate) fn poolers_die(world: &mut World) -> Result<()> {
             Ok(())
         })?;
         world.settled(3)?;
+        told::wait_for(world, &format!("{victim} is UP again"))?;
         applications.go_on(world, 50)?;
         at_most_one_each(applications.finish(world)?)?;
     }
@@ -45,12 +53,16 @@ fn at_most_one_each(account: Account) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn postgres_restarts(world: &mut World) -> Result<()> {
+pub(crate) fn postgres_is_away(world: &mut World) -> Result<()> {
     let before = world.all_pods()?;
     let applications = Applications::start(world, APPLICATIONS)?;
     applications.go_on(world, 50)?;
-    world.kubectl("delete pod postgres-0")?;
+    world.kubectl("scale statefulset postgres --replicas=0")?;
+    told::wait_for(world, "PostgreSQL is UNREACHABLE")?;
+    world.condition("Ready", "False UpstreamUnreachable")?;
+    world.kubectl("scale statefulset postgres --replicas=1")?;
     world.kubectl("rollout status statefulset/postgres --timeout=100s")?;
+    told::wait_for(world, "PostgreSQL is reachable again")?;
     applications.go_on(world, 200)?;
     // Those that come back while it ends may be cut once more.
     applications.finish(world)?;

@@ -9,7 +9,7 @@ use tests::{
     psql, wait,
 };
 
-use crate::api::Api;
+use crate::{api::Api, secure_inbox::SecureInbox};
 
 const POSTGRES: &str = include_str!("../../../examples/postgres.yaml");
 pub(crate) const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) api: Api,
     pub(crate) operator: ClusterOperator,
+    /// Who is told.
+    pub(crate) inbox: SecureInbox,
     /// Of the user app.
     pub(crate) password: String,
 }
@@ -66,12 +68,19 @@ impl World {
         node.apply(POSTGRES)?;
         node.apply(APPLICATION)?;
         node.install_crds()?;
-        let operator = ClusterOperator::start_with(&node.kubeconfig(), IMAGES, &[])?;
+        let inbox = SecureInbox::start()?;
+        let operator = ClusterOperator::start_with(
+            &node.kubeconfig(),
+            IMAGES,
+            &["--webhook-hosts", "localhost,hooks.slack.com"],
+            &[("SSL_CERT_FILE", inbox.authority().as_os_str())],
+        )?;
         let api = Api::connect(&node.kubeconfig())?;
         Ok(Self {
             node,
             api,
             operator,
+            inbox,
             password: "change-me".to_owned(),
         })
     }

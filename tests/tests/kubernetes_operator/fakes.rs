@@ -77,6 +77,11 @@ impl Pods {
         })
     }
 
+    /// Name of the first pooler.
+    pub(crate) fn first_pooler(&self) -> &str {
+        &self.poolers[0].name
+    }
+
     /// All of them pass their readiness probes.
     pub(crate) fn ready(&self, api: &Api) -> Result<()> {
         for pod in self.poolers.iter().chain(&self.balancers) {
@@ -133,6 +138,22 @@ impl Balancer {
         revision: &str,
         upstreams: &[Json],
     ) {
+        self.says_each(pods, revision, |_| state, upstreams);
+    }
+
+    /// The first pooler is in this state, the others are up.
+    pub(crate) fn says_of_first(&self, pods: &Pods, state: &str, revision: &str) {
+        let state = |index| if index == 0 { state } else { "Up" };
+        self.says_each(pods, revision, state, &[]);
+    }
+
+    fn says_each<'a>(
+        &self,
+        pods: &Pods,
+        revision: &str,
+        state: impl Fn(usize) -> &'a str,
+        upstreams: &[Json],
+    ) {
         let targets: Vec<Json> = pods
             .poolers
             .iter()
@@ -140,7 +161,7 @@ impl Balancer {
             .map(|(index, pod)| {
                 json!({
                     "name": pod.address, "address": format!("{}:6432", pod.address),
-                    "state": state, "since": "2026-01-01T00:00:00Z", "reason": "as told",
+                    "state": state(index), "since": "2026-01-01T00:00:00Z", "reason": "as told",
                     "connections": 0, "connectionsTotal": 0,
                     "report": {"state": "ready", "bootId": "b", "configRevision": revision,
                         "clients": 0, "waiting": 0, "upstream": upstreams.get(index)},

@@ -376,15 +376,11 @@ fn upstream_reachable(observed: &Observed<'_>) -> Answer {
 }
 
 fn notifications_delivered(observed: &Observed<'_>) -> Answer {
-    if observed.notifications.is_empty() && observed.tells {
-        return answer(true, Reason::NobodyToTell, "spec.notifications is empty");
+    if let Some(why) = observed.untold {
+        return answer(false, Reason::NotDelivered, why);
     }
-    if !observed.tells {
-        return answer(
-            Status::Unknown,
-            Reason::NotSupportedYet,
-            "the operator does not post from Kubernetes yet; `operator local` does",
-        );
+    if observed.notifications.is_empty() {
+        return answer(true, Reason::NobodyToTell, "spec.notifications is empty");
     }
     let problem = observed
         .notifications

@@ -67,7 +67,7 @@ struct At<'a> {
     update: Option<&'static str>,
     meaning: Meaning,
     notifications: Vec<NotificationStatus>,
-    tells: bool,
+    untold: Option<&'static str>,
 }
 
 impl Default for At<'_> {
@@ -89,7 +89,7 @@ impl Default for At<'_> {
                 ..Meaning::default()
             },
             notifications: Vec::new(),
-            tells: true,
+            untold: None,
         }
     }
 }
@@ -106,7 +106,7 @@ impl At<'_> {
             meaning: Some(&self.meaning),
             endpoints: &self.endpoints,
             notifications: &self.notifications,
-            tells: self.tells,
+            untold: self.untold,
         };
         status(
             &observed,

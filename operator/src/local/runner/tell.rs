@@ -94,7 +94,7 @@ impl Runner {
             meaning: Some(&self.plan.meaning),
             endpoints: &endpoints,
             notifications: &notifications,
-            tells: true,
+            untold: None,
         };
         let before = std::mem::take(&mut self.status);
         self.status = status::status(&observed, &before, now);
@@ -153,27 +153,17 @@ impl Runner {
     pub(super) fn posted(&mut self, post: &Post, outcome: Outcome) {
         self.posts_under_way -= 1;
         let now = Timestamp::now();
-        let (result, problem) = match &outcome {
-            Outcome::Delivered { .. } => ("delivered", None),
-            Outcome::Failed(reason) => ("failed", Some((reason.clone(), true))),
-            Outcome::Unclear(reason) => ("unclear", Some((reason.clone(), true))),
-            Outcome::Throttled(wait) => {
-                let reason = format!("asked to wait for {} s", wait.as_secs());
-                ("throttled", Some((reason, true)))
-            }
-            Outcome::Refused(reason) => ("refused", Some((reason.clone(), false))),
-            Outcome::RootGone => {
-                let reason = "the message to edit or to answer is gone".to_owned();
-                ("failed", Some((reason, true)))
-            }
-        };
-        self.counters.notification(&post.channel, result);
+        let arrived = matches!(outcome, Outcome::Delivered { .. });
+        let delay = post.delay(now).filter(|_| arrived);
+        let messages = self.counters.messages(&post.channel);
+        messages.posted(outcome.word(), delay);
+        let problem = outcome.problem();
         let event = match &problem {
             None => Event::Notified(post),
-            Some((problem, tries_again)) => Event::NotNotified {
+            Some(problem) => Event::NotNotified {
                 post,
                 problem,
-                tries_again: *tries_again,
+                tries_again: outcome.tries_again(),
             },
         };
         self.output.tell(&event, now);

@@ -273,7 +273,9 @@ What people are told, as it looks, what it means and what to do. Where messages 
 - While the tier is down or PostgreSQL is unreachable single endpoints are not told of; they are told with its end.
 - A message that may have arrived already says *possibly repeated*: the operator died, or no answer came. One that is
   told more than 30 s late says so.
-- `operator notify-test -f FILE` sends a test message to each channel of a manifest.
+- `operator notify-test -f FILE` sends a test message to each channel of a manifest. In Kubernetes an annotation does,
+  each time that it gets another value, and Events say what came of it:
+  `kubectl annotate pgpc NAME --overwrite poolkeeper.dev/notify-test=$(date +%s)`.
 
 The first line is the title, the last block the text of the notification. 🔴 something is wrong, 🟠 something comes and
 goes, 🟡 worth knowing, 🟢 all is well again.

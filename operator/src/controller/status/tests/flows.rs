@@ -166,29 +166,21 @@ fn obstacles() -> Vec<Flow> {
             },
         ),
         flow(
-            "notifications asked for on Kubernetes",
+            "who was told what cannot be kept",
             "Current",
             "Healthy",
             |at| {
-                at.tells = false;
+                at.untold = Some(
+                    "ConfigMap shop-notifier exists and is not controlled by this PgPoolCluster; delete or rename it",
+                );
             },
         ),
-        flow(
-            "notifications delivered (`operator local`)",
-            "Current",
-            "Healthy",
-            |at| {
-                at.notifications = vec![channel(None)];
-            },
-        ),
-        flow(
-            "notifications fail (`operator local`)",
-            "Current",
-            "Healthy",
-            |at| {
-                at.notifications = vec![channel(Some("channel_not_found"))];
-            },
-        ),
+        flow("notifications delivered", "Current", "Healthy", |at| {
+            at.notifications = vec![channel(None)];
+        }),
+        flow("notifications fail", "Current", "Healthy", |at| {
+            at.notifications = vec![channel(Some("channel_not_found"))];
+        }),
     ]
 }
 

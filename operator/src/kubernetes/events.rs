@@ -1,0 +1,172 @@
+//! Events: what `kubectl describe` shows of a cluster's story.
+
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Resource as _,
+    runtime::events::{Event, EventType, Recorder},
+};
+
+use super::{Cluster, client, error::CallResult, fence::Fence, memory::Memory, reconcile::Look};
+use crate::{
+    api::PgPoolClusterStatus,
+    endpoints::{Change, Outage},
+    notify_test::Tested,
+};
+
+/// How much of a note is kept, in characters: the API's limit, in bytes, is 1024.
+const NOTE_LENGTH_MAX: usize = 1_000;
+/// Changes of endpoints that one look records; what changes together is the
+/// condition's to tell.
+const CHANGES_MAX: usize = 8;
+
+/// An Event to be.
+struct Note {
+    type_: EventType,
+    reason: String,
+    text: String,
+    action: &'static str,
+}
+
+impl Look<'_> {
+    /// An Event when something stalls, and when it goes on.
+    pub(super) async fn record_stall(
+        &self,
+        status: &PgPoolClusterStatus,
+        cluster: &Cluster,
+        memory: &mut Memory,
+    ) {
+        let Some(stalled) = stalled(status) else {
+            return;
+        };
+        let now = reason_of(stalled);
+        if memory.told.is_none() {
+            // A former leader told of what it wrote.
+            let before = memory.status_before(cluster);
+            memory.told = Some(self::stalled(&before).and_then(reason_of));
+        }
+        if memory.told.as_ref() == Some(&now) {
+            return;
+        }
+        let text = match &now {
+            Some(_) => {
+                let mut conditions = status.conditions.iter();
+                let valid = conditions.find(|one| one.type_ == "ConfigValid");
+                valid
+                    .filter(|valid| valid.status == "False")
+                    .map_or(&stalled.message, |valid| &valid.message)
+                    .clone()
+            }
+            None => "what was in the way is gone".to_owned(),
+        };
+        let note = Note {
+            type_: match now.is_some() {
+                true => EventType::Warning,
+                false => EventType::Normal,
+            },
+            reason: now.clone().unwrap_or_else(|| "Resumed".to_owned()),
+            text,
+            action: "Reconcile",
+        };
+        match self.record(cluster, note).await {
+            Ok(()) => memory.told = Some(now),
+            Err(error) => tracing::debug!(%error, "no Event"),
+        }
+    }
+
+    /// Events of endpoints that went out of service, are back, or restarted.
+    pub(super) async fn record_outages(&self, cluster: &Cluster, changes: &[Change]) {
+        let outages = changes.iter().filter_map(outage);
+        for note in outages.take(CHANGES_MAX) {
+            if let Err(error) = self.record(cluster, note).await {
+                tracing::debug!(%error, "no Event");
+            }
+        }
+    }
+
+    async fn record(&self, cluster: &Cluster, note: Note) -> CallResult<()> {
+        let recorder = &self.context.recorder;
+        record(recorder, &self.context.fence, &reference(cluster), note).await
+    }
+}
+
+/// Events of what came of test messages.
+pub(super) async fn record_tests(
+    recorder: &Recorder,
+    fence: &Fence,
+    reference: &ObjectReference,
+    tests: &[Tested],
+) {
+    for test in tests {
+        let (type_, reason) = match test.arrived() {
+            true => (EventType::Normal, "TestMessageDelivered"),
+            false => (EventType::Warning, "TestMessageNotDelivered"),
+        };
+        let note = Note {
+            type_,
+            reason: reason.to_owned(),
+            text: test.to_string(),
+            action: "Notify",
+        };
+        if let Err(error) = record(recorder, fence, reference, note).await {
+            tracing::debug!(%error, "no Event");
+        }
+    }
+}
+
+/// What an Event of a cluster is about.
+pub(super) fn reference(cluster: &Cluster) -> ObjectReference {
+    let mut reference = cluster.object_ref(&());
+    reference.kind = Some(crate::api::KIND.to_owned());
+    reference
+}
+
+async fn record(
+    recorder: &Recorder,
+    fence: &Fence,
+    reference: &ObjectReference,
+    note: Note,
+) -> CallResult<()> {
+    let event = Event {
+        type_: note.type_,
+        reason: note.reason,
+        note: Some(note.text.chars().take(NOTE_LENGTH_MAX).collect()),
+        action: note.action.to_owned(),
+        secondary: None,
+    };
+    let publish = recorder.publish(&event, reference);
+    client::write(fence, "record an Event", publish).await
+}
+
+fn outage(change: &Change) -> Option<Note> {
+    let (type_, reason, happened) = match change.outage {
+        Outage::None => return None,
+        Outage::Begins => (EventType::Warning, "EndpointDown", "is down"),
+        Outage::Ends { .. } => (EventType::Normal, "EndpointUp", "is up again"),
+        Outage::Restarted => (EventType::Warning, "EndpointRestarted", "restarted"),
+    };
+    let Change {
+        reason: why,
+        up,
+        total,
+        ..
+    } = change;
+    let kind = change.id.component.word();
+    Some(Note {
+        type_,
+        reason: reason.to_owned(),
+        text: format!(
+            "{} {happened}: {why}; {up} of {total} {kind}s are up",
+            change.id.name()
+        ),
+        action: "Observe",
+    })
+}
+
+fn stalled(status: &PgPoolClusterStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|one| one.type_ == "Stalled")
+}
+
+/// Why it stalls, if it does.
+fn reason_of(stalled: &Condition) -> Option<String> {
+    (stalled.status == "True").then(|| stalled.reason.clone())
+}

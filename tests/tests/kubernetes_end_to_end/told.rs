@@ -1,0 +1,47 @@
+//! What people are told of all this.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::world::{LIMIT, World};
+
+/// From now on messages arrive.
+pub(crate) fn test(world: &mut World) -> Result<()> {
+    let secret = json!({"stringData": {"url": world.inbox.url()?}}).to_string();
+    let patch = ["patch", "secret", "slack", "--type=merge", "-p", &secret];
+    world.node.kubectl(&patch)?;
+    world.condition("NotificationsDelivered", "True Delivered")?;
+    world.kubectl("annotate pgpc shop poolkeeper.dev/notify-test=1")?;
+    wait_for(world, "default/shop: test message to ops").map(drop)
+}
+
+/// Passwords, settings, scaling, a rolling restart, a pause: nobody is told.
+pub(crate) fn nothing(world: &mut World) -> Result<()> {
+    let texts = world.inbox.inbox.texts();
+    ensure!(texts.len() == 1, "more than the test message: {texts:?}");
+    Ok(())
+}
+
+/// Two poolers died, and PostgreSQL was away.
+pub(crate) fn each_once(world: &mut World) -> Result<()> {
+    let texts = world.inbox.inbox.texts();
+    let count = |what: &str| texts.iter().filter(|text| text.contains(what)).count();
+    ensure!(
+        texts.len() == 7
+            && count(" is DOWN since") == 2
+            && count(" is UP again after") == 2
+            && count("PostgreSQL is UNREACHABLE") == 1
+            && count("PostgreSQL is reachable again") == 1,
+        "{texts:#?}"
+    );
+    Ok(())
+}
+
+/// When the message with this text came.
+pub(crate) fn wait_for(world: &World, text: &str) -> Result<Instant> {
+    let inbox = &world.inbox.inbox;
+    let found = inbox.wait_for(text, LIMIT, |one| one.contains(text));
+    found.map(|message| message.at).context("nobody is told")
+}
