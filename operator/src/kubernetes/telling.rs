@@ -257,12 +257,13 @@ impl Teller {
     /// Takes what a look saw, and the status that followed from it.
     pub(super) fn observe(&self, seen: Observation, status: &PgPoolClusterStatus, now: Timestamp) {
         let mut state = self.shared.lock();
-        let conditions = PgPoolClusterStatus {
-            conditions: status.conditions.clone(),
-            ..PgPoolClusterStatus::default()
+        let status = PgPoolClusterStatus {
+            // The alerts tell of them.
+            endpoints: Vec::new(),
+            ..status.clone()
         };
         state.hushed = false;
-        state.seen = Some((seen.alerts, conditions));
+        state.seen = Some((seen.alerts, status));
         state.told.cursors = seen.cursors;
         state.observe(&seen.happenings, now);
         drop(state);

@@ -205,7 +205,7 @@ impl Runner {
     }
 }
 
-pub(super) fn upstream(status: &PgPoolClusterStatus) -> Option<&Condition> {
+fn upstream(status: &PgPoolClusterStatus) -> Option<&Condition> {
     let type_ = ConditionType::UpstreamReachable.word();
     status.conditions.iter().find(|one| one.type_ == type_)
 }

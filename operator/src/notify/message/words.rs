@@ -41,6 +41,22 @@ const fn verbs(event: NotificationEvent) -> Verbs {
             good: Verb("is reachable again", "are reachable again"),
             was: Verb("was UNREACHABLE", "were UNREACHABLE"),
         },
+        // What is in the way may also be gone because the cluster is suspended.
+        NotificationEvent::ConfigurationRefused => Verbs {
+            bad: Verb("is REFUSED", "are REFUSED"),
+            good: Verb("is no longer refused", "are no longer refused"),
+            was: Verb("was REFUSED", "were REFUSED"),
+        },
+        NotificationEvent::RolloutStuck => Verbs {
+            bad: Verb("is STUCK", "are STUCK"),
+            good: Verb("is no longer stuck", "are no longer stuck"),
+            was: Verb("was STUCK", "were STUCK"),
+        },
+        NotificationEvent::CertificateExpiring => Verbs {
+            bad: Verb("is DUE for renewal", "are DUE for renewal"),
+            good: Verb("is in order again", "are in order again"),
+            was: Verb("was DUE for renewal", "were DUE for renewal"),
+        },
         NotificationEvent::NotificationsFailing => Verbs {
             bad: Verb("do NOT ARRIVE", "do NOT ARRIVE"),
             good: Verb("arrive again", "arrive again"),
@@ -57,6 +73,9 @@ pub(in crate::notify) fn name(key: &Key) -> String {
         }
         NotificationEvent::TierDown => "the tier".to_owned(),
         NotificationEvent::UpstreamUnreachable => "PostgreSQL".to_owned(),
+        NotificationEvent::ConfigurationRefused => "the configuration".to_owned(),
+        NotificationEvent::RolloutStuck => "the rollout".to_owned(),
+        NotificationEvent::CertificateExpiring => format!("certificate {}", key.subject),
         NotificationEvent::NotificationsFailing => format!("notifications to {}", key.subject),
     }
 }
