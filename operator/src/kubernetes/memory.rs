@@ -17,7 +17,7 @@ use super::{
     nudge::Nudged,
     template::Templates,
 };
-use crate::{api::PgPoolClusterStatus, controller::status::Meaning};
+use crate::{api::PgPoolClusterStatus, controller::status::Meaning, endpoints::Endpoints};
 
 /// What is remembered of each cluster between two looks.
 #[derive(Default)]
@@ -46,6 +46,8 @@ pub(super) struct Memory {
     pub(super) failures: Option<(Kind, u32)>,
     /// Which Pods were told to look for which configuration.
     pub(super) nudged: Nudged,
+    /// What is true of its endpoints; nothing before the first look.
+    pub(super) endpoints: Option<Endpoints>,
     /// Reason of Stalled that an Event told of last; `None` if that is not known.
     pub(super) told: Option<Option<String>>,
 }

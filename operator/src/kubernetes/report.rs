@@ -1,6 +1,8 @@
 //! The end of a look: what is so is observed, written into the status, told by
 //! an Event, and Pods that lag behind are nudged.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentCondition},
@@ -28,11 +30,12 @@ use super::{
     rollout::{self, Running},
 };
 use crate::{
-    api::{Component, EndpointStatus, PgPoolClusterStatus, PoolState},
+    api::{Check, Component, EndpointStatus, PgPoolClusterStatus, PoolState},
     controller::{
         objects::pod_selector,
         status::{self, Observed, Pause, Progress, Rollout, Rollouts},
     },
+    endpoints::{Cursors, Endpoints, Policy, Wished},
 };
 
 impl Look<'_> {
@@ -86,13 +89,23 @@ impl Look<'_> {
             .context
             .monitor
             .follow(self.reference, pods, wanted.as_deref());
-        let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
         let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
             poolers: self.rollout(Component::Pooler, poolers.as_deref(), &memory.left),
             balancers: self.rollout(Component::Balancer, balancers.as_deref(), &memory.left),
         };
+        let wished = |rollout: &Rollout| u32::try_from(rollout.wished).unwrap_or(0);
+        let wished = Wished {
+            poolers: wished(&rollouts.poolers),
+            balancers: wished(&rollouts.balancers),
+        };
+        let policy = policy(spec.map(|spec| &spec.balancer.check));
+        let judged = memory.endpoints.get_or_insert_with(|| {
+            Endpoints::resumed(&before.endpoints, &[], &Cursors::new(), now)
+        });
+        let _ = observe::observe(judged, pods, &answers, wished, policy, now);
+        let endpoints = judged.statuses();
         let running = Running {
             poolers: poolers.as_deref(),
             balancers: balancers.as_deref(),
@@ -251,6 +264,19 @@ impl Look<'_> {
             Ok(()) => memory.told = Some(now),
             Err(error) => tracing::debug!(%error, "no Event"),
         }
+    }
+}
+
+/// How endpoints are judged; of a spec that cannot be read, as by default.
+fn policy(check: Option<&Check>) -> Policy {
+    let default = Check::default();
+    let check = check.unwrap_or(&default);
+    // One that is not valid may ask for anything.
+    let count = |count| u32::try_from(count).unwrap_or(1).clamp(1, 100);
+    Policy {
+        interval: check.interval.0.min(Duration::from_secs(3_600)),
+        rise: count(check.rise),
+        fall: count(check.fall),
     }
 }
 
