@@ -35,7 +35,7 @@ impl Id {
         }
     }
 
-    /// Its name, such as `pooler-0`.
+    /// Its name in `operator local`, such as `pooler-0`.
     #[must_use]
     pub fn name(self) -> String {
         match self.component {
@@ -50,6 +50,8 @@ impl Id {
 pub struct Change {
     /// Whose.
     pub id: Id,
+    /// Its name.
+    pub name: String,
     /// State before.
     pub from: EndpointState,
     /// State after; the same for a restart.

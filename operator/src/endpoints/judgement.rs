@@ -18,6 +18,9 @@ pub struct Judgement {
     /// Since when it is out of service, unplanned, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outage_since: Option<Timestamp>,
+    /// Why it went out of service.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) outage_reason: String,
     /// The configuration it said was in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<String>,
@@ -30,8 +33,24 @@ impl Judgement {
             since: now,
             reason: "not judged yet".to_owned(),
             outage_since: None,
+            outage_reason: String::new(),
             config_revision: None,
         }
+    }
+
+    /// Why it is out of service, if it is.
+    #[must_use]
+    pub fn outage_reason(&self) -> &str {
+        match self.outage_reason.is_empty() {
+            true => &self.reason,
+            false => &self.outage_reason,
+        }
+    }
+
+    /// The clock was set back: nothing happened in its future.
+    pub(super) fn no_later_than(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+        self.outage_since = self.outage_since.map(|since| since.min(now));
     }
 }
 
@@ -64,4 +83,13 @@ pub(super) enum Process {
         /// Whether it was told to, or had said that it would.
         planned: bool,
     },
+}
+
+impl Process {
+    pub(super) fn no_later_than(&mut self, now: Timestamp) {
+        match self {
+            Self::Absent => {}
+            Self::Running { since: at } | Self::Ended { at, .. } => *at = (*at).min(now),
+        }
+    }
 }

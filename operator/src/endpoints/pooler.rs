@@ -7,9 +7,11 @@ use proxy_core::{status::Health, upstream::UpstreamReport, wire::TargetState};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Policy,
+    Policy, boot,
+    former::Former,
     judgement::{Judgement, Process, Verdict},
     later,
+    pod::{NOT_READY, Phase, Pod, TOLD_TO_END},
 };
 use crate::{api::EndpointState, controller::build::balancer_name};
 
@@ -21,7 +23,7 @@ pub(super) struct Pooler {
     pub(super) process: Process,
     pub(super) told_to_end: bool,
     /// bootId of the process that runs, once it has said it.
-    boot_id: Option<String>,
+    pub(super) boot_id: Option<String>,
     /// The process that runs said that it drains.
     draining: bool,
     /// Until when balancers may still see the planned end of the process before.
@@ -32,6 +34,21 @@ pub(super) struct Pooler {
     /// What it said last of PostgreSQL. Not kept: it is soon told again.
     #[serde(skip)]
     pub(super) upstream: Option<UpstreamReport>,
+    /// The Pod that it is, on Kubernetes. Nobody asks such a pooler itself: its
+    /// bootId is what balancers relay.
+    #[serde(skip)]
+    pub(super) pod: Option<Pod>,
+}
+
+/// Whether there are balancers that judge poolers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judges {
+    /// One can be asked.
+    Heard,
+    /// One that should answer has not been heard yet.
+    Awaited,
+    /// None can be asked.
+    None,
 }
 
 /// What a balancer judges of a pooler.
@@ -60,19 +77,37 @@ impl Pooler {
             absent_until: None,
             views: BTreeMap::new(),
             upstream: None,
+            pod: None,
         }
     }
 
-    pub(super) fn started(&mut self, now: Timestamp) {
+    /// The Pod of this name, of which a former operator remembered something.
+    pub(super) fn remembered(pod: Pod, judgement: Judgement) -> Self {
+        let now = judgement.since;
+        Self {
+            judgement,
+            pod: Some(pod),
+            ..Self::new(now)
+        }
+    }
+
+    pub(super) fn started(&mut self, former: &mut Former, now: Timestamp) {
         self.process = Process::Running { since: now };
         self.told_to_end = false;
-        self.boot_id = None;
+        former.add(self.boot_id.take(), now);
         self.draining = false;
         self.upstream = None;
     }
 
-    pub(super) fn ended(&mut self, reason: &str, policy: Policy, now: Timestamp) {
+    pub(super) fn ended(
+        &mut self,
+        reason: &str,
+        policy: Policy,
+        former: &mut Former,
+        now: Timestamp,
+    ) {
         let planned = self.told_to_end || self.draining;
+        former.add(self.boot_id.take(), now);
         self.absent_until = planned.then(|| later(now, policy.planned_absence()));
         self.process = Process::Ended {
             at: now,
@@ -86,11 +121,17 @@ impl Pooler {
     }
 
     /// The process answered itself. Returns why this is a restart, if it is one.
-    pub(super) fn said(&mut self, boot_id: &str, state: TargetState) -> Option<String> {
+    pub(super) fn said(
+        &mut self,
+        boot_id: &str,
+        state: TargetState,
+        former: &mut Former,
+        now: Timestamp,
+    ) -> Option<String> {
         if !matches!(self.process, Process::Running { .. }) {
             return None;
         }
-        let restarted = self.identify(boot_id);
+        let restarted = self.identify(boot_id, false, former, now);
         self.draining |= state == TargetState::Draining;
         restarted.then(|| "answers as a new process, without having drained".to_owned())
     }
@@ -105,9 +146,30 @@ impl Pooler {
         }
     }
 
-    /// A balancer judged. Returns why this is a restart, if it is one.
-    pub(super) fn seen(&mut self, balancer: usize, mut view: View) -> Option<String> {
+    /// A balancer relays which configuration the process with this bootId has.
+    pub(super) fn relayed_revision(&mut self, boot_id: &str, revision: Option<&str>) {
+        // Where it is asked itself, it has said so.
+        if self.pod.is_some() && self.boot_id.as_deref() == Some(boot_id) {
+            self.judgement.config_revision = revision.map(boot);
+        }
+    }
+
+    /// Whether its bootId is known.
+    pub(super) const fn is_identified(&self) -> bool {
+        self.boot_id.is_some()
+    }
+
+    /// A balancer judged, at this time. Returns why this is a restart, if it is
+    /// one.
+    pub(super) fn seen(
+        &mut self,
+        balancer: usize,
+        mut view: View,
+        former: &mut Former,
+        at: Timestamp,
+    ) -> Option<String> {
         let before = self.views.get(&balancer);
+        let restarted_at = view.restarted_at;
         if view.restarted_at.is_none()
             && let Some(before) = before
             && before.boot_id == view.boot_id
@@ -116,9 +178,13 @@ impl Pooler {
         }
         // One that lags behind still tells the bootId of the process before.
         let news = before.is_none_or(|before| before.boot_id != view.boot_id);
+        let relays = match &self.pod {
+            Some(_) => view.health != Health::Down,
+            None => news && self.judgement.state == EndpointState::Up,
+        };
         let restarted = match &view.boot_id {
-            Some(seen) if news && self.judgement.state == EndpointState::Up => {
-                self.identify(&seen.clone())
+            Some(seen) if relays && !former.has(seen) => {
+                self.identify(seen, restarted_at.is_some(), former, at)
             }
             _ => false,
         };
@@ -131,14 +197,33 @@ impl Pooler {
     }
 
     /// Notes the bootId of the process that runs. True if it is another one than
-    /// before, whose end nobody saw and which had not said that it would end.
-    fn identify(&mut self, boot_id: &str) -> bool {
-        let before = self.boot_id.replace(boot_id.to_owned());
-        let other = before.is_some_and(|before| before != boot_id);
-        if other {
-            self.upstream = None;
+    /// before, whose end nobody saw and which had not said that it would end; of
+    /// one whose bootId was not known, if `is_new` says so.
+    fn identify(
+        &mut self,
+        boot_id: &str,
+        is_new: bool,
+        former: &mut Former,
+        at: Timestamp,
+    ) -> bool {
+        if self.boot_id.as_deref() == Some(boot_id) {
+            return false;
         }
-        other && self.judgement.state == EndpointState::Up && !self.draining
+        let before = self.boot_id.replace(boot_id.to_owned());
+        let another = before.is_some() || (is_new && self.pod.is_some());
+        let is_restart = another && self.judgement.state == EndpointState::Up && !self.draining;
+        former.add(before, at);
+        if another {
+            self.upstream = None;
+            self.draining = false;
+        }
+        if let Some(pod) = &mut self.pod {
+            match another {
+                true => pod.replaced(at),
+                false => pod.identified(at),
+            }
+        }
+        is_restart
     }
 
     fn is_of_this_process(&self, view: &View) -> bool {
@@ -153,11 +238,36 @@ impl Pooler {
     pub(super) fn verdict(
         &self,
         policy: Policy,
-        balancers_down: bool,
+        judges: Judges,
         now: Timestamp,
     ) -> Option<Verdict> {
+        let verdict = |state, reason: &str, planned| {
+            Some(Verdict {
+                state,
+                at: now,
+                reason: reason.to_owned(),
+                planned,
+            })
+        };
+        let never_served = self.pod.as_ref().is_some_and(|pod| !pod.served);
+        match self.pod.as_ref().map(|pod| &pod.phase) {
+            Some(Phase::Ending) => return verdict(EndpointState::Draining, TOLD_TO_END, true),
+            Some(Phase::Failed(why)) => {
+                let (at, planned) = match &self.process {
+                    Process::Ended { at, planned, .. } => (*at, *planned),
+                    Process::Absent | Process::Running { .. } => (now, false),
+                };
+                return Some(Verdict {
+                    state: EndpointState::Down,
+                    at,
+                    reason: why.clone(),
+                    planned: planned || never_served,
+                });
+            }
+            Some(Phase::Starting(_) | Phase::Ready) | None => {}
+        }
         let since = match &self.process {
-            Process::Absent => return None,
+            Process::Absent => self.pod.as_ref()?.created,
             Process::Ended {
                 at,
                 reason,
@@ -167,37 +277,33 @@ impl Pooler {
                     state: EndpointState::Down,
                     at: *at,
                     reason: reason.clone(),
-                    planned: *planned,
+                    planned: *planned || never_served,
                 });
             }
             Process::Running { since } => *since,
         };
         if self.draining {
-            return Some(Verdict {
-                state: EndpointState::Draining,
-                at: now,
-                reason: "says that it is draining".to_owned(),
-                planned: true,
-            });
+            return verdict(EndpointState::Draining, "says that it is draining", true);
         }
         if self.views.values().any(|view| view.health == Health::Down) {
             return self.down(now);
         }
-        let (at, reason) = self.up(policy, since, balancers_down, now)?;
-        Some(Verdict {
-            state: EndpointState::Up,
-            at,
-            reason,
-            planned: false,
-        })
+        if let Some((at, reason)) = self.up(policy, since, judges, now) {
+            return Some(Verdict {
+                state: EndpointState::Up,
+                at,
+                reason,
+                planned: false,
+            });
+        }
+        self.by_readiness(self.pod.as_ref()?, judges, now)
     }
 
     /// What follows from a balancer that says Down.
     fn down(&self, now: Timestamp) -> Option<Verdict> {
         // After a planned end the balancers see nobody for a while. And of one
         // that is out already, why is known.
-        let absent = self.absent_until.is_some_and(|until| now < until);
-        if absent || self.judgement.outage_since.is_some() {
+        if self.is_absent(now) || self.judgement.outage_since.is_some() {
             return None;
         }
         let (balancer, view) = self
@@ -205,12 +311,29 @@ impl Pooler {
             .iter()
             .filter(|(_, view)| view.health == Health::Down)
             .min_by_key(|(_, view)| view.since)?;
+        let (reason, planned) = match &self.pod {
+            None => (
+                format!("{}: {}", balancer_name(*balancer), view.reason),
+                false,
+            ),
+            // It never answered, and why is known.
+            Some(pod) if !pod.served && view.boot_id.is_none() => match &pod.phase {
+                Phase::Starting(why) => return Some(unknown(why, now)),
+                _ => (view.reason.clone(), true),
+            },
+            Some(pod) => (view.reason.clone(), !pod.served),
+        };
         Some(Verdict {
             state: EndpointState::Down,
             at: view.since.max(self.judgement.since),
-            reason: format!("{}: {}", balancer_name(*balancer), view.reason),
-            planned: false,
+            reason,
+            planned,
         })
+    }
+
+    /// Whether the process before ended on purpose a moment ago.
+    fn is_absent(&self, now: Timestamp) -> bool {
+        self.absent_until.is_some_and(|until| now < until)
     }
 
     /// Since when and why it is up, if it is.
@@ -218,13 +341,29 @@ impl Pooler {
         &self,
         policy: Policy,
         since: Timestamp,
-        balancers_down: bool,
+        judges: Judges,
         now: Timestamp,
     ) -> Option<(Timestamp, String)> {
-        let boot_id = self.boot_id.as_deref()?;
+        if self.pod.is_none() && self.boot_id.is_none() {
+            return None;
+        }
+        if self.views.is_empty() {
+            let speaks_for_itself = self.pod.is_none() && judges == Judges::None;
+            return speaks_for_itself.then(|| {
+                let reason = "answers; no balancer can be reached that would check it";
+                (now, reason.to_owned())
+            });
+        }
+        let at = self.up_at(policy, since)?;
+        (at <= now).then(|| (at, "checks pass".to_owned()))
+    }
+
+    /// When all balancers will have seen enough good checks of this process, if
+    /// all judge that it is up.
+    fn up_at(&self, policy: Policy, since: Timestamp) -> Option<Timestamp> {
         let mut at = since;
         for view in self.views.values() {
-            if view.health != Health::Up || view.boot_id.as_deref() != Some(boot_id) {
+            if view.health != Health::Up || view.boot_id != self.boot_id {
                 return None;
             }
             at = at.max(view.since);
@@ -236,12 +375,61 @@ impl Pooler {
                 at = at.max(later(restarted_at, policy.interval * (policy.rise - 1)));
             }
         }
-        if self.views.is_empty() {
-            return balancers_down.then(|| {
-                let reason = "answers; no balancer can be reached that would check it";
-                (now, reason.to_owned())
-            });
+        Some(at)
+    }
+
+    /// When a verdict will change by itself, if nothing is told meanwhile.
+    pub(super) fn due(&self, policy: Policy, now: Timestamp) -> Option<Timestamp> {
+        let up = match self.process {
+            Process::Running { since } if !self.views.is_empty() => self.up_at(policy, since),
+            _ => None,
+        };
+        let times = [up, self.absent_until].into_iter().flatten();
+        times.filter(|at| *at > now).min()
+    }
+
+    /// What follows from the kubelet's word, where no balancer's is enough.
+    fn by_readiness(&self, pod: &Pod, judges: Judges, now: Timestamp) -> Option<Verdict> {
+        let verdict = |state, reason: &str| {
+            Some(Verdict {
+                state,
+                at: now,
+                reason: reason.to_owned(),
+                planned: false,
+            })
+        };
+        let is_up = self.judgement.state == EndpointState::Up;
+        match (&pod.phase, judges) {
+            (Phase::Ready, Judges::None) => verdict(
+                EndpointState::Up,
+                "its Pod is ready; no balancer can be asked",
+            ),
+            (Phase::Starting(_), Judges::None) if is_up => verdict(EndpointState::Down, NOT_READY),
+            // One that served stays what it was until somebody knows better.
+            _ if pod.served || !self.views.is_empty() => None,
+            (Phase::Starting(why), _) => Some(unknown(why, now)),
+            _ => Some(unknown("no balancer has checked it yet", now)),
         }
-        (at <= now).then(|| (at, "checks pass".to_owned()))
+    }
+
+    /// The clock was set back: nothing happened in its future.
+    pub(super) fn no_later_than(&mut self, now: Timestamp, policy: Policy) {
+        self.judgement.no_later_than(now);
+        self.process.no_later_than(now);
+        for view in self.views.values_mut() {
+            view.since = view.since.min(now);
+            view.restarted_at = view.restarted_at.map(|at| at.min(now));
+        }
+        let absence = later(now, policy.planned_absence());
+        self.absent_until = self.absent_until.map(|until| until.min(absence));
+    }
+}
+
+fn unknown(why: &str, now: Timestamp) -> Verdict {
+    Verdict {
+        state: EndpointState::Unknown,
+        at: now,
+        reason: why.to_owned(),
+        planned: true,
     }
 }

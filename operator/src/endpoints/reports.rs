@@ -1,13 +1,35 @@
-//! What balancers say of poolers, merged into one story.
+//! What balancers say of poolers, and kubelets of processes, merged into one
+//! story.
+
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use proxy_core::{
-    status::{BalancerStatus, Health},
+    health::NOT_CHECKED,
+    status::{BalancerStatus, Health, TargetStatus, Transition},
     wire::TargetState,
 };
 
-use super::{Change, Endpoints, Policy, REASON_LENGTH_MAX, boot, cut, pooler::View};
-use crate::controller::build::pooler_name;
+use super::{
+    Change, Container, Endpoints, Id, Policy, Process, REASON_LENGTH_MAX, boot, cut,
+    judgement::Judgement,
+    pod::{Known, Phase},
+    pooler::View,
+};
+use crate::{
+    api::{Component, EndpointState},
+    controller::build::pooler_name,
+};
+
+/// Something that happened at a time.
+pub(super) enum News {
+    /// A balancer judged a target anew.
+    Judged(usize, Transition),
+    /// A kubelet tells of the container of a Pod.
+    Contains(Id, Container),
+    /// A Pod was told to end.
+    ToldToEnd(Id),
+}
 
 impl Endpoints {
     /// Balancers answered. Their logs are merged by time, so that what both
@@ -19,52 +41,163 @@ impl Endpoints {
         policy: Policy,
         now: Timestamp,
     ) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut log = Vec::new();
+        self.former.forget(now);
+        let statuses: Vec<_> = statuses
+            .iter()
+            .map(|(index, said)| (*index, said))
+            .collect();
+        for (index, status) in &statuses {
+            self.balancer(*index).answered(status, policy, now);
+        }
+        let mut changes = self.story(Vec::new(), &statuses, policy, now);
+        changes.extend(self.levels(&statuses, now));
+        changes.extend(self.settle(policy, now));
+        changes
+    }
+
+    /// What happened since the last time, in the order in which it happened.
+    pub(super) fn story(
+        &mut self,
+        mut news: Vec<(Timestamp, News)>,
+        statuses: &[(usize, &BalancerStatus)],
+        policy: Policy,
+        now: Timestamp,
+    ) -> Vec<Change> {
         for (index, status) in statuses {
-            let balancer = &mut self.balancers[*index];
-            balancer.answered(status, policy, now);
+            let balancer = self.balancer(*index);
             let known = balancer.known(status);
-            let news = status
+            balancer.advance(status);
+            let new = status
                 .transitions
                 .iter()
                 .filter(|transition| known.is_some_and(|known| transition.number > known));
-            log.extend(news.map(|transition| (*index, transition.clone())));
-            balancer.advance(status);
+            news.extend(new.map(|transition| {
+                // Whose clock is ahead tells no future.
+                let transition = Transition {
+                    at: transition.at.min(now),
+                    ..transition.clone()
+                };
+                (transition.at, News::Judged(*index, transition))
+            }));
         }
-        log.sort_by_key(|(_, transition)| transition.at);
-        for (index, mut transition) in log {
-            // Whose clock is ahead tells no future.
-            transition.at = transition.at.min(now);
-            let Some(pooler) = self.pooler_index(&transition.target) else {
-                continue;
-            };
-            let view = View {
-                health: transition.to,
-                since: transition.at,
-                reason: cut(&transition.reason, REASON_LENGTH_MAX),
-                boot_id: transition.boot_id.as_deref().map(boot),
-                // Where the judgement changed too, good checks were counted.
-                restarted_at: (transition.restarted && transition.from == transition.to)
-                    .then_some(transition.at),
-                says_draining: transition.to == Health::Draining,
-            };
-            let old = transition.at < self.poolers[pooler].judgement.since;
-            if let Some(restart) = self.poolers[pooler].seen(index, view) {
-                changes.push(self.restarted(pooler, &restart, transition.at));
+        news.sort_by_key(|(at, _)| *at);
+        let mut changes = Vec::new();
+        for (at, news) in news {
+            changes.extend(match news {
+                News::Judged(balancer, transition) => self.judged(balancer, transition, policy),
+                News::Contains(id, container) => self.contains(id, &container, policy, now),
+                News::ToldToEnd(id) => {
+                    self.told_to_end(id);
+                    if let Some(pod) = self.pod_mut(id) {
+                        pod.phase = Phase::Ending;
+                    }
+                    let at = at.max(self.judgement(id).since).min(now);
+                    self.settle(policy, at)
+                }
+            });
+        }
+        changes
+    }
+
+    /// A balancer judged a target anew.
+    fn judged(&mut self, balancer: usize, transition: Transition, policy: Policy) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let at = transition.at;
+        let Some(index) = self.pooler_of(&transition.target, &transition.target, at) else {
+            return changes;
+        };
+        let view = View {
+            health: transition.to,
+            since: at,
+            reason: cut(&transition.reason, REASON_LENGTH_MAX),
+            boot_id: transition.boot_id.as_deref().map(boot),
+            // Where the judgement changed too, good checks were counted.
+            restarted_at: (transition.restarted && transition.from == transition.to).then_some(at),
+            says_draining: transition.to == Health::Draining,
+        };
+        let pooler = self.poolers.get_mut(&index).expect("it was found");
+        let old = at < pooler.judgement.since;
+        if let Some(restart) = pooler.seen(balancer, view, &mut self.former, at) {
+            changes.push(self.restarted(Id::pooler(index), &restart, at));
+        }
+        // A balancer that could not be reached for a while tells old news:
+        // what was judged since holds, and its levels follow.
+        if !old {
+            // The time of the story, not of its telling.
+            changes.extend(self.settle(policy, at));
+        }
+        changes
+    }
+
+    /// A kubelet tells of the container of a Pod.
+    fn contains(
+        &mut self,
+        id: Id,
+        container: &Container,
+        policy: Policy,
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let (process, is_identified) = match id.component {
+            Component::Pooler => {
+                let pooler = &self.poolers[&id.index];
+                (&pooler.process, pooler.is_identified())
             }
-            // A balancer that could not be reached for a while tells old news:
-            // what was judged since holds, and its levels follow below.
-            if !old {
-                // The time of the story, not of its telling.
-                changes.extend(self.settle(policy, transition.at));
+            Component::Balancer => {
+                let balancer = &self.balancers[&id.index];
+                (&balancer.process, balancer.is_identified())
+            }
+        };
+        let Judgement { state, since, .. } = *self.judgement(id);
+        let known = Known {
+            ended: matches!(process, Process::Ended { .. }),
+            identified: is_identified,
+            // What poolers went through meanwhile is in the balancers' logs.
+            up_since: (id.component == Component::Balancer && state == EndpointState::Up)
+                .then_some(since),
+        };
+        let pod = self.pod_mut(id).expect("it is a Pod's container");
+        let mut changes = Vec::new();
+        // One that was told to end may end as it likes.
+        let is_ending = pod.is_ending();
+        let Some(turn) = pod.hear(container, known, now) else {
+            return changes;
+        };
+        if let Some((at, reason)) = turn.ended {
+            let at = at.max(since).min(now);
+            self.end(id, &reason, policy, at);
+            if !is_ending {
+                changes.extend(self.settle(policy, at));
             }
         }
-        for (index, status) in statuses {
+        if let Some(at) = turn.started {
+            self.started(id, at);
+            if is_ending {
+                self.told_to_end(id);
+            }
+        }
+        changes
+    }
+
+    /// What balancers think now.
+    pub(super) fn levels(
+        &mut self,
+        statuses: &[(usize, &BalancerStatus)],
+        now: Timestamp,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (balancer, status) in statuses {
+            let mut judged = Vec::new();
             for target in &status.targets {
-                let Some(pooler) = self.pooler_index(&target.name) else {
+                let Some(index) = self.pooler_of(&target.name, &target.address, now) else {
                     continue;
                 };
+                let pooler = self.poolers.get_mut(&index).expect("it was found");
+                if let Some(pod) = &pooler.pod
+                    && (is_untried(target) || is_before(target, pod.created))
+                {
+                    continue;
+                }
+                judged.push(index);
                 let view = View {
                     health: target.state,
                     since: target.since.min(now),
@@ -78,19 +211,55 @@ impl Endpoints {
                         .as_ref()
                         .is_some_and(|report| report.state == TargetState::Draining),
                 };
-                if let Some(restart) = self.poolers[pooler].seen(*index, view) {
-                    changes.push(self.restarted(pooler, &restart, now));
-                }
+                let restart = pooler.seen(*balancer, view, &mut self.former, now);
                 if let Some(report) = &target.report {
-                    self.poolers[pooler].said_of_upstream(&boot(&report.boot_id), report.upstream);
+                    let boot_id = boot(&report.boot_id);
+                    pooler.said_of_upstream(&boot_id, report.upstream);
+                    pooler.relayed_revision(&boot_id, report.config_revision.as_deref());
+                }
+                if let Some(restart) = restart {
+                    changes.push(self.restarted(Id::pooler(index), &restart, now));
+                }
+            }
+            for (index, pooler) in &mut self.poolers {
+                if pooler.pod.is_some() && !judged.contains(index) {
+                    pooler.views.remove(balancer);
                 }
             }
         }
-        changes.extend(self.settle(policy, now));
         changes
     }
 
-    fn pooler_index(&self, name: &str) -> Option<usize> {
-        (0..self.poolers.len()).find(|index| pooler_name(*index) == name)
+    /// The pooler that a target is: numbered ones go by name, Pods by the
+    /// address that they had then.
+    fn pooler_of(&self, name: &str, address: &str, at: Timestamp) -> Option<usize> {
+        if self.wished.is_none() {
+            let mut indexes = self.poolers.keys().copied();
+            return indexes.find(|index| pooler_name(*index) == name);
+        }
+        let address = ip(address)?;
+        let pods = self
+            .poolers
+            .iter()
+            .filter_map(|(index, pooler)| Some((*index, pooler.pod.as_ref()?)));
+        pods.filter(|(_, pod)| pod.address == Some(address) && pod.created <= at)
+            .max_by_key(|(_, pod)| pod.created)
+            .map(|(index, _)| index)
     }
+}
+
+/// Whether a balancer has found it and not checked it yet: that is no judgement.
+fn is_untried(target: &TargetStatus) -> bool {
+    target.discovered && target.reason == NOT_CHECKED
+}
+
+/// Whether what is thought of a target is about the Pod that had its address
+/// before. One that is thought to be up has told its bootId, which is enough.
+fn is_before(target: &TargetStatus, created: Timestamp) -> bool {
+    target.state != Health::Up && target.since < created
+}
+
+/// The host in an address, which is one of a Pod.
+pub(crate) fn ip(address: &str) -> Option<IpAddr> {
+    address.parse().ok().map(|address: SocketAddr| address.ip())
 }

@@ -156,7 +156,7 @@ fn outage(change: &Change) -> Option<Note> {
         reason: reason.to_owned(),
         text: format!(
             "{} {happened}: {why}; {up} of {total} {kind}s are up",
-            change.id.name()
+            change.name
         ),
         action: "Observe",
     })

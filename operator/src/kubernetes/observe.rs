@@ -1,71 +1,47 @@
-//! What is true of every endpoint, from Pods and from what balancers say. Pure.
-//!
-//! Balancers judge poolers by checking them, and relay what poolers say of
-//! themselves; they are believed. Where none can be asked, the kubelet's
-//! readiness has to do.
-
-use std::collections::BTreeMap;
+//! What is true of every endpoint, from Pods and from what balancers say: given
+//! to [`Endpoints`], which judge. Pure.
 
 use jiff::Timestamp;
 use proxy_core::{
-    health::NOT_CHECKED,
-    status::{BalancerStatus, Health, TargetStatus},
+    status::{BalancerStatus, TargetStatus},
     wire::TargetState,
 };
 
+pub(super) use crate::endpoints::{Answer, Answers};
+
 use super::pods::{Phase, PodView};
-use crate::api::{Component, EndpointState, EndpointStatus, EndpointUpstream};
+use crate::{
+    api::Component,
+    endpoints::{Change, Endpoints, PodNews, Policy, Wished, ip},
+};
 
-/// How much of a reason is kept, in characters.
-const REASON_LENGTH_MAX: usize = 500;
-/// How much of a revision is kept, in characters; ours are 16.
-const REVISION_LENGTH_MAX: usize = 64;
-
-/// The last answer of each balancer that was asked, by the uid of its Pod.
-pub(super) type Answers = BTreeMap<String, Answer>;
-
-/// What a balancer said.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Answer {
-    /// Its status.
-    Said(Box<BalancerStatus>),
-    /// Nothing, several times in a row: why.
-    Silent(String),
-}
-
-/// Every endpoint, poolers first. `before` gives those whose state did not
-/// change the time since which it holds.
-pub(super) fn endpoints(
+/// Takes in what there is now, and says what changed.
+pub(super) fn observe(
+    endpoints: &mut Endpoints,
     pods: &[PodView],
     answers: &Answers,
-    before: &[EndpointStatus],
+    wished: Wished,
+    policy: Policy,
     now: Timestamp,
-) -> Vec<EndpointStatus> {
+) -> Vec<Change> {
+    let news: Vec<PodNews<'_>> = pods.iter().map(PodView::news).collect();
+    endpoints.look(&news, answers, wished, policy, now)
+}
+
+/// Whether each of these Pods of poolers has said, as a balancer relays it, that
+/// it took a configuration.
+pub(super) fn all_took<'a>(
+    poolers: impl IntoIterator<Item = &'a PodView>,
+    pods: &[PodView],
+    answers: &Answers,
+    revision: &str,
+) -> bool {
     let heard = heard(pods, answers);
-    let mut pods: Vec<&PodView> = pods.iter().collect();
-    pods.sort_by(|a, b| (a.component, &a.name).cmp(&(b.component, &b.name)));
-    let statuses = pods.iter().map(|pod| {
-        let seen = match pod.component {
-            Component::Pooler => pooler(pod, &heard),
-            Component::Balancer => balancer(pod, answers.get(&pod.uid)),
-        };
-        let since = before
-            .iter()
-            .find(|old| old.name == pod.name && old.state == seen.state)
-            .map_or_else(|| seen.since.unwrap_or(now), |old| old.since);
-        EndpointStatus {
-            name: pod.name.clone(),
-            component: pod.component,
-            state: seen.state,
-            since,
-            reason: cut(&seen.reason, REASON_LENGTH_MAX),
-            config_revision: seen
-                .revision
-                .map(|revision| cut(&revision, REVISION_LENGTH_MAX)),
-            upstream: upstream(pod, &heard),
-        }
-    });
-    statuses.collect()
+    poolers.into_iter().all(|pod| {
+        let mut reports = views(pod, &heard).filter_map(|target| target.report.as_ref());
+        let said = reports.find_map(|report| report.config_revision.as_deref());
+        said == Some(revision)
+    })
 }
 
 /// Poolers that say that they are paused.
@@ -85,101 +61,6 @@ pub(super) fn paused(pods: &[PodView], answers: &Answers) -> i32 {
     i32::try_from(paused.count()).unwrap_or(i32::MAX)
 }
 
-/// What a pooler said of PostgreSQL: of what several balancers relay, the newest.
-fn upstream(pod: &PodView, heard: &[&BalancerStatus]) -> Option<EndpointUpstream> {
-    if pod.component != Component::Pooler {
-        return None;
-    }
-    let reports = views(pod, heard).filter_map(|target| target.report.as_ref()?.upstream);
-    EndpointUpstream::of(reports.max_by_key(|report| report.number)?)
-}
-
-/// What is thought of an endpoint.
-struct Seen {
-    state: EndpointState,
-    since: Option<Timestamp>,
-    reason: String,
-    revision: Option<String>,
-}
-
-fn balancer(pod: &PodView, answer: Option<&Answer>) -> Seen {
-    let seen = |state, reason: &str, revision: Option<&String>| Seen {
-        state,
-        since: None,
-        reason: reason.to_owned(),
-        revision: revision.cloned(),
-    };
-    match (&pod.phase, answer) {
-        (Phase::Failed(why), _) => seen(EndpointState::Down, why, None),
-        (Phase::Ending, _) => seen(EndpointState::Draining, "its Pod was told to end", None),
-        (phase, Some(Answer::Said(status))) => {
-            let revision = status.config_revision.as_ref();
-            match (status.state, phase) {
-                (TargetState::Draining, _) => seen(
-                    EndpointState::Draining,
-                    "says that it is draining",
-                    revision,
-                ),
-                (_, Phase::Ready) => seen(EndpointState::Up, "answers", revision),
-                (_, Phase::Starting(why)) => seen(EndpointState::Unknown, why, revision),
-                (_, Phase::Failed(_) | Phase::Ending) => unreachable!("matched above"),
-            }
-        }
-        (Phase::Ready, Some(Answer::Silent(why))) => {
-            let reason = format!("does not answer the operator: {why}");
-            seen(EndpointState::Down, &reason, None)
-        }
-        (Phase::Ready, None) => seen(EndpointState::Up, "its Pod is ready", None),
-        (Phase::Starting(why), _) => seen(EndpointState::Unknown, why, None),
-    }
-}
-
-fn pooler(pod: &PodView, heard: &[&BalancerStatus]) -> Seen {
-    let revision = views(pod, heard)
-        .filter_map(|target| target.report.as_ref()?.config_revision.clone())
-        .next();
-    let seen = |state, since, reason: &str| Seen {
-        state,
-        since,
-        reason: reason.to_owned(),
-        revision: revision.clone(),
-    };
-    match &pod.phase {
-        Phase::Ending => return seen(EndpointState::Draining, None, "its Pod was told to end"),
-        Phase::Failed(why) => return seen(EndpointState::Down, None, why),
-        Phase::Starting(_) | Phase::Ready => {}
-    }
-    let by_health = |health: Health| {
-        let of_health =
-            views(pod, heard).filter(move |target| target.state == health && !is_untried(target));
-        of_health.min_by_key(|target| target.since)
-    };
-    let judged = |target: &TargetStatus, state| seen(state, Some(target.since), &target.reason);
-    if let Some(target) = by_health(Health::Draining) {
-        return judged(target, EndpointState::Draining);
-    }
-    if let Some(target) = by_health(Health::Down) {
-        return match (&target.report, &pod.phase) {
-            (None, Phase::Starting(why)) => seen(EndpointState::Unknown, None, why),
-            _ => judged(target, EndpointState::Down),
-        };
-    }
-    match (by_health(Health::Up), &pod.phase) {
-        (Some(_), _) => seen(EndpointState::Up, None, "checks pass"),
-        (None, Phase::Starting(why)) => seen(EndpointState::Unknown, None, why),
-        (None, _) if !heard.is_empty() => seen(
-            EndpointState::Unknown,
-            None,
-            "no balancer has checked it yet",
-        ),
-        (None, _) => seen(
-            EndpointState::Up,
-            None,
-            "its Pod is ready; no balancer can be asked",
-        ),
-    }
-}
-
 /// What balancers say that will go on serving: one that ends finds no pooler
 /// that comes after it.
 fn heard<'a>(pods: &[PodView], answers: &'a Answers) -> Vec<&'a BalancerStatus> {
@@ -195,23 +76,11 @@ fn heard<'a>(pods: &[PodView], answers: &'a Answers) -> Vec<&'a BalancerStatus> 
     .collect()
 }
 
-/// Whether a balancer has found it and not checked it yet: that is no judgement.
-fn is_untried(target: &TargetStatus) -> bool {
-    target.discovered && target.reason == NOT_CHECKED
-}
-
 /// What balancers think of a pooler.
 fn views<'a>(
     pod: &'a PodView,
     heard: &'a [&BalancerStatus],
 ) -> impl Iterator<Item = &'a TargetStatus> {
     let targets = heard.iter().flat_map(|status| &status.targets);
-    targets.filter(|target| {
-        let address = target.address.parse().ok();
-        address.is_some_and(|address: std::net::SocketAddr| Some(address.ip()) == pod.address)
-    })
-}
-
-fn cut(text: &str, length_max: usize) -> String {
-    text.chars().take(length_max).collect()
+    targets.filter(|target| pod.address.is_some() && ip(&target.address) == pod.address)
 }

@@ -2,12 +2,17 @@
 
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
+pub(super) use crate::endpoints::Phase;
+
 use super::nudge::WANTED;
-use crate::api::Component;
+use crate::{
+    api::Component,
+    endpoints::{Container, ContainerState as Process, Ended, PodNews},
+};
 
 /// A Pod of a tier.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,23 +27,14 @@ pub(super) struct PodView {
     pub(super) address: Option<IpAddr>,
     /// What its kubelet says of it.
     pub(super) phase: Phase,
+    /// The container of our process, once there is one.
+    pub(super) container: Option<Container>,
+    /// When it was told to end, if it was.
+    pub(super) told_to_end: Option<Timestamp>,
     /// Since when it is there.
     pub(super) created: Timestamp,
     /// The configuration that it was told to look for last.
     pub(super) told: Option<String>,
-}
-
-/// What a kubelet says of a Pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Its process has not passed its readiness probe yet; why, in words.
-    Starting(String),
-    /// It passes its readiness probe.
-    Ready,
-    /// Its process ended, or cannot be started: why, in words.
-    Failed(String),
-    /// It was told to end.
-    Ending,
 }
 
 impl PodView {
@@ -61,10 +57,64 @@ impl PodView {
             component,
             address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             phase: state(pod, component),
+            container: container(pod, component),
+            told_to_end: told_to_end(pod),
             created: pod.metadata.creation_timestamp.as_ref()?.0,
             told: pod.annotations().get(WANTED).cloned(),
         })
     }
+
+    /// It, as news of an endpoint.
+    pub(super) fn news(&self) -> PodNews<'_> {
+        PodNews {
+            name: &self.name,
+            uid: &self.uid,
+            component: self.component,
+            address: self.address,
+            created: self.created,
+            told_to_end: self.told_to_end,
+            phase: &self.phase,
+            container: self.container.as_ref(),
+        }
+    }
+}
+
+/// When it was told to end: what is written is when it will be killed.
+fn told_to_end(pod: &Pod) -> Option<Timestamp> {
+    let killed = pod.metadata.deletion_timestamp.as_ref()?.0;
+    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+    let told = killed.checked_sub(SignedDuration::from_secs(grace));
+    Some(told.unwrap_or(killed))
+}
+
+/// The container of our process: the one that runs, or ran last.
+fn container(pod: &Pod, component: Component) -> Option<Container> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let status = statuses.iter().find(|one| one.name == component.word())?;
+    let counted = format!("restart {}", status.restart_count);
+    let id = |id: Option<&String>| id.cloned().unwrap_or_else(|| counted.clone());
+    let over = |state: Option<&ContainerState>| {
+        let reason = state.and_then(ended)?;
+        let state = state?.terminated.as_ref()?;
+        let at = state.finished_at.as_ref().map(|at| at.0);
+        Some((id(state.container_id.as_ref()), Ended { at, reason }))
+    };
+    let state = status.state.as_ref();
+    let last = over(status.last_state.as_ref());
+    if let Some(running) = state.and_then(|state| state.running.as_ref()) {
+        return Some(Container {
+            id: id(status.container_id.as_ref()),
+            state: Process::Runs {
+                since: running.started_at.as_ref().map(|at| at.0),
+                before: last.map(|(_, ended)| ended),
+            },
+        });
+    }
+    let (id, ended) = over(state).or(last)?;
+    Some(Container {
+        id,
+        state: Process::Over(ended),
+    })
 }
 
 fn state(pod: &Pod, component: Component) -> Phase {

@@ -381,15 +381,10 @@ impl Look<'_> {
     /// cannot be asked may hold more.
     fn all_took(&self, revision: &str) -> bool {
         let answers = self.context.monitor.answers(self.reference);
-        let endpoints = observe::endpoints(&self.pods, &answers, &[], Timestamp::now());
         let poolers = self.pods.iter().filter(|pod| {
             pod.component == Component::Pooler && !matches!(pod.phase, Phase::Failed(_))
         });
-        poolers.into_iter().all(|pod| {
-            endpoints.iter().any(|endpoint| {
-                endpoint.name == pod.name && endpoint.config_revision.as_deref() == Some(revision)
-            })
-        })
+        observe::all_took(poolers, &self.pods, &answers, revision)
     }
 
     /// How many poolers there are, those that are ending too.

@@ -1,6 +1,8 @@
 //! The end of a look: what is so is observed, told, written into the status, and
 //! Pods that lag behind are nudged.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use kube::{
@@ -25,11 +27,13 @@ use super::{
     telling::{Observation, Teller},
 };
 use crate::{
-    api::{Component, EndpointStatus, NotificationStatus, PgPoolClusterStatus, PoolState},
+    api::{Check, Component, EndpointStatus, NotificationStatus, PgPoolClusterStatus, PoolState},
     controller::{
         objects::pod_selector,
         status::{self, Observed, Pause, Progress, Rollout, Rollouts},
     },
+    endpoints::{Endpoints, Policy, Wished},
+    notify,
 };
 
 /// The annotation that asks for a test message to each channel; any other value
@@ -88,11 +92,28 @@ impl Look<'_> {
         let monitor = &self.context.monitor;
         monitor.follow(self.reference, pods, wanted.as_deref(), interval);
         let answers = monitor.take(self.reference);
-        let endpoints = observe::endpoints(pods, &answers, &before.endpoints, now);
         let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
             poolers: self.rollout(Component::Pooler, poolers.as_deref(), &memory.left),
             balancers: self.rollout(Component::Balancer, balancers.as_deref(), &memory.left),
+        };
+        let wished = |rollout: &Rollout| u32::try_from(rollout.wished).unwrap_or(0);
+        let wished = Wished {
+            poolers: wished(&rollouts.poolers),
+            balancers: wished(&rollouts.balancers),
+        };
+        let policy = policy(spec.map(|spec| &spec.balancer.check));
+        let known = memory.teller.as_ref().map(Teller::known);
+        let judged = memory.endpoints.get_or_insert_with(|| {
+            let (outages, cursors) = known.unwrap_or_default();
+            Endpoints::resumed(&before.endpoints, &outages, &cursors, now)
+        });
+        let changes = observe::observe(judged, pods, &answers, wished, policy, now);
+        let endpoints = judged.statuses();
+        let seen = Observation {
+            alerts: notify::alerts(judged),
+            happenings: notify::happenings(&changes),
+            cursors: judged.cursors(),
         };
         let running = Running {
             poolers: poolers.as_deref(),
@@ -119,9 +140,13 @@ impl Look<'_> {
             untold: telling.untold.as_deref(),
         };
         let status = status::status(&observed, &before, now);
-        if let Some(teller) = &memory.teller {
-            self.tell(cluster, progress, teller, &status, now);
+        if *progress == Progress::Deleting {
+            memory.teller = None;
         }
+        if let Some(teller) = &memory.teller {
+            self.tell(cluster, progress, teller, seen, &status, now);
+        }
+        self.record_outages(cluster, &changes).await;
         self.write_status(cluster, status, memory).await?;
         // After the status: a Pod that cannot be told must not keep it back.
         match wanted.filter(|_| *progress == Progress::Applied) {
@@ -133,20 +158,20 @@ impl Look<'_> {
         }
     }
 
-    /// Has people told of what was seen, unless the cluster is left alone or goes.
+    /// Has people told of what was seen, unless the cluster is left alone.
     fn tell(
         &self,
         cluster: &Cluster,
         progress: &Progress,
         teller: &Teller,
+        seen: Observation,
         status: &PgPoolClusterStatus,
         now: Timestamp,
     ) {
-        if matches!(progress, Progress::Suspended | Progress::Deleting) {
+        if *progress == Progress::Suspended {
             teller.hush();
             return;
         }
-        let seen = Observation::default();
         teller.observe(seen, status, now);
         if let Some(value) = cluster.annotations().get(NOTIFY_TEST) {
             let Context {
@@ -265,6 +290,19 @@ impl Telling {
             notifications: before.notifications.clone(),
             untold: untold.or_else(|| unknown.then(|| nobody.to_owned())),
         }
+    }
+}
+
+/// How endpoints are judged; of a spec that cannot be read, as by default.
+fn policy(check: Option<&Check>) -> Policy {
+    let default = Check::default();
+    let check = check.unwrap_or(&default);
+    // One that is not valid may ask for anything.
+    let count = |count| u32::try_from(count).unwrap_or(1).clamp(1, 100);
+    Policy {
+        interval: check.interval.0.min(Duration::from_secs(3_600)),
+        rise: count(check.rise),
+        fall: count(check.fall),
     }
 }
 

@@ -34,11 +34,11 @@ use super::{
     monitor,
 };
 use crate::{
-    api::{NotificationStatus, PgPoolClusterStatus},
+    api::{NotificationEvent, NotificationStatus, PgPoolClusterStatus},
     controller::{objects::Owner, validate::Channel},
     courier::Courier,
     destination::Destination,
-    endpoints::Cursors,
+    endpoints::{Cursors, Lost},
     notify::{self, Alert, Attention, Context, Happening, Outcome, Post},
     notify_test, random,
 };
@@ -277,10 +277,19 @@ impl Teller {
 
     /// The endpoints that people were told are out of service, and how far the
     /// balancers' logs were read.
-    pub(super) fn known(&self) -> (Vec<Alert>, Cursors) {
+    pub(super) fn known(&self) -> (Vec<Lost>, Cursors) {
         let state = self.shared.lock();
-        let open = state.told.notifier.open().cloned();
-        (open.collect(), state.told.cursors.clone())
+        let open = state.told.notifier.open();
+        let outages = open.filter_map(|alert| {
+            let of_endpoint = alert.key.event == NotificationEvent::EndpointDown;
+            Some(Lost {
+                name: alert.key.subject.clone(),
+                component: alert.count.filter(|_| of_endpoint)?.of,
+                since: alert.since,
+                reason: alert.reason.clone(),
+            })
+        });
+        (outages.collect(), state.told.cursors.clone())
     }
 
     /// How each channel does.

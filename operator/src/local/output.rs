@@ -286,7 +286,7 @@ impl Event<'_> {
             Self::Restarted(child) => merged(json!({"event": "restarted"}), *child),
             Self::Ready(ready) => merged(json!({"event": "ready"}), *ready),
             Self::Transition(change) => json!({
-                "event": "transition", "name": change.id.name(), "component": change.id.component,
+                "event": "transition", "name": change.name, "component": change.id.component,
                 "from": change.from, "to": change.to, "at": change.at, "reason": change.reason,
                 "outage": match change.outage {
                     Outage::None => "none",
@@ -366,10 +366,7 @@ impl Event<'_> {
                 };
                 format!(
                     "{} {what}: {} ({} of {} {kinds} are up)",
-                    change.id.name(),
-                    change.reason,
-                    change.up,
-                    change.total
+                    change.name, change.reason, change.up, change.total
                 )
             }
             Self::Upstream(condition) => {
@@ -465,6 +462,7 @@ mod tests {
         );
         let change = Change {
             id: Id::pooler(1),
+            name: "pooler-1".to_owned(),
             from: EndpointState::Up,
             to: EndpointState::Down,
             at: now,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Alert, Count, Happening, Key};
 use crate::{
-    api::{Component, EndpointState, NotificationEvent},
+    api::{Component, NotificationEvent},
     endpoints::{Change, Endpoints, Id, Outage},
 };
 
@@ -21,7 +21,17 @@ pub fn alerts(endpoints: &Endpoints) -> Vec<Alert> {
         let judgement = endpoints.judgement(id);
         let since = judgement.outage_since?;
         let count = count(endpoints, id.component);
-        Some(Alert::new(key(id), since, &judgement.reason, Some(count)))
+        let key = key(&endpoints.name(id));
+        Some(Alert::new(
+            key,
+            since,
+            judgement.outage_reason(),
+            Some(count),
+        ))
+    }));
+    alerts.extend(endpoints.lost().map(|lost| {
+        let count = count(endpoints, lost.component);
+        Alert::new(key(&lost.name), lost.since, &lost.reason, Some(count))
     }));
     alerts
 }
@@ -38,13 +48,13 @@ fn happening(change: &Change) -> Option<Happening> {
         up: change.up,
         total: change.total,
     };
-    let alert = || Alert::new(key(change.id), change.at, &change.reason, Some(count));
+    let alert = || Alert::new(key(&change.name), change.at, &change.reason, Some(count));
     match change.outage {
         Outage::None => None,
         Outage::Begins => Some(Happening::Began(alert())),
         Outage::Restarted => Some(Happening::Restarted(alert())),
         Outage::Ends { .. } => Some(Happening::Ended {
-            key: key(change.id),
+            key: key(&change.name),
             at: change.at,
             reason: change.reason.clone(),
             count: Some(count),
@@ -59,17 +69,13 @@ fn tier_down(endpoints: &Endpoints, component: Component) -> Option<Alert> {
         .ids()
         .filter(|id| id.component == component)
         .collect();
-    let serves = |id: &Id| {
-        matches!(
-            endpoints.judgement(*id).state,
-            EndpointState::Up | EndpointState::Unknown
-        )
-    };
+    let lost = endpoints.lost().filter(|lost| lost.component == component);
     let since: Option<Timestamp> = of_kind
         .iter()
         .filter_map(|id| endpoints.judgement(*id).outage_since)
+        .chain(lost.map(|lost| lost.since))
         .max();
-    if of_kind.iter().any(serves) {
+    if of_kind.iter().any(|id| endpoints.may_serve(*id)) {
         return None;
     }
     let reason = format!("no {} is up", component.word());
@@ -82,8 +88,8 @@ fn tier_down(endpoints: &Endpoints, component: Component) -> Option<Alert> {
     ))
 }
 
-fn key(id: Id) -> Key {
-    Key::new(NotificationEvent::EndpointDown, &id.name())
+fn key(name: &str) -> Key {
+    Key::new(NotificationEvent::EndpointDown, name)
 }
 
 fn count(endpoints: &Endpoints, of: Component) -> Count {

@@ -575,6 +575,7 @@ fn what_cannot_be_kept_is_told_as_how_things_are() {
 fn changes_of_endpoints_become_happenings() {
     let change = |outage| Change {
         id: Id::pooler(1),
+        name: "pooler-1".to_owned(),
         from: crate::api::EndpointState::Up,
         to: crate::api::EndpointState::Down,
         at: at(5),
