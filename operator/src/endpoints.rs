@@ -62,9 +62,6 @@ const REASON_LENGTH_MAX: usize = 500;
 /// How much of a bootId is kept, in characters; ours are 16.
 const BOOT_ID_LENGTH_MAX: usize = 64;
 
-/// How far the logs of transitions were read, by balancer.
-pub type Cursors = std::collections::BTreeMap<String, (String, u64)>;
-
 /// How endpoints are judged: the numbers of `spec.balancer.check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
