@@ -274,6 +274,7 @@ impl EventLoop {
                     (count < max).then_some(count + 1)
                 });
         if counted.is_err() {
+            self.shared.saturations.client_refused();
             self.refuse_client(
                 key,
                 SqlState::TOO_MANY_CONNECTIONS,
