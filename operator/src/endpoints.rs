@@ -33,10 +33,12 @@ pub use judgement::Judgement;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use proxy_core::{health, upstream::UpstreamReport, wire::TargetState};
+use proxy_core::{
+    health, saturation::SaturationReport, upstream::UpstreamReport, wire::TargetState,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Component, EndpointState, EndpointStatus, EndpointUpstream};
+use crate::api::{Component, EndpointCapacity, EndpointState, EndpointStatus, EndpointUpstream};
 use balancer::Balancer;
 use judgement::{Process, Verdict};
 use pooler::Pooler;
@@ -180,6 +182,7 @@ impl Endpoints {
                     reason: judgement.reason.clone(),
                     config_revision: judgement.config_revision.clone(),
                     upstream: self.upstream(id),
+                    capacity: self.capacity(id),
                 }
             })
             .collect()
@@ -191,6 +194,16 @@ impl Endpoints {
             Component::Pooler => self.poolers[id.index]
                 .upstream
                 .and_then(EndpointUpstream::of),
+            Component::Balancer => None,
+        }
+    }
+
+    /// What a pooler said last of its capacity.
+    fn capacity(&self, id: Id) -> Option<EndpointCapacity> {
+        match id.component {
+            Component::Pooler => self.poolers[id.index]
+                .saturation
+                .and_then(EndpointCapacity::of),
             Component::Balancer => None,
         }
     }
@@ -263,6 +276,20 @@ impl Endpoints {
         report: Option<UpstreamReport>,
     ) {
         self.poolers[index].said_of_upstream(&boot(boot_id), report);
+    }
+
+    /// It said this of its capacity, in that answer.
+    pub fn pooler_said_of_saturation(
+        &mut self,
+        index: usize,
+        boot_id: &str,
+        report: Option<SaturationReport>,
+    ) {
+        let pooler = &mut self.poolers[index];
+        // Who says nothing itself does not judge any more; a balancer that says
+        // nothing may be of an older version.
+        pooler.saturation = pooler.saturation.filter(|_| report.is_some());
+        pooler.said_of_saturation(&boot(boot_id), report);
     }
 
     /// A balancer did not answer.

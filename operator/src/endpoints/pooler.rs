@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use proxy_core::{status::Health, upstream::UpstreamReport, wire::TargetState};
+use proxy_core::{
+    saturation::SaturationReport, status::Health, upstream::UpstreamReport, wire::TargetState,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -32,6 +34,9 @@ pub(super) struct Pooler {
     /// What it said last of PostgreSQL. Not kept: it is soon told again.
     #[serde(skip)]
     pub(super) upstream: Option<UpstreamReport>,
+    /// What it said last of its capacity. Not kept either.
+    #[serde(skip)]
+    pub(super) saturation: Option<SaturationReport>,
 }
 
 /// What a balancer judges of a pooler.
@@ -60,6 +65,7 @@ impl Pooler {
             absent_until: None,
             views: BTreeMap::new(),
             upstream: None,
+            saturation: None,
         }
     }
 
@@ -68,7 +74,7 @@ impl Pooler {
         self.told_to_end = false;
         self.boot_id = None;
         self.draining = false;
-        self.upstream = None;
+        self.forget_what_it_said();
     }
 
     pub(super) fn ended(&mut self, reason: &str, policy: Policy, now: Timestamp) {
@@ -105,6 +111,21 @@ impl Pooler {
         }
     }
 
+    /// The same of its capacity.
+    pub(super) fn said_of_saturation(&mut self, boot_id: &str, report: Option<SaturationReport>) {
+        let Some(report) = report else { return };
+        let is_older = |known: SaturationReport| known.number > report.number;
+        if self.boot_id.as_deref() == Some(boot_id) && !self.saturation.is_some_and(is_older) {
+            self.saturation = Some(report);
+        }
+    }
+
+    /// Another process has to say it anew.
+    fn forget_what_it_said(&mut self) {
+        self.upstream = None;
+        self.saturation = None;
+    }
+
     /// A balancer judged. Returns why this is a restart, if it is one.
     pub(super) fn seen(&mut self, balancer: usize, mut view: View) -> Option<String> {
         let before = self.views.get(&balancer);
@@ -136,7 +157,7 @@ impl Pooler {
         let before = self.boot_id.replace(boot_id.to_owned());
         let other = before.is_some_and(|before| before != boot_id);
         if other {
-            self.upstream = None;
+            self.forget_what_it_said();
         }
         other && self.judgement.state == EndpointState::Up && !self.draining
     }

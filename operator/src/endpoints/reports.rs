@@ -82,7 +82,9 @@ impl Endpoints {
                     changes.push(self.restarted(pooler, &restart, now));
                 }
                 if let Some(report) = &target.report {
-                    self.poolers[pooler].said_of_upstream(&boot(&report.boot_id), report.upstream);
+                    let (pooler, boot_id) = (&mut self.poolers[pooler], boot(&report.boot_id));
+                    pooler.said_of_upstream(&boot_id, report.upstream);
+                    pooler.said_of_saturation(&boot_id, report.saturation);
                 }
             }
         }

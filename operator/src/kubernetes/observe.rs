@@ -14,7 +14,7 @@ use proxy_core::{
 };
 
 use super::pods::{Phase, PodView};
-use crate::api::{Component, EndpointState, EndpointStatus, EndpointUpstream};
+use crate::api::{Component, EndpointCapacity, EndpointState, EndpointStatus, EndpointUpstream};
 
 /// How much of a reason is kept, in characters.
 const REASON_LENGTH_MAX: usize = 500;
@@ -63,6 +63,7 @@ pub(super) fn endpoints(
                 .revision
                 .map(|revision| cut(&revision, REVISION_LENGTH_MAX)),
             upstream: upstream(pod, &heard),
+            capacity: capacity(pod, &heard),
         }
     });
     statuses.collect()
@@ -92,6 +93,15 @@ fn upstream(pod: &PodView, heard: &[&BalancerStatus]) -> Option<EndpointUpstream
     }
     let reports = views(pod, heard).filter_map(|target| target.report.as_ref()?.upstream);
     EndpointUpstream::of(reports.max_by_key(|report| report.number)?)
+}
+
+/// What a pooler said of its capacity, likewise.
+fn capacity(pod: &PodView, heard: &[&BalancerStatus]) -> Option<EndpointCapacity> {
+    if pod.component != Component::Pooler {
+        return None;
+    }
+    let reports = views(pod, heard).filter_map(|target| target.report.as_ref()?.saturation);
+    EndpointCapacity::of(reports.max_by_key(|report| report.number)?)
 }
 
 /// What is thought of an endpoint.

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    api::{EndpointUpstream, UpstreamState},
+    api::{EndpointCapacity, EndpointUpstream, UpstreamState},
     controller::Fault,
 };
 
@@ -18,6 +18,7 @@ fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointS
         reason: String::new(),
         config_revision: Some("r1".to_owned()),
         upstream: None,
+        capacity: None,
     }
 }
 
@@ -27,6 +28,7 @@ fn pooler(name: &str) -> EndpointStatus {
             state: UpstreamState::Reachable,
             reason: None,
         }),
+        capacity: Some(EndpointCapacity::Available),
         ..endpoint(name, Component::Pooler, EndpointState::Up)
     }
 }
@@ -307,6 +309,46 @@ fn a_deployment_that_is_not_seen_yet_is_not_done() {
     at.rollouts = complete();
     at.rollouts.balancers.outdated = true;
     at.shows([(Reconciling, "True RollingOut")]);
+}
+
+#[test]
+fn the_worst_that_a_pooler_says_of_its_capacity_counts_and_ready_stays() {
+    use EndpointCapacity::{Available, ClientsRefused, ClientsWait, MaxDbConnections};
+    let mut at = At::default();
+    for (said, shown) in [
+        ([None, None], "Unknown NotReported"),
+        ([None, Some(Available)], "True HasCapacity"),
+        ([Some(Available), Some(ClientsWait)], "False ClientsWait"),
+        (
+            [Some(ClientsWait), Some(MaxDbConnections)],
+            "False ConnectionsUsedUp",
+        ),
+        (
+            [Some(ClientsRefused), Some(MaxDbConnections)],
+            "False ClientsRefused",
+        ),
+    ] {
+        for (endpoint, said) in at.endpoints.iter_mut().zip(said) {
+            endpoint.capacity = said;
+        }
+        at.shows([
+            (ConditionType::CapacityAvailable, shown),
+            (Ready, "True Serving"),
+        ]);
+    }
+    // One that is down serves nobody, late or not.
+    at.endpoints[0].state = EndpointState::Down;
+    at.shows([(ConditionType::CapacityAvailable, "False ConnectionsUsedUp")]);
+    let message = |at: &At<'_>| {
+        let conditions = at.status().conditions;
+        let mut all = conditions.iter();
+        let found = all.find(|one| one.type_ == "CapacityAvailable").unwrap();
+        found.message.clone()
+    };
+    assert_eq!(
+        message(&at),
+        "1 of 1 poolers let clients wait too long: maxConnections of a database (max_db_connections) is used up"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use proxy_core::upstream::{Reach, Reason as Cause, UpstreamReport};
 
 use super::{kstatus::kstatus, *};
 use crate::{
-    api::EndpointUpstream,
+    api::{EndpointCapacity, EndpointUpstream},
     controller::{Fault, FaultKind},
     golden,
 };
@@ -63,10 +63,17 @@ fn down(at: &mut At<'static>, index: usize) {
 }
 
 fn flows() -> Vec<Flow> {
-    [beginnings(), changes(), obstacles(), upstreams(), orders()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        beginnings(),
+        changes(),
+        obstacles(),
+        upstreams(),
+        capacities(),
+        orders(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn beginnings() -> Vec<Flow> {
@@ -266,6 +273,33 @@ fn upstreams() -> Vec<Flow> {
     flows
 }
 
+/// What the poolers say of themselves.
+fn capacities() -> Vec<Flow> {
+    use EndpointCapacity::{Available, ClientsRefused, ClientsWait, MaxServerConnections};
+    let says = |name, said: [Option<EndpointCapacity>; 2]| {
+        flow(name, "Current", "Healthy", move |at| {
+            for (endpoint, said) in at.endpoints.iter_mut().zip(said) {
+                endpoint.capacity = said;
+            }
+        })
+    };
+    vec![
+        says(
+            "clients of one pooler wait too long",
+            [Some(Available), Some(ClientsWait)],
+        ),
+        says(
+            "clients wait and pool.maxServerConnections is used up",
+            [Some(MaxServerConnections); 2],
+        ),
+        says(
+            "a pooler refuses clients",
+            [Some(ClientsRefused), Some(ClientsWait)],
+        ),
+        says("no pooler tells of its capacity", [None; 2]),
+    ]
+}
+
 fn orders() -> Vec<Flow> {
     let pause = |wished, observed| Pause { wished, observed };
     vec![
@@ -325,10 +359,11 @@ impl Flow {
 }
 
 const COLUMNS: [ConditionType; 4] = [Ready, Reconciling, Stalled, ConfigValid];
-const OTHERS: [ConditionType; 6] = [
+const OTHERS: [ConditionType; 7] = [
     PoolersAvailable,
     BalancersAvailable,
     ConditionType::UpstreamReachable,
+    ConditionType::CapacityAvailable,
     ConditionType::NotificationsDelivered,
     Paused,
     ConditionType::UpdateAvailable,
@@ -344,8 +379,9 @@ advice; `kubectl describe pgpc NAME` shows them too.
 *Ready* means that applications can be served: a balancer and a pooler are up, and not every pooler that tells finds
 PostgreSQL out of reach. *UpstreamReachable* is what the poolers that are up say of PostgreSQL: False as soon as one
 cannot use it, PartlyReachable while another can. Of a reason's recovery it tells at once, of a loss within some
-seconds. What cannot be changed has no say in it,
-nor has Slack. *Reconciling* and *Stalled* are True while something is going on, or in the way: at rest both are False.
+seconds. *CapacityAvailable* is what the same poolers say of themselves: False while one lets a client wait for a
+server longer than `saturation_wait` (5 s), or refuses one, and for 10 s after. *Ready* has nothing to do with that. What
+cannot be changed has no say in it, nor has Slack. *Reconciling* and *Stalled* are True while something is going on, or in the way: at rest both are False.
 A time of transition changes only with the status, not with reason or message. *observedGeneration* is that of the spec
 which the operator looked at last; every condition has it too.
 
