@@ -65,6 +65,20 @@ const fn verbs(event: NotificationEvent) -> Verbs {
     }
 }
 
+/// What it was while it was wrong, in the middle of a sentence.
+const fn wrong(event: NotificationEvent) -> &'static str {
+    match event {
+        NotificationEvent::EndpointDown
+        | NotificationEvent::EndpointRestarted
+        | NotificationEvent::TierDown => "down",
+        NotificationEvent::UpstreamUnreachable => "unreachable",
+        NotificationEvent::ConfigurationRefused => "refused",
+        NotificationEvent::RolloutStuck => "stuck",
+        NotificationEvent::CertificateExpiring => "due",
+        NotificationEvent::NotificationsFailing => "failing",
+    }
+}
+
 /// What a subject is called.
 pub(in crate::notify) fn name(key: &Key) -> String {
     match key.event {
@@ -148,8 +162,9 @@ pub(super) fn headline(item: &Entry) -> String {
         }
         (What::Ended, 0) => format!("{name} {} after {lasted}", verbs.good.0),
         (What::Ended, times) => format!(
-            "{name} {}; it was down {} times, {lasted} in all",
+            "{name} {}; it was {} {} times, {lasted} in all",
             verbs.good.0,
+            wrong(item.key.event),
             times + 1
         ),
         (What::Passed, 0 | 1) => {
@@ -187,7 +202,8 @@ pub(super) fn rest(item: &Entry) -> String {
         What::Ended | What::Passed => format!(". It was down since {since}: {cause}"),
         What::Restarted => format!(" at {}: {cause}", second(item.at)),
         What::Flapping => format!(
-            ": down {OUTAGES} times within {}, the last time since {since}: {cause}. {}",
+            ": {} {OUTAGES} times within {}, the last time since {since}: {cause}. {}",
+            wrong(item.key.event),
             span(SignedDuration::try_from(WINDOW).unwrap_or_default()),
             flapping_remark()
         ),
@@ -220,8 +236,9 @@ fn flapping_remark() -> String {
 
 fn flapped(item: &Entry) -> String {
     format!(
-        "flapping since {}, down {}, {} in all",
+        "flapping since {}, {} {}, {} in all",
         second(item.since),
+        wrong(item.key.event),
         match item.times {
             0 => "once".to_owned(),
             times => format!("{} times", times + 1),
