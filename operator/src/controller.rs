@@ -2,10 +2,11 @@
 //!
 //! [`dereference`] lists what is read from elsewhere, [`validate`] turns it into
 //! types that cannot be wrong, [`build`] describes the tier, [`objects`] says
-//! what realises it on Kubernetes, [`status`] what was observed of it. All of it
-//! is pure. `local` realises the same description as processes.
+//! what realises it on Kubernetes, [`status`] what was observed of it,
+//! [`certificates`] until when they are good. All of it is pure. `local` realises the same description as processes.
 
 pub mod build;
+pub mod certificates;
 pub mod dereference;
 pub mod objects;
 pub mod status;

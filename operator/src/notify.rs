@@ -39,7 +39,7 @@ mod post;
 
 pub use alert::{Alert, Count, Happening, Key};
 pub use channel::SUBJECTS_MAX;
-pub use conditions::{upstream, upstream_key};
+pub use conditions::of_status;
 pub use config::{ChannelConfig, Style};
 pub use levels::{alerts, happenings};
 pub use log::{Entry, What};

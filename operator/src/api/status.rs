@@ -27,7 +27,7 @@ pub struct PgPoolClusterStatus {
 
     /// Ready means that applications can be served; the others say why not, or
     /// what is going on: Reconciling, Stalled, ConfigValid, PoolersAvailable,
-    /// BalancersAvailable, UpstreamReachable, CapacityAvailable,
+    /// BalancersAvailable, UpstreamReachable, CapacityAvailable, CertificatesValid,
     /// NotificationsDelivered, Paused, UpdateAvailable.
     #[serde(default)]
     #[schemars(length(max = 32))]
@@ -51,6 +51,13 @@ pub struct PgPoolClusterStatus {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub endpoints: Vec<EndpointStatus>,
+
+    /// Every certificate that the spec names, as the spec that was valid last
+    /// has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["secret".into(), "key".into()]))]
+    pub certificates: Vec<CertificateStatus>,
 
     /// Everyone who is told.
     #[serde(default)]
@@ -231,6 +238,50 @@ impl EndpointState {
             Self::Draining => "Draining",
         }
     }
+}
+
+/// A certificate with those that it was signed by, or authorities.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// The Secret that holds it.
+    #[schemars(length(max = 253))]
+    pub secret: String,
+
+    /// Its key there.
+    #[schemars(length(max = 253))]
+    pub key: String,
+
+    /// What is true of it now.
+    pub state: CertificateState,
+
+    /// Since when.
+    #[schemars(schema_with = "date_time")]
+    pub since: Timestamp,
+
+    /// From when it is valid.
+    #[schemars(schema_with = "date_time")]
+    pub not_before: Timestamp,
+
+    /// Until when: of a chain that which expires first, of authorities that
+    /// which expires last.
+    #[schemars(schema_with = "date_time")]
+    pub not_after: Timestamp,
+}
+
+/// What is true of a certificate now. Expiring: within 14 days, or in the last
+/// quarter of its life if that is shorter; within 3 days where CloudNativePG
+/// renews it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
+pub enum CertificateState {
+    Valid,
+    Expiring,
+    Expired,
+    NotValidYet,
 }
 
 /// Someone who is told.

@@ -19,7 +19,7 @@ pub use reason::Reason;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::validate::ValidatedCluster;
+use super::{certificates::Certificate, validate::ValidatedCluster};
 use crate::api::{
     BudgetStatus, Component, ComponentStatus, EndpointState, EndpointStatus, NotificationStatus,
     PgPoolClusterStatus,
@@ -62,6 +62,8 @@ pub struct Meaning {
     pub upstreams: Vec<String>,
     /// Connections to PostgreSQL.
     pub budget: BudgetStatus,
+    /// Every certificate that it names.
+    pub certificates: Vec<Certificate>,
     /// What is accepted and yet worth a look.
     pub warnings: Vec<String>,
 }
@@ -82,6 +84,7 @@ impl Meaning {
         Self {
             upstreams,
             budget: cluster.budget.clone(),
+            certificates: cluster.certificates.clone(),
             warnings: cluster.warnings.iter().map(ToString::to_string).collect(),
         }
     }
@@ -103,7 +106,17 @@ pub fn status(
     };
     let poolers = count(observed, Component::Pooler, before);
     let balancer = count(observed, Component::Balancer, before);
-    let conditions = conditions::all(observed, &poolers, &balancer, &before.conditions)
+    let certificates = match observed.meaning {
+        Some(meaning) => {
+            let named = meaning.certificates.iter();
+            named
+                .map(|one| one.status(&before.certificates, now))
+                .collect()
+        }
+        None => before.certificates.clone(),
+    };
+    let counts = (&poolers, &balancer);
+    let conditions = conditions::all(observed, counts, &certificates, &before.conditions)
         .into_iter()
         .map(|verdict| condition(&verdict, observed.generation, &before.conditions, now))
         .collect();
@@ -118,6 +131,7 @@ pub fn status(
             |meaning| Some(meaning.budget.clone()),
         ),
         endpoints: observed.endpoints.to_vec(),
+        certificates,
         notifications: observed.notifications.to_vec(),
     }
 }

@@ -27,6 +27,7 @@ use proxy_core::config::balancer;
 
 use super::{
     Fault, build,
+    certificates::Certificate,
     dereference::{Dereferenced, SecretData, SecretValue},
 };
 
@@ -48,6 +49,7 @@ pub fn validate(
         missing_services: &input.missing_services,
         faults: Vec::new(),
         warnings: Vec::new(),
+        certificates: Vec::new(),
     };
     let mut cluster = validator.cluster(input, policy);
     let verdict = settings::judged_by_the_proxies(&cluster);
@@ -56,6 +58,7 @@ pub fn validate(
     let known: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
     let theirs = verdict.faults.into_iter();
     faults.extend(theirs.filter(|fault| !known.contains(&fault.to_string())));
+    cluster.certificates = validator.certificates;
     cluster.warnings = validator.warnings;
     cluster.warnings.extend(verdict.warnings);
     cluster.restart_only = verdict.restart_only;
@@ -71,6 +74,8 @@ struct Validator<'a> {
     missing_services: &'a BTreeSet<String>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
+    /// Those that were met.
+    certificates: Vec<Certificate>,
 }
 
 impl Validator<'_> {
@@ -96,6 +101,7 @@ impl Validator<'_> {
             balancer: self.balancer(&spec.balancer),
             client_tls: self.client_tls(&spec.tls.client),
             server_tls: self.server_tls(spec),
+            certificates: Vec::new(),
             service_port: self.number("spec.service.port", spec.service.port),
             service: self.service(&spec.service),
             network_policy: spec.network_policy.enabled,

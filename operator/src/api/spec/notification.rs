@@ -49,7 +49,10 @@ pub struct Notification {
     /// What to tell: `TierDown` no pooler or no balancer is left, so that
     /// nothing serves; `UpstreamUnreachable` poolers cannot reach PostgreSQL;
     /// `EndpointDown` a pooler or a balancer is out of service, unplanned;
-    /// `EndpointRestarted` one came back as a new process before it was missed;
+    /// `ConfigurationRefused` the spec, or a change of it, is not carried out;
+    /// `RolloutStuck` new Pods do not become available; `CertificateExpiring` a
+    /// certificate that the spec names has to be renewed; `EndpointRestarted` a
+    /// pooler or a balancer came back as a new process before it was missed;
     /// `NotificationsFailing` another channel cannot be reached. Default all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "events")]
@@ -172,16 +175,22 @@ pub enum NotificationEvent {
     TierDown,
     UpstreamUnreachable,
     EndpointDown,
+    ConfigurationRefused,
+    RolloutStuck,
+    CertificateExpiring,
     EndpointRestarted,
     NotificationsFailing,
 }
 
 impl NotificationEvent {
     /// All of them, worst first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::TierDown,
         Self::UpstreamUnreachable,
         Self::EndpointDown,
+        Self::ConfigurationRefused,
+        Self::RolloutStuck,
+        Self::CertificateExpiring,
         Self::EndpointRestarted,
         Self::NotificationsFailing,
     ];
@@ -193,6 +202,9 @@ impl NotificationEvent {
             Self::TierDown => "TierDown",
             Self::UpstreamUnreachable => "UpstreamUnreachable",
             Self::EndpointDown => "EndpointDown",
+            Self::ConfigurationRefused => "ConfigurationRefused",
+            Self::RolloutStuck => "RolloutStuck",
+            Self::CertificateExpiring => "CertificateExpiring",
             Self::EndpointRestarted => "EndpointRestarted",
             Self::NotificationsFailing => "NotificationsFailing",
         }
@@ -203,7 +215,11 @@ impl NotificationEvent {
     pub const fn severity(self) -> Severity {
         match self {
             Self::TierDown | Self::UpstreamUnreachable => Severity::Critical,
-            Self::EndpointDown | Self::NotificationsFailing => Severity::Warning,
+            Self::EndpointDown
+            | Self::ConfigurationRefused
+            | Self::RolloutStuck
+            | Self::CertificateExpiring
+            | Self::NotificationsFailing => Severity::Warning,
             Self::EndpointRestarted => Severity::Info,
         }
     }
@@ -257,7 +273,7 @@ fn events(generator: &mut SchemaGenerator) -> Schema {
     let event = generator.subschema_for::<NotificationEvent>();
     json_schema!({
         "type": "array",
-        "maxItems": 5,
+        "maxItems": NotificationEvent::ALL.len(),
         "x-kubernetes-list-type": "set",
         "items": event,
     })

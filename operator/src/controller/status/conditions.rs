@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Observed, Progress, capacity, reason::Reason, upstream};
 use crate::{
-    api::{Component, ComponentStatus, EndpointState},
+    api::{CertificateState, CertificateStatus, Component, ComponentStatus, EndpointState},
     controller::{Fault, FaultKind},
 };
 
@@ -38,6 +38,7 @@ condition_types!(
     BalancersAvailable,
     UpstreamReachable,
     CapacityAvailable,
+    CertificatesValid,
     NotificationsDelivered,
     Paused,
     UpdateAvailable,
@@ -79,11 +80,11 @@ type Counts<'a> = (&'a ComponentStatus, &'a ComponentStatus);
 
 pub(super) fn all(
     observed: &Observed<'_>,
-    poolers: &ComponentStatus,
-    balancers: &ComponentStatus,
+    counts: Counts<'_>,
+    certificates: &[CertificateStatus],
     before: &[Condition],
 ) -> Vec<Verdict> {
-    let counts = (poolers, balancers);
+    let (poolers, balancers) = counts;
     let done = was_done(observed, before);
     let verdict = |type_, (status, reason, message): Answer| Verdict {
         type_,
@@ -111,6 +112,10 @@ pub(super) fn all(
         verdict(
             ConditionType::CapacityAvailable,
             capacity_available(observed),
+        ),
+        verdict(
+            ConditionType::CertificatesValid,
+            certificates_valid(observed, certificates, before),
         ),
         verdict(
             ConditionType::NotificationsDelivered,
@@ -389,6 +394,46 @@ fn capacity_available(observed: &Observed<'_>) -> Answer {
             "no pooler that is up has said whether it serves its clients in time",
         ),
         Some((reason, message)) => answer(reason == Reason::HasCapacity, reason, message),
+    }
+}
+
+/// What was found of this very spec, also while it cannot be looked at. The
+/// worst decides; dates are named, not days left, which change every day.
+fn certificates_valid(
+    observed: &Observed<'_>,
+    certificates: &[CertificateStatus],
+    before: &[Condition],
+) -> Answer {
+    if observed.meaning.is_none() {
+        return earlier(observed, before, ConditionType::CertificatesValid).unwrap_or_else(|| {
+            let message = "the certificates that this spec names have not been looked at yet";
+            answer(Status::Unknown, Reason::NotLookedAt, message)
+        });
+    }
+    for (state, reason) in [
+        (CertificateState::Expired, Reason::Expired),
+        (CertificateState::NotValidYet, Reason::NotValidYet),
+        (CertificateState::Expiring, Reason::Expiring),
+    ] {
+        if certificates.iter().any(|one| one.state == state) {
+            let wrong = certificates
+                .iter()
+                .filter(|one| one.state != CertificateState::Valid);
+            let wrong: Vec<String> = wrong.map(ToString::to_string).collect();
+            return answer(false, reason, listed(&wrong));
+        }
+    }
+    match certificates.iter().min_by_key(|one| one.not_after) {
+        Some(first) => answer(
+            true,
+            Reason::Valid,
+            format!("none expires before {}", first.not_after),
+        ),
+        None => answer(
+            true,
+            Reason::NoCertificates,
+            "the spec names no certificate",
+        ),
     }
 }
 

@@ -44,11 +44,17 @@ reasons!(
     Suspended,
     Deleting,
     // ConfigValid
-    Valid,
     Invalid,
     ReferenceNotFound,
     Unreadable,
+    // ConfigValid and CertificatesValid
+    Valid,
     NotLookedAt,
+    // CertificatesValid
+    NoCertificates,
+    Expiring,
+    Expired,
+    NotValidYet,
     // ConfigValid and NotificationsDelivered
     NotSupportedYet,
     // PoolersAvailable and BalancersAvailable
@@ -107,6 +113,7 @@ impl Reason {
             | Self::NotStalled
             | Self::Done
             | Self::Valid
+            | Self::NoCertificates
             | Self::AllUp
             | Self::NobodyToTell
             | Self::Delivered
@@ -159,6 +166,15 @@ impl Reason {
             }
             Self::NotLookedAt => {
                 "see Reconciling and Stalled for what keeps the operator from looking at the spec"
+            }
+            Self::Expiring => {
+                "renew the certificate in the Secret that CertificatesValid names; it is taken up without a restart"
+            }
+            Self::Expired => {
+                "renew the certificate in the Secret that CertificatesValid names, now: who checks it refuses the connection; it is taken up without a restart"
+            }
+            Self::NotValidYet => {
+                "put a certificate into the Secret that CertificatesValid names that is valid already, or see whether the clocks of the nodes are right"
             }
             Self::NotSupportedYet => {
                 "leave out what the message names, or wait for a version of Poolkeeper that can do it"

@@ -67,7 +67,7 @@ struct At<'a> {
     generation: i64,
     revision: Option<&'static str>,
     update: Option<&'static str>,
-    meaning: Meaning,
+    meaning: Option<Meaning>,
     notifications: Vec<NotificationStatus>,
     tells: bool,
 }
@@ -86,10 +86,10 @@ impl Default for At<'_> {
             generation: 1,
             revision: Some("r1"),
             update: None,
-            meaning: Meaning {
+            meaning: Some(Meaning {
                 upstreams: vec!["db:5432".to_owned()],
                 ..Meaning::default()
-            },
+            }),
             notifications: Vec::new(),
             tells: true,
         }
@@ -105,7 +105,7 @@ impl At<'_> {
             rollouts: Some(&self.rollouts),
             pause: self.pause,
             update: self.update,
-            meaning: Some(&self.meaning),
+            meaning: self.meaning.as_ref(),
             endpoints: &self.endpoints,
             notifications: &self.notifications,
             tells: self.tells,
@@ -138,7 +138,8 @@ impl At<'_> {
 }
 
 use ConditionType::{
-    BalancersAvailable, ConfigValid, Paused, PoolersAvailable, Ready, Reconciling, Stalled,
+    BalancersAvailable, CertificatesValid, ConfigValid, Paused, PoolersAvailable, Ready,
+    Reconciling, Stalled,
 };
 
 #[test]
@@ -379,6 +380,67 @@ fn a_spec_that_was_not_looked_at_is_not_called_valid() {
     later.shows([(ConfigValid, "False Invalid")]);
     later.generation = 2;
     later.shows([(ConfigValid, "Unknown NotLookedAt")]);
+}
+
+/// A certificate that is valid from the first second of 1970 to a day.
+fn certificate(secret: &str, last_day: i64) -> Certificate {
+    let last = Timestamp::from_second(last_day * 86_400).unwrap();
+    Certificate::between((secret, "tls.crt"), (Timestamp::UNIX_EPOCH, last))
+}
+
+#[test]
+fn the_worst_certificate_decides_and_its_date_is_named() {
+    let mut at = At::default();
+    let meaning = |certificates: &[Certificate]| {
+        Some(Meaning {
+            certificates: certificates.to_vec(),
+            ..Meaning::default()
+        })
+    };
+    let said = |at: &At<'_>| {
+        let status = at.status();
+        let mut conditions = status.conditions.into_iter();
+        let condition = conditions.find(|one| one.type_ == CertificatesValid.word());
+        condition.unwrap().message
+    };
+    at.meaning = meaning(&[certificate("a", 365), certificate("b", 730)]);
+    at.shows([(CertificatesValid, "True Valid")]);
+    assert_eq!(said(&at), "none expires before 1971-01-01T00:00:00Z");
+    at.second = 360 * 86_400;
+    at.shows([(CertificatesValid, "False Expiring")]);
+    let message = said(&at);
+    assert_eq!(message, "a/tls.crt expires at 1971-01-01T00:00:00Z");
+    at.second += 86_400;
+    assert_eq!(said(&at), message, "nothing is written every day");
+    at.second = 720 * 86_400;
+    at.shows([(CertificatesValid, "False Expired")]);
+    assert_eq!(
+        said(&at),
+        "a/tls.crt expired at 1971-01-01T00:00:00Z; b/tls.crt expires at 1972-01-01T00:00:00Z"
+    );
+}
+
+#[test]
+fn certificates_stay_as_they_were_while_the_spec_cannot_be_looked_at() {
+    let mut at = At::default();
+    at.meaning = Some(Meaning {
+        certificates: vec![certificate("a", 10)],
+        ..Meaning::default()
+    });
+    at.second = 9 * 86_400;
+    let before = at.status();
+    assert_eq!(before.certificates[0].since.as_second(), at.second);
+    let mut later = At {
+        before: &before,
+        meaning: None,
+        second: at.second + 10,
+        progress: Progress::Suspended,
+        ..At::default()
+    };
+    later.shows([(CertificatesValid, "False Expiring")]);
+    assert_eq!(later.status().certificates, before.certificates);
+    later.generation = 2;
+    later.shows([(CertificatesValid, "Unknown NotLookedAt")]);
 }
 
 #[test]

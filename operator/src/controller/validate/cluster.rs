@@ -6,7 +6,7 @@ use proxy_core::config::balancer;
 
 use crate::{
     api::{BudgetStatus, Images, PodTemplate, Resources, Service, TlsMode},
-    controller::{Fault, Place, dereference::SecretValue},
+    controller::{Fault, Place, certificates::Certificate, dereference::SecretValue},
     destination::Destination,
     notify::ChannelConfig,
 };
@@ -40,6 +40,8 @@ pub struct ValidatedCluster {
     pub client_tls: Option<ClientTls>,
     /// Between poolers and PostgreSQL.
     pub server_tls: ServerTls,
+    /// Every file of certificates of both, by its place.
+    pub certificates: Vec<Certificate>,
     /// The port that applications connect to.
     pub service_port: u16,
     /// The rest of the Kubernetes Service with that port.

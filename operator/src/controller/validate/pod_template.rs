@@ -241,6 +241,7 @@ mod tests {
             missing_services: &missing_services,
             faults: Vec::new(),
             warnings: Vec::new(),
+            certificates: Vec::new(),
         };
         let template = serde_json::from_value(template).unwrap();
         let kept = validator.pod_template(Component::Balancer, Some(&template));

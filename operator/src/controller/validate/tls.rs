@@ -1,5 +1,7 @@
 //! Certificates, keys and authorities: whether a pooler could use them.
 
+use std::time::Duration;
+
 use rustls::{crypto::ring, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -9,6 +11,7 @@ use crate::{
     controller::{
         Fault,
         build::{TLS_AUTHORITY, TLS_CERTIFICATE, TLS_KEY},
+        certificates::{Certificate, Holds, WARN_BEFORE, WARN_BEFORE_KEPT},
         dereference::SecretValue,
     },
 };
@@ -31,7 +34,10 @@ impl Validator<'_> {
         Some(ClientTls {
             mode: client.mode,
             pair,
-            authority: authority.and_then(|it| self.authority(&format!("{path}.caSecretRef"), it)),
+            authority: authority.and_then(|it| {
+                let path = format!("{path}.caSecretRef");
+                self.authority(&path, it, WARN_BEFORE)
+            }),
         })
     }
 
@@ -41,13 +47,17 @@ impl Validator<'_> {
         let pair = server.cert_secret_ref.as_ref();
         let cnpg = spec.upstream.cnpg_cluster_ref.as_ref();
         let authority = match (&server.ca_secret_ref, cnpg) {
-            (Some(authority), _) => self.authority(&format!("{path}.caSecretRef"), authority),
+            (Some(authority), _) => {
+                let path = format!("{path}.caSecretRef");
+                self.authority(&path, authority, WARN_BEFORE)
+            }
             (None, Some(cnpg)) if server.checks_authority() => {
                 let authority = CaSecretRef {
                     name: cnpg.ca_secret(),
                     key: TLS_AUTHORITY.to_owned(),
                 };
-                self.authority("spec.upstream.cnpgClusterRef.name", &authority)
+                let path = "spec.upstream.cnpgClusterRef.name";
+                self.authority(path, &authority, WARN_BEFORE_KEPT)
             }
             (None, _) if server.checks_authority() => {
                 let message = "is needed with verify-ca and verify-full";
@@ -67,22 +77,54 @@ impl Validator<'_> {
         let certificate = self.secret(path, &secret.name, TLS_CERTIFICATE);
         let key = self.secret(path, &secret.name, TLS_KEY);
         let (certificate, key) = certificate.zip(key)?;
-        if let Err((key, message)) = check_pair(certificate.bytes(), key.bytes()) {
-            self.faults
-                .push(Fault::secret(&secret.name, key, 1, message));
-            return None;
+        match check_pair(certificate.bytes(), key.bytes()) {
+            Ok(chain) => {
+                let place = (&*secret.name, TLS_CERTIFICATE);
+                self.certificate(place, Holds::Chain, &chain, WARN_BEFORE);
+            }
+            Err((key, message)) => {
+                self.faults
+                    .push(Fault::secret(&secret.name, key, 1, message));
+                return None;
+            }
         }
         Some(Pair { certificate, key })
     }
 
-    fn authority(&mut self, path: &str, secret: &CaSecretRef) -> Option<SecretValue> {
+    fn authority(
+        &mut self,
+        path: &str,
+        secret: &CaSecretRef,
+        warn_before: Duration,
+    ) -> Option<SecretValue> {
         let value = self.secret(path, &secret.name, &secret.key)?;
-        if let Err(message) = certificates(value.bytes()) {
-            self.faults
-                .push(Fault::secret(&secret.name, &secret.key, 1, message));
-            return None;
+        match certificates(value.bytes()) {
+            Ok(authorities) => {
+                let place = (&*secret.name, &*secret.key);
+                self.certificate(place, Holds::Authorities, &authorities, warn_before);
+            }
+            Err(message) => {
+                self.faults
+                    .push(Fault::secret(&secret.name, &secret.key, 1, message));
+                return None;
+            }
         }
         Some(value)
+    }
+
+    /// Remembers a file of certificates, once.
+    fn certificate(
+        &mut self,
+        (secret, key): (&str, &str),
+        holds: Holds,
+        certificates: &[CertificateDer<'_>],
+        warn_before: Duration,
+    ) {
+        let known = |one: &Certificate| one.is_of(secret, key);
+        if !self.certificates.iter().any(known) {
+            let read = Certificate::new((secret, key), holds, certificates, warn_before);
+            self.certificates.extend(read);
+        }
     }
 }
 
@@ -97,16 +139,19 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str
     Ok(chain)
 }
 
-/// Checks that both can be read and belong together. The error names the key of
-/// the Secret that is wrong.
-fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), (&'static str, String)> {
+/// The chain, if both can be read and belong together. The error names the key
+/// of the Secret that is wrong.
+fn check_pair(
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, (&'static str, String)> {
     let chain =
         certificates(certificate).map_err(|message| (TLS_CERTIFICATE, message.to_owned()))?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| (TLS_KEY, "holds no private key in PEM".to_owned()))?;
     // The error's text is dropped: it could repeat parts of the key.
     CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map(drop)
+        .map(|pair| pair.cert)
         .map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => (
                 TLS_KEY,
@@ -128,7 +173,8 @@ mod tests {
         let one = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap();
         let (certificate, key) = (one.cert.pem(), one.signing_key.serialize_pem());
-        assert_eq!(check_pair(certificate.as_bytes(), key.as_bytes()), Ok(()));
+        let chain = check_pair(certificate.as_bytes(), key.as_bytes());
+        assert_eq!(chain, Ok(vec![one.cert.der().clone()]));
         let stranger = other.signing_key.serialize_pem();
         for (certificate, key, wrong) in [
             (certificate.as_str(), stranger.as_str(), TLS_KEY),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Runner, tell};
+use super::Runner;
 use crate::{
     endpoints::{Change, Id},
     local::{output::Event, process::Ending},
@@ -95,8 +95,8 @@ impl Runner {
             return;
         }
         let mut alerts = notify::alerts(&self.state.endpoints);
-        let known = self.state.notifier.known(&notify::upstream_key());
-        alerts.extend(notify::upstream(tell::upstream(&self.status), known));
+        let known = |key: &notify::Key| self.state.notifier.known(key).cloned();
+        alerts.extend(notify::of_status(&self.status, &known, now));
         let happenings = notify::happenings(changes);
         self.state.notifier.observe(&alerts, &happenings, now);
     }

@@ -41,11 +41,41 @@ const fn verbs(event: NotificationEvent) -> Verbs {
             good: Verb("is reachable again", "are reachable again"),
             was: Verb("was UNREACHABLE", "were UNREACHABLE"),
         },
+        // What is in the way may also be gone because the cluster is suspended.
+        NotificationEvent::ConfigurationRefused => Verbs {
+            bad: Verb("is REFUSED", "are REFUSED"),
+            good: Verb("is no longer refused", "are no longer refused"),
+            was: Verb("was REFUSED", "were REFUSED"),
+        },
+        NotificationEvent::RolloutStuck => Verbs {
+            bad: Verb("is STUCK", "are STUCK"),
+            good: Verb("is no longer stuck", "are no longer stuck"),
+            was: Verb("was STUCK", "were STUCK"),
+        },
+        NotificationEvent::CertificateExpiring => Verbs {
+            bad: Verb("is DUE for renewal", "are DUE for renewal"),
+            good: Verb("is in order again", "are in order again"),
+            was: Verb("was DUE for renewal", "were DUE for renewal"),
+        },
         NotificationEvent::NotificationsFailing => Verbs {
             bad: Verb("do NOT ARRIVE", "do NOT ARRIVE"),
             good: Verb("arrive again", "arrive again"),
             was: Verb("did NOT ARRIVE", "did NOT ARRIVE"),
         },
+    }
+}
+
+/// What it was while it was wrong, in the middle of a sentence.
+const fn wrong(event: NotificationEvent) -> &'static str {
+    match event {
+        NotificationEvent::EndpointDown
+        | NotificationEvent::EndpointRestarted
+        | NotificationEvent::TierDown => "down",
+        NotificationEvent::UpstreamUnreachable => "unreachable",
+        NotificationEvent::ConfigurationRefused => "refused",
+        NotificationEvent::RolloutStuck => "stuck",
+        NotificationEvent::CertificateExpiring => "due",
+        NotificationEvent::NotificationsFailing => "failing",
     }
 }
 
@@ -57,6 +87,9 @@ pub(in crate::notify) fn name(key: &Key) -> String {
         }
         NotificationEvent::TierDown => "the tier".to_owned(),
         NotificationEvent::UpstreamUnreachable => "PostgreSQL".to_owned(),
+        NotificationEvent::ConfigurationRefused => "the configuration".to_owned(),
+        NotificationEvent::RolloutStuck => "the rollout".to_owned(),
+        NotificationEvent::CertificateExpiring => format!("certificate {}", key.subject),
         NotificationEvent::NotificationsFailing => format!("notifications to {}", key.subject),
     }
 }
@@ -129,8 +162,9 @@ pub(super) fn headline(item: &Entry) -> String {
         }
         (What::Ended, 0) => format!("{name} {} after {lasted}", verbs.good.0),
         (What::Ended, times) => format!(
-            "{name} {}; it was down {} times, {lasted} in all",
+            "{name} {}; it was {} {} times, {lasted} in all",
             verbs.good.0,
+            wrong(item.key.event),
             times + 1
         ),
         (What::Passed, 0 | 1) => {
@@ -168,7 +202,8 @@ pub(super) fn rest(item: &Entry) -> String {
         What::Ended | What::Passed => format!(". It was down since {since}: {cause}"),
         What::Restarted => format!(" at {}: {cause}", second(item.at)),
         What::Flapping => format!(
-            ": down {OUTAGES} times within {}, the last time since {since}: {cause}. {}",
+            ": {} {OUTAGES} times within {}, the last time since {since}: {cause}. {}",
+            wrong(item.key.event),
             span(SignedDuration::try_from(WINDOW).unwrap_or_default()),
             flapping_remark()
         ),
@@ -201,8 +236,9 @@ fn flapping_remark() -> String {
 
 fn flapped(item: &Entry) -> String {
     format!(
-        "flapping since {}, down {}, {} in all",
+        "flapping since {}, {} {}, {} in all",
         second(item.since),
+        wrong(item.key.event),
         match item.times {
             0 => "once".to_owned(),
             times => format!("{} times", times + 1),
