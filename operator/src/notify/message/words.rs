@@ -41,6 +41,11 @@ const fn verbs(event: NotificationEvent) -> Verbs {
             good: Verb("is reachable again", "are reachable again"),
             was: Verb("was UNREACHABLE", "were UNREACHABLE"),
         },
+        NotificationEvent::Saturated => Verbs {
+            bad: Verb("is SATURATED", "are SATURATED"),
+            good: Verb("has capacity again", "have capacity again"),
+            was: Verb("was SATURATED", "were SATURATED"),
+        },
         // What is in the way may also be gone because the cluster is suspended.
         NotificationEvent::ConfigurationRefused => Verbs {
             bad: Verb("is REFUSED", "are REFUSED"),
@@ -72,6 +77,7 @@ const fn wrong(event: NotificationEvent) -> &'static str {
         | NotificationEvent::EndpointRestarted
         | NotificationEvent::TierDown => "down",
         NotificationEvent::UpstreamUnreachable => "unreachable",
+        NotificationEvent::Saturated => "saturated",
         NotificationEvent::ConfigurationRefused => "refused",
         NotificationEvent::RolloutStuck => "stuck",
         NotificationEvent::CertificateExpiring => "due",
@@ -85,7 +91,7 @@ pub(in crate::notify) fn name(key: &Key) -> String {
         NotificationEvent::EndpointDown | NotificationEvent::EndpointRestarted => {
             key.subject.clone()
         }
-        NotificationEvent::TierDown => "the tier".to_owned(),
+        NotificationEvent::TierDown | NotificationEvent::Saturated => "the tier".to_owned(),
         NotificationEvent::UpstreamUnreachable => "PostgreSQL".to_owned(),
         NotificationEvent::ConfigurationRefused => "the configuration".to_owned(),
         NotificationEvent::RolloutStuck => "the rollout".to_owned(),

@@ -247,8 +247,26 @@ fn condition_samples() -> Vec<Sample> {
         "expires at 2026-01-15T00:00:00Z",
         None,
     );
+    let saturated = wrong(
+        NotificationEvent::Saturated,
+        "",
+        "2 of 3 poolers let clients wait too long for a server of their pool",
+        None,
+    );
     let only = std::slice::from_ref::<Alert>;
     vec![
+        Sample {
+            name: "The tier is saturated",
+            means: "clients have waited longer than saturation_wait (5 s) for a server, or are refused, and the reason says which limit is used up. Others are served meanwhile, and nothing is taken out of service",
+            act: "see whose pool it is with SHOW POOLS on a pooler's console; make its transactions shorter, or raise the limit as far as PostgreSQL can take it",
+            message: told(&[(only(&saturated), &[], 0)]),
+        },
+        Sample {
+            name: "The tier has capacity again",
+            means: "no client has waited for so long, and none was refused, for 10 s",
+            act: "nothing",
+            message: told(&[(only(&saturated), &[], 0), (&[], &[], 95_000)]),
+        },
         Sample {
             name: "The configuration is refused",
             means: "a change of the PgPoolCluster is not carried out: it is invalid, refers to what has not been there for 30 s, or something keeps the operator from writing what follows from it. What runs goes on as before",
@@ -324,8 +342,6 @@ What people are told, as it looks, what it means and what to do. Where messages 
 - A message that may have arrived already says *possibly repeated*: the operator died, or no answer came. One that is
   told more than 30 s late says so.
 - `operator notify-test -f FILE` sends a test message to each channel of a manifest.
-- The rules for Prometheus in the chart ([alerts.yaml](../charts/poolkeeper/files/alerts.yaml)) say the same: their label
-  `event` names what they stand for.
 
 The first line is the title, the last block the text of the notification. 🔴 something is wrong, 🟠 something comes and
 goes, 🟡 worth knowing, 🟢 all is well again.
