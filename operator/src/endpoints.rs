@@ -47,10 +47,12 @@ pub(crate) use reports::ip;
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use proxy_core::{health, upstream::UpstreamReport, wire::TargetState};
+use proxy_core::{
+    health, saturation::SaturationReport, upstream::UpstreamReport, wire::TargetState,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Component, EndpointState, EndpointStatus, EndpointUpstream};
+use crate::api::{Component, EndpointCapacity, EndpointState, EndpointStatus, EndpointUpstream};
 use balancer::{Asked, Balancer, Others};
 use former::Former;
 use judgement::{Process, Verdict};
@@ -291,6 +293,7 @@ impl Endpoints {
                     reason: judgement.reason.clone(),
                     config_revision: judgement.config_revision.clone(),
                     upstream: self.upstream(id),
+                    capacity: self.capacity(id),
                 }
             })
             .collect();
@@ -307,9 +310,20 @@ impl Endpoints {
         match id.component {
             Component::Pooler => {
                 let pooler = &self.poolers[&id.index];
-                let is_heard_of = pooler.pod.is_none() || !pooler.views.is_empty();
-                let report = pooler.upstream.filter(|_| is_heard_of);
+                let report = pooler.upstream.filter(|_| pooler.is_heard_of());
                 report.and_then(EndpointUpstream::of)
+            }
+            Component::Balancer => None,
+        }
+    }
+
+    /// What a pooler said last of its capacity.
+    fn capacity(&self, id: Id) -> Option<EndpointCapacity> {
+        match id.component {
+            Component::Pooler => {
+                let pooler = &self.poolers[&id.index];
+                let report = pooler.saturation.filter(|_| pooler.is_heard_of());
+                report.and_then(EndpointCapacity::of)
             }
             Component::Balancer => None,
         }
@@ -403,6 +417,20 @@ impl Endpoints {
         report: Option<UpstreamReport>,
     ) {
         self.pooler(index).said_of_upstream(&boot(boot_id), report);
+    }
+
+    /// It said this of its capacity, in that answer.
+    pub fn pooler_said_of_saturation(
+        &mut self,
+        index: usize,
+        boot_id: &str,
+        report: Option<SaturationReport>,
+    ) {
+        let pooler = self.pooler(index);
+        // Who says nothing itself does not judge any more; a balancer that says
+        // nothing may be of an older version.
+        pooler.saturation = pooler.saturation.filter(|_| report.is_some());
+        pooler.said_of_saturation(&boot(boot_id), report);
     }
 
     /// A balancer did not answer.

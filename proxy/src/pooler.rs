@@ -26,6 +26,7 @@ mod peers;
 mod pidfile;
 mod pools;
 mod privileges;
+mod saturation;
 mod server;
 mod shared;
 mod signals;

@@ -66,6 +66,7 @@ const FLOWS: &[(&str, Flow)] = &[
     ("status follows the Pods and their balancer", observed),
     ("one that is made anew begins anew", anew),
     ("status says whether PostgreSQL answers", upstream),
+    ("status says whether clients are served in time", capacity),
     ("at rest nothing is written", at_rest),
     ("what is deleted takes everything along", deleted),
 ];
@@ -412,9 +413,9 @@ fn upstream(world: &World) -> Result<()> {
     let balancer = fakes::Balancer::start(&pods)?;
     let revision = world.api.revision("shop")?;
     pods.ready(&world.api)?;
-    let says = |said: &[Json]| balancer.says_of_upstream(&pods, "Up", &revision, said);
-    let reached = json!({"state": "reachable", "number": 1});
-    let down = json!({"state": "unreachable", "reason": "refused", "number": 2});
+    let says = |said: &[Json]| balancer.relays(&pods, "Up", &revision, said);
+    let reached = json!({"upstream": {"state": "reachable", "number": 1}});
+    let down = json!({"upstream": {"state": "unreachable", "reason": "refused", "number": 2}});
     says(&[]);
     world.condition("shop", "UpstreamReachable", "Unknown NotReported")?;
     world.condition("shop", "Ready", "True Serving")?;
@@ -441,6 +442,32 @@ fn upstream(world: &World) -> Result<()> {
     says(&[reached.clone(), reached.clone(), reached]);
     world.condition("shop", "UpstreamReachable", "True Reachable")?;
     world.condition("shop", "Ready", "True Serving")
+}
+
+fn capacity(world: &World) -> Result<()> {
+    let pods = fakes::Pods::find(&world.api, "shop")?;
+    let balancer = fakes::Balancer::start(&pods)?;
+    let revision = world.api.revision("shop")?;
+    pods.ready(&world.api)?;
+    let says = |said: &[Json]| balancer.relays(&pods, "Up", &revision, said);
+    let has_capacity = json!({"saturation": {"number": 1}});
+    let saturated = |reason: &str| json!({"saturation": {"reason": reason, "number": 2}});
+    says(&[]);
+    world.condition("shop", "CapacityAvailable", "Unknown NotReported")?;
+    says(&[has_capacity.clone()]);
+    world.condition("shop", "CapacityAvailable", "True HasCapacity")?;
+    says(&[has_capacity.clone(), saturated("maxServerConnections")]);
+    world.condition("shop", "CapacityAvailable", "False ConnectionsUsedUp")?;
+    world.condition("shop", "Ready", "True Serving")?;
+    let status = &world.api.cluster("shop")?["status"];
+    let endpoints = status["endpoints"].as_array();
+    let mut capacities = endpoints.into_iter().flatten().map(|one| &one["capacity"]);
+    ensure!(
+        capacities.any(|capacity| capacity == "MaxServerConnections"),
+        "{status}"
+    );
+    says(&[has_capacity.clone(), has_capacity]);
+    world.condition("shop", "CapacityAvailable", "True HasCapacity")
 }
 
 /// A look that finds everything as it should be writes nothing. What others did

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use tests::{Answer, Inbox, Operator, Postgres, Scratch, Signal, binaries, wait};
+use tests::{Answer, Inbox, Operator, Postgres, Raw, Scratch, Signal, binaries, wait};
 
 const LONG: Duration = Duration::from_secs(60);
 const WEBHOOK: &str = "webhookUrlSecretRef: {name: slack, key: url}";
@@ -63,6 +63,42 @@ fn postgresql_that_is_away_is_one_message_and_not_one_for_each_pooler() -> Resul
     let texts = inbox.messages();
     ensure!(texts.len() == 2, "the beginning and the end: {texts:?}");
     drop(operator);
+    Ok(())
+}
+
+#[test]
+fn clients_that_wait_too_long_are_one_message() -> Result<()> {
+    let (postgres, inbox) = (Postgres::start()?, Inbox::start()?);
+    // One server in each pooler; the clients are plain sockets.
+    let manifest = example()?
+        .replace("type: scram-sha-256", "type: trust")
+        .replace("defaultPoolSize: 70", "defaultPoolSize: 1")
+        .replace(
+            "      admin_users:",
+            "      saturation_wait: 1\n      admin_users:",
+        );
+    let operator = tier(&manifest, &inbox, &postgres)?;
+    // As many again as can be served: whichever pooler they come to, some wait.
+    let clients = (0..2 * operator.parts("pooler").len()).map(|_| {
+        let mut client = Raw::connect(operator.service(), "app", "shop")?;
+        client.send(&proxy_core::wire::query("BEGIN"))?;
+        Ok(client)
+    });
+    let clients = clients.collect::<Result<Vec<Raw>>>()?;
+    let full = inbox.wait_for("the message", LONG, |text| {
+        text.contains("the tier is SATURATED")
+    })?;
+    ensure!(
+        full.text().contains("poolers let clients wait too long"),
+        "{}",
+        full.text()
+    );
+    drop(clients);
+    inbox.wait_for("its end", LONG, |text| {
+        text.contains("the tier has capacity again after")
+    })?;
+    let texts = inbox.texts();
+    ensure!(texts.len() == 2, "the beginning and the end: {texts:?}");
     Ok(())
 }
 

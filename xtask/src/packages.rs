@@ -107,6 +107,12 @@ const PACKAGES: &[Package] = &[
         why: "runs the health check for Argo CD",
     },
     Package {
+        name: "prometheus",
+        present: &["/usr/bin/promtool"],
+        needed_for: &[For::Test],
+        why: "promtool tries the chart's rules",
+    },
+    Package {
         name: "pgbouncer",
         present: &["/usr/sbin/pgbouncer"],
         needed_for: &[For::Bench],

@@ -27,7 +27,7 @@ pub struct PgPoolClusterStatus {
 
     /// Ready means that applications can be served; the others say why not, or
     /// what is going on: Reconciling, Stalled, ConfigValid, PoolersAvailable,
-    /// BalancersAvailable, UpstreamReachable, CertificatesValid,
+    /// BalancersAvailable, UpstreamReachable, CapacityAvailable, CertificatesValid,
     /// NotificationsDelivered, Paused, UpdateAvailable.
     #[serde(default)]
     #[schemars(length(max = 32))]
@@ -130,6 +130,30 @@ pub struct EndpointStatus {
     /// it does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<EndpointUpstream>,
+
+    /// Of a pooler: Available while it serves its clients in time, or what stands
+    /// in the way, as it said last; absent where it does not judge that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<EndpointCapacity>,
+}
+
+/// What keeps a pooler from serving its clients in time. Max...Connections: they
+/// wait, and that limit is used up. ClientsWait: they wait for a server of their
+/// pool. ClientsRefused: max_client_conn is used up.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize, Deserialize,
+)]
+#[allow(
+    missing_docs,
+    reason = "a variant's doc turns the schema's enum into a oneOf"
+)]
+pub enum EndpointCapacity {
+    Available,
+    ClientsWait,
+    MaxUserConnections,
+    MaxDbConnections,
+    MaxServerConnections,
+    ClientsRefused,
 }
 
 /// Whether PostgreSQL answers a pooler.

@@ -69,6 +69,24 @@ impl Certificate {
         })
     }
 
+    /// A chain of one.
+    #[cfg(test)]
+    pub(crate) fn between(
+        (secret, key): (&str, &str),
+        (not_before, not_after): (Timestamp, Timestamp),
+    ) -> Self {
+        Self {
+            secret: secret.to_owned(),
+            key: key.to_owned(),
+            holds: Holds::Chain,
+            validities: vec![Validity {
+                not_before,
+                not_after,
+            }],
+            warn_before: WARN_BEFORE,
+        }
+    }
+
     /// Whether it is from the same place.
     #[must_use]
     pub fn is_of(&self, secret: &str, key: &str) -> bool {
@@ -200,12 +218,11 @@ mod tests {
             not_before: day(*first),
             not_after: day(*last),
         });
+        let place = ("shop-tls", "tls.crt");
         Certificate {
-            secret: "shop-tls".to_owned(),
-            key: "tls.crt".to_owned(),
             holds,
             validities: validities.collect(),
-            warn_before: WARN_BEFORE,
+            ..Certificate::between(place, (day(0), day(0)))
         }
     }
 

@@ -3,6 +3,7 @@
 //! What each condition says in each flow is the table in
 //! [docs/status.md](../../../docs/status.md).
 
+mod capacity;
 mod conditions;
 mod progress;
 mod reason;

@@ -142,6 +142,7 @@ impl Balancer {
             clients: status.connections,
             waiting: 0,
             upstream: None,
+            saturation: None,
         };
         if matches!(self.process, Process::Running { .. }) {
             let observation = Observation::Passed {

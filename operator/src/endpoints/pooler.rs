@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use proxy_core::{status::Health, upstream::UpstreamReport, wire::TargetState};
+use proxy_core::{
+    saturation::SaturationReport, status::Health, upstream::UpstreamReport, wire::TargetState,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -34,6 +36,9 @@ pub(super) struct Pooler {
     /// What it said last of PostgreSQL. Not kept: it is soon told again.
     #[serde(skip)]
     pub(super) upstream: Option<UpstreamReport>,
+    /// What it said last of its capacity. Not kept either.
+    #[serde(skip)]
+    pub(super) saturation: Option<SaturationReport>,
     /// The Pod that it is, on Kubernetes. Nobody asks such a pooler itself: its
     /// bootId is what balancers relay.
     #[serde(skip)]
@@ -78,6 +83,7 @@ impl Pooler {
             views: BTreeMap::new(),
             upstream: None,
             pod: None,
+            saturation: None,
         }
     }
 
@@ -96,7 +102,7 @@ impl Pooler {
         self.told_to_end = false;
         former.add(self.boot_id.take(), now);
         self.draining = false;
-        self.upstream = None;
+        self.forget_what_it_said();
     }
 
     pub(super) fn ended(
@@ -154,9 +160,29 @@ impl Pooler {
         }
     }
 
+    /// Whether what it said still counts: nobody but balancers hears of a Pod.
+    pub(super) fn is_heard_of(&self) -> bool {
+        self.pod.is_none() || !self.views.is_empty()
+    }
+
     /// Whether its bootId is known.
     pub(super) const fn is_identified(&self) -> bool {
         self.boot_id.is_some()
+    }
+
+    /// The same of its capacity.
+    pub(super) fn said_of_saturation(&mut self, boot_id: &str, report: Option<SaturationReport>) {
+        let Some(report) = report else { return };
+        let is_older = |known: SaturationReport| known.number > report.number;
+        if self.boot_id.as_deref() == Some(boot_id) && !self.saturation.is_some_and(is_older) {
+            self.saturation = Some(report);
+        }
+    }
+
+    /// Another process has to say it anew.
+    fn forget_what_it_said(&mut self) {
+        self.upstream = None;
+        self.saturation = None;
     }
 
     /// A balancer judged, at this time. Returns why this is a restart, if it is
@@ -214,7 +240,7 @@ impl Pooler {
         let is_restart = another && self.judgement.state == EndpointState::Up && !self.draining;
         former.add(before, at);
         if another {
-            self.upstream = None;
+            self.forget_what_it_said();
             self.draining = false;
         }
         if let Some(pod) = &mut self.pod {

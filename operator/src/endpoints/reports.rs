@@ -215,6 +215,7 @@ impl Endpoints {
                 if let Some(report) = &target.report {
                     let boot_id = boot(&report.boot_id);
                     pooler.said_of_upstream(&boot_id, report.upstream);
+                    pooler.said_of_saturation(&boot_id, report.saturation);
                     pooler.relayed_revision(&boot_id, report.config_revision.as_deref());
                 }
                 if let Some(restart) = restart {

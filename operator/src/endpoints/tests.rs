@@ -1,13 +1,17 @@
 //! Stories as observers tell them, and what people are told.
 
 use proxy_core::{
+    saturation,
     status::{BalancerStatus, Health, ReloadStatus, TargetStatus, Transition},
     upstream::{Reach, UpstreamReport},
     wire::TargetReport,
 };
 
 use super::*;
-use crate::{api::UpstreamState, controller::build::pooler_name};
+use crate::{
+    api::{EndpointCapacity, UpstreamState},
+    controller::build::pooler_name,
+};
 
 const POLICY: Policy = Policy {
     interval: Duration::from_secs(2),
@@ -61,6 +65,7 @@ impl Script {
         target.reason = format!("check says {to}");
         target.report = Some(TargetReport {
             upstream: None,
+            saturation: None,
             state: match to {
                 Health::Draining => TargetState::Draining,
                 _ => TargetState::Ready,
@@ -690,4 +695,21 @@ fn of_two_balancers_the_newer_word_on_postgresql_counts() {
     assert_eq!(said(&endpoints), Some(UpstreamState::Reachable));
     let _ = endpoints.pooler_said(0, "b", ready, None, POLICY, at(2.0));
     assert_eq!(said(&endpoints), None, "another process has not said");
+}
+
+#[test]
+fn a_poolers_own_word_on_its_capacity_is_kept_until_it_says_another_or_nothing() {
+    let report = |reason, number| Some(SaturationReport { reason, number });
+    let waits = Some(saturation::Reason::ClientsWait);
+    let mut endpoints = Endpoints::new(1, 2, at(0.0));
+    let said = |endpoints: &Endpoints| endpoints.statuses()[0].capacity;
+    endpoints.started(Id::pooler(0), at(0.0));
+    let _ = endpoints.pooler_said(0, "a", TargetState::Ready, None, POLICY, at(1.0));
+    endpoints.pooler_said_of_saturation(0, "a", report(waits, 2));
+    endpoints.pooler_said_of_saturation(0, "a", report(None, 1));
+    assert_eq!(said(&endpoints), Some(EndpointCapacity::ClientsWait));
+    endpoints.pooler_said_of_saturation(0, "a", report(None, 3));
+    assert_eq!(said(&endpoints), Some(EndpointCapacity::Available));
+    endpoints.pooler_said_of_saturation(0, "a", None);
+    assert_eq!(said(&endpoints), None, "it does not judge any more");
 }

@@ -325,12 +325,13 @@ fn gist(answer: &Answer) -> String {
             for target in &status.targets {
                 let report = target.report.as_ref();
                 gist.push_str(&format!(
-                    "|{} {:?} {:?} {:?} {:?}",
+                    "|{} {:?} {:?} {:?} {:?} {:?}",
                     target.address,
                     target.state,
                     report.map(|report| report.state),
                     report.map(|report| &report.config_revision),
                     report.map(|report| report.upstream),
+                    report.map(|report| report.saturation),
                 ));
             }
             gist

@@ -14,6 +14,7 @@
 //! | `restarted` | a child runs in place of one that ended | as `started`, and `restarts` (since this operator began) |
 //! | `ready` | once: all endpoints are up, or after 10 s some of each kind | `cluster`, `service`, `operator`, `stateDir`, `poolersUp`, `poolers`, `balancersUp`, `balancers`, `endpoints` (as in `started`, without `adopted`) |
 //! | `transition` | an endpoint's state changed, or it restarted | `name`, `component`, `from`, `to`, `at`, `reason`, `outage` (`none`, `begins`, `ends`, `restarted`), `up`, `total` |
+//! | `capacity` | the condition CapacityAvailable became False, or changed since | `status` (`True`, `False`, `Unknown`), `reason`, `message` |
 //! | `upstream` | the condition UpstreamReachable changed | `status` (`True`, `False`, `Unknown`), `reason`, `message` |
 //! | `notified` | a message was accepted | `channel`, `message` (`News`, `Present`: how things are, for one who is new, `Reminder`, `Edit`), `name` (whom it is about, the first few), `possiblyRepeated` |
 //! | `notNotified` | a message was not | `channel`, `message`, `name`, `problem`, `triesAgain` |
@@ -104,6 +105,8 @@ pub enum Event<'a> {
     Transition(&'a Change),
     /// The condition UpstreamReachable changed.
     Upstream(&'a Condition),
+    /// The condition CapacityAvailable became False, or changed since.
+    Capacity(&'a Condition),
     /// A message was accepted.
     Notified(&'a Post),
     /// A message was not accepted.
@@ -163,6 +166,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// What is wrong with PostgreSQL, if something is.
     pub upstream: Option<String>,
+    /// Why clients are not served in time, if they are not.
+    pub capacity: Option<String>,
     /// Everyone who is told.
     pub notifications: Vec<NotificationStatus>,
 }
@@ -296,10 +301,8 @@ impl Event<'_> {
                 },
                 "up": change.up, "total": change.total,
             }),
-            Self::Upstream(condition) => json!({
-                "event": "upstream", "status": condition.status, "reason": condition.reason,
-                "message": condition.message,
-            }),
+            Self::Upstream(condition) => said("upstream", condition),
+            Self::Capacity(condition) => said("capacity", condition),
             Self::Notified(post) => json!({
                 "event": "notified", "channel": post.channel, "message": post.form.word(),
                 "name": post.subjects(), "possiblyRepeated": post.possibly_repeated,
@@ -372,6 +375,9 @@ impl Event<'_> {
             Self::Upstream(condition) => {
                 format!("PostgreSQL: {} ({})", condition.message, condition.reason)
             }
+            Self::Capacity(condition) => {
+                format!("capacity: {} ({})", condition.message, condition.reason)
+            }
             Self::Notified(post) => format!(
                 "told {}: {} {}{}",
                 post.channel,
@@ -406,6 +412,13 @@ fn clock(at: Timestamp) -> String {
     let local = at.to_zoned(TimeZone::system());
     let local = local.round(Unit::Second).unwrap_or(local);
     local.strftime("%H:%M:%S").to_string()
+}
+
+fn said(event: &str, condition: &Condition) -> Value {
+    json!({
+        "event": event, "status": condition.status, "reason": condition.reason,
+        "message": condition.message,
+    })
 }
 
 fn merged(mut object: Value, more: &impl Serialize) -> Value {

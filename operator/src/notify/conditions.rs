@@ -14,9 +14,11 @@ use crate::{
 /// What a spec refers to may come so much later than the spec; from then on it
 /// is missing.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long saturation goes on though no pooler says so any more.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// Everything that is wrong by a status: PostgreSQL, the configuration, the
-/// rollout, certificates. Where it says that something is not known, what was
+/// Everything that is wrong by a status: PostgreSQL, capacity, the configuration,
+/// the rollout, certificates. Where it says that something is not known, what was
 /// known before: `known` has the alert of a key, if there is one.
 ///
 /// Time alone may change the answer, as [`is_waiting`] says.
@@ -30,6 +32,7 @@ pub fn of_status(
     let known = |event| known(&Key::new(event, ""));
     let mut alerts = Vec::new();
     alerts.extend(upstream(&conditions, &known));
+    alerts.extend(capacity(&conditions, &known, now));
     // Nothing is carried out, and that is meant to be.
     if !conditions.has(ConditionType::Reconciling, Reason::Suspended)
         && !conditions.has(ConditionType::Reconciling, Reason::Deleting)
@@ -91,6 +94,21 @@ fn upstream(conditions: &Conditions<'_>, known: Known<'_>) -> Option<Alert> {
     };
     let unreachable = condition.status == "False" && !is(condition, Reason::PartlyReachable);
     unreachable.then(|| alert(event, condition))
+}
+
+/// That clients wait too long, or are refused. Poolers that do not say so any
+/// more may have been told not to look, so what was known does not last for ever.
+fn capacity(conditions: &Conditions<'_>, known: Known<'_>, now: Timestamp) -> Option<Alert> {
+    let event = NotificationEvent::Saturated;
+    match conditions.of(ConditionType::CapacityAvailable) {
+        Some(condition) if condition.status == "True" => None,
+        Some(condition) if condition.status == "False" => Some(alert(event, condition)),
+        Some(unknown) => {
+            let silent = now.duration_since(unknown.last_transition_time.0);
+            known(event).filter(|_| silent.unsigned_abs() < SILENCE_MAX)
+        }
+        None => known(event),
+    }
 }
 
 /// That the spec is not carried out: it is invalid, or something keeps the
@@ -186,6 +204,7 @@ mod tests {
     type Said = (ConditionType, &'static str, Reason);
 
     const REACHABLE: Said = (UpstreamReachable, "True", Reason::Reachable);
+    const CAPACITY: Said = (CapacityAvailable, "True", Reason::HasCapacity);
     const DONE: Said = (Reconciling, "False", Reason::Done);
     const VALID: Said = (ConfigValid, "True", Reason::Valid);
     const FREE: Said = (Stalled, "False", Reason::NotStalled);
@@ -193,7 +212,7 @@ mod tests {
     /// A tier at rest, but for some conditions.
     fn status(said: &[Said]) -> PgPoolClusterStatus {
         let mut conditions = Vec::new();
-        for (type_, status, reason) in [REACHABLE, DONE, VALID, FREE] {
+        for (type_, status, reason) in [REACHABLE, CAPACITY, DONE, VALID, FREE] {
             let said = said.iter().find(|one| one.0 == type_);
             let (type_, status, reason) = said.copied().unwrap_or((type_, status, reason));
             conditions.push(condition(type_, status, reason));
@@ -214,9 +233,9 @@ mod tests {
         alerts.iter().map(|alert| alert.key.event).collect()
     }
 
-    use ConditionType::{ConfigValid, Reconciling, Stalled, UpstreamReachable};
+    use ConditionType::{CapacityAvailable, ConfigValid, Reconciling, Stalled, UpstreamReachable};
     use NotificationEvent::{
-        CertificateExpiring, ConfigurationRefused, RolloutStuck, UpstreamUnreachable,
+        CertificateExpiring, ConfigurationRefused, RolloutStuck, Saturated, UpstreamUnreachable,
     };
 
     #[test]
@@ -237,6 +256,28 @@ mod tests {
         let partly = (UpstreamReachable, "False", Reason::PartlyReachable);
         assert_eq!(wrong(&[partly], &told), []);
         assert_eq!(wrong(&[], &told), []);
+    }
+
+    #[test]
+    fn saturation_is_told_until_there_is_capacity_or_nobody_says_so_for_a_minute() {
+        for reason in [
+            Reason::ClientsWait,
+            Reason::ConnectionsUsedUp,
+            Reason::ClientsRefused,
+        ] {
+            let told = wrong(&[(CapacityAvailable, "False", reason)], &[]);
+            assert_eq!(events(&told), [Saturated], "{}", reason.word());
+            assert_eq!(told[0].reason, format!("message of {}", reason.word()));
+        }
+        let told = wrong(&[(CapacityAvailable, "False", Reason::ClientsWait)], &[]);
+        assert_eq!(wrong(&[], &told), []);
+        let known = |key: &Key| told.iter().find(|alert| alert.key == *key).cloned();
+        let silent = status(&[(CapacityAvailable, "Unknown", Reason::NotReported)]);
+        // It is unknown since second 100.
+        for (second, wanted) in [(100, &told[..]), (159, &told[..]), (160, &[])] {
+            assert_eq!(of_status(&silent, &known, at(second)), wanted, "{second}");
+        }
+        assert_eq!(of_status(&silent, &|_| None, at(100)), []);
     }
 
     #[test]

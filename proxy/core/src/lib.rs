@@ -16,6 +16,7 @@ pub mod parameters;
 pub mod peer;
 pub mod pool;
 mod sabotage;
+pub mod saturation;
 pub mod session;
 pub mod shared_key;
 #[cfg(test)]

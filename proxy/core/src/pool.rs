@@ -238,6 +238,25 @@ impl Shared {
         counts.sum()
     }
 
+    /// What the oldest waiter of all loops waits for, if it has waited for
+    /// `longest` at `now`.
+    #[must_use]
+    pub fn obstacle(&self, longest: Duration, now: Moment) -> Option<Obstacle> {
+        let parts = self.parts.iter();
+        let waiting = parts.map(|part| part.waiting_since_us.load(Ordering::Relaxed));
+        let oldest = waiting.filter(|since| *since != NOBODY).min()?;
+        let waited = now.since(Moment(oldest));
+        if waited < longest || self.is_paused() {
+            return None;
+        }
+        // As a place is taken: the pool's own limit comes first.
+        let full = match self.open() < self.size_limit(waited) {
+            true => self.budgets.iter().position(|budget| budget.is_full()),
+            false => None,
+        };
+        Some(full.map_or(Obstacle::Server, Obstacle::Budget))
+    }
+
     /// A loop that has idle servers: where to close one for [`Step::Evict`].
     #[must_use]
     pub fn loop_with_idle(&self) -> Option<Thread> {
@@ -305,6 +324,15 @@ impl Shared {
 enum Full {
     Pool,
     Budget,
+}
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A server of its pool.
+    Server,
+    /// A place in this one of the pool's budgets.
+    Budget(usize),
 }
 
 /// Answer to a request for a server.

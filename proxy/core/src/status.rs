@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Problem,
+    saturation::SaturationReport,
     upstream::{Reach, Reason, UpstreamReport},
     wire::{TargetReport, TargetState},
 };
@@ -42,6 +43,10 @@ pub struct PoolerStatus {
     /// first; at most 16.
     #[serde(default)]
     pub upstreams: Vec<UpstreamStatus>,
+    /// Whether clients are served in time, as checks are told; absent where that
+    /// is not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<SaturationReport>,
     /// What became of reloads.
     #[serde(default)]
     pub reloads: ReloadStatus,

@@ -285,6 +285,7 @@ mod tests {
     async fn answers_are_told_apart() {
         let report = TargetReport {
             upstream: None,
+            saturation: None,
             state: TargetState::Paused,
             boot_id: "b".repeat(1000),
             name: Some("pod\n0".into()),

@@ -31,6 +31,8 @@ series! {
         "Look-ups of peer_discovery: answered, or failed (what was known is kept).";
     AUTH_FAILURES = "poolkeeper_pooler_auth_failures_total", Counter, None, [],
         "Logins with an unknown name or a wrong proof.";
+    SATURATED = "poolkeeper_pooler_saturated", Gauge, None, ["reason"],
+        "1 while clients are not served in time for this reason: clients_refused (max_client_conn), max_server_connections, max_db_connections and max_user_connections (they wait longer than saturation_wait, and that limit is used up), clients_wait (they wait longer, for a server of their pool).";
     SERVERS = "poolkeeper_pooler_servers", Gauge, None, ["state"],
         "Connections to PostgreSQL: active (linked to a client), idle, used (idle for so long that they are checked first), tested (in a check or reset query), being_canceled, login.";
     SERVER_CONNECT_FAILURES = "poolkeeper_pooler_server_connect_failures_total", Counter, None, ["reason"],

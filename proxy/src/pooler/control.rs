@@ -426,7 +426,6 @@ impl Control {
             Ending::Soon | Ending::Now => Duration::ZERO,
         };
         self.ordered.carry_out(ending, || {
-            shared.listening.store(false, Ordering::SeqCst);
             shared.tell_all(|| Mail::Drain { from, spread, end });
         });
     }

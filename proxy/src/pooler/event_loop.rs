@@ -117,7 +117,7 @@ pub(super) struct EventLoop {
     pub(super) live: Arc<Live>,
     pub(super) poll: Poll,
     mail: mpsc::Receiver<Mail>,
-    listeners: Vec<Listener>,
+    pub(super) listeners: Vec<Listener>,
     /// After accept failed: try again then.
     accept_at: Option<Moment>,
     pub(super) clients: Slab<Client>,
@@ -318,10 +318,12 @@ impl EventLoop {
         self.accept_at = Some(self.now);
     }
 
-    /// Gives a new connection to the loop that has fewest.
+    /// Gives a new connection to the loop that has fewest; in a drain keeps it, for
+    /// the others may have ended.
     fn place(&mut self, stream: Stream, address: Address) {
         let counts = self.shared.mailboxes.iter().enumerate();
         let (thread, mailbox) = counts
+            .filter(|(thread, _)| self.drain.is_none() || *thread == self.thread)
             .min_by_key(|(_, mailbox)| mailbox.clients.load(Ordering::Relaxed))
             .expect("there is a loop");
         mailbox.clients.fetch_add(1, Ordering::Relaxed);

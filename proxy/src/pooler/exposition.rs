@@ -73,6 +73,9 @@ fn process(page: &mut Page, shared: &Shared, view: &View) {
     ] {
         page.sample(&series::PROXY_HEADERS, &[result], count as f64);
     }
+    for (reason, holds) in shared.saturations.reasons() {
+        page.sample(&series::SATURATED, &[reason.word()], f64::from(holds));
+    }
     let peers = view.peers.found.all().len() + view.live.config.peers.len();
     page.sample(&series::PEERS, &[], peers as f64);
     for (result, count) in [

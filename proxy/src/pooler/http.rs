@@ -77,6 +77,7 @@ async fn status(control: &Control) -> PoolerStatus {
         servers,
         upstream: shared.upstreams.report(),
         upstreams: shared.upstreams.statuses(shared),
+        saturation: shared.saturations.report(),
         reloads: control.reloads(),
     }
 }

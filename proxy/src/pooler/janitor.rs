@@ -1,7 +1,7 @@
 //! What is looked at ten times a second: deadlines, lifetimes, the drain. And
 //! what a reload, a pause and RECONNECT do to this loop's pools.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use proxy_core::{
     pool::{ClientKey, Moment, ServerKey},
@@ -310,9 +310,10 @@ impl EventLoop {
         self.steps.retain(|id, _| self.pools.contains_key(id));
     }
 
-    /// Ends sessions at their boundaries, and what is left at the drain's end.
+    /// Ends sessions at their boundaries, and what is left at the drain's end. The
+    /// port stays open for cancel requests and checks until the last session of
+    /// all loops is gone; it closes at once where another process listens on it too.
     pub(super) fn begin_drain(&mut self, drain: Drain) {
-        self.stop_listening();
         // A harder drain leaves no more time than the one under way.
         let end = self
             .drain
@@ -331,10 +332,17 @@ impl EventLoop {
             return;
         };
         let over = self.now >= drain.end;
+        let others_listen = self.live.config.global.so_reuseport;
+        if over || others_listen || self.shared.clients.load(Ordering::SeqCst) == 0 {
+            self.stop_listening();
+        }
+        // While we listen, what has just come may be a check or a cancel request.
+        let listens = !self.listeners.is_empty();
         let due: Vec<(ClientKey, bool)> = self
             .clients
             .iter()
             .filter(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester))
+            .filter(|(_, client)| !(listens && matches!(client.phase, Phase::First)))
             .filter(|(_, client)| over || drain.due(client.id) <= self.now)
             .map(|(key, client)| {
                 let boundary = is_at_boundary(client, &self.servers)
@@ -355,16 +363,18 @@ impl EventLoop {
                 self.say_goodbye(key, "the pooler is shutting down");
             }
         }
-        let sessions = self
-            .clients
-            .iter()
-            .any(|(_, client)| !matches!(client.phase, Phase::Ending { .. } | Phase::Requester));
+        let sessions = self.clients.iter().any(|(_, client)| {
+            !matches!(
+                client.phase,
+                Phase::Ending { .. } | Phase::Requester | Phase::First
+            )
+        });
         if !sessions {
             self.close_idle_servers(|_| true);
         }
         // Servers count against limits that loops share, and other loops may
         // have transactions to finish: their places are given back first.
-        let done = self.clients.is_empty() && self.servers.is_empty();
+        let done = !listens && self.clients.is_empty() && self.servers.is_empty();
         // It may have been told to stop at once.
         self.stopped |= done || self.now >= drain.end + LINGER;
     }

@@ -21,11 +21,12 @@ use proxy_core::{
         PoolerConfig,
         pooler::{CONSOLE, Via},
     },
-    pool::{self, Budget, Moment},
+    pool::{self, Budget, Moment, Obstacle},
+    saturation::Reason,
     wire::SqlState,
 };
 
-use super::{shared::lock, tls::Connector};
+use super::{shared::lock, tls::Connector, upstream::Upstreams};
 use table::{DatabaseState, Table, limits};
 
 /// What a database or a user has at the moment.
@@ -250,6 +251,38 @@ impl Pools {
     pub(super) fn waiting(&self) -> u32 {
         let table = lock(&self.table);
         table.all().map(|info| info.shared.waiting()).sum()
+    }
+
+    /// Why clients have waited for `longest` at `now`, those apart whose
+    /// PostgreSQL is out of reach.
+    pub(super) fn late(
+        &self,
+        longest: Duration,
+        upstreams: &Upstreams,
+        now: Moment,
+    ) -> Vec<Reason> {
+        let table = lock(&self.table);
+        let late = table.all().filter_map(|info| {
+            let settings = info.settings();
+            // Those that are sent away must not go unseen.
+            let longest = match settings.pool.query_wait_timeout {
+                Duration::ZERO => longest,
+                timeout => longest.min(timeout / 2),
+            };
+            let obstacle = info.shared.obstacle(longest, now)?;
+            let reason = match obstacle {
+                Obstacle::Server => Reason::ClientsWait,
+                // In the order of `add`.
+                Obstacle::Budget(0) => Reason::MaxDbConnections,
+                Obstacle::Budget(1) => Reason::MaxUserConnections,
+                Obstacle::Budget(_) => Reason::MaxServerConnections,
+            };
+            (!upstreams.is_unreachable(&settings.host, settings.port)).then_some(reason)
+        });
+        let mut reasons: Vec<Reason> = late.collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        reasons
     }
 
     /// Puts a new configuration in force: limits at once, the rest as each loop

@@ -31,6 +31,7 @@ use super::{
     io::{Address, Stream},
     peers::Peers,
     pools::Pools,
+    saturation::Saturations,
     server::{Moved, Opening},
     snapshot::LoopSnapshot,
     tls::Connector,
@@ -299,6 +300,8 @@ pub(super) struct Shared {
     pub(super) secrets: Secrets,
     /// What is known of PostgreSQL.
     pub(super) upstreams: Upstreams,
+    /// Whether clients are served in time.
+    pub(super) saturations: Saturations,
     /// Answers of name servers.
     pub(super) names: Names,
     pub(super) peers: Peers,
@@ -350,6 +353,7 @@ impl Shared {
             mailboxes,
             secrets: Secrets::default(),
             upstreams,
+            saturations: Saturations::default(),
             names: Names::default(),
             peers: Peers::default(),
             mock_secret: random(),
@@ -461,6 +465,7 @@ impl Shared {
             clients: self.clients.load(Ordering::Relaxed),
             waiting: self.pools.waiting(),
             upstream: self.upstreams.report(),
+            saturation: self.saturations.report(),
         }
     }
 }

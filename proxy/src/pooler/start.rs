@@ -17,6 +17,7 @@ use super::{
     http, peers,
     pidfile::{PidFile, PidFileError},
     privileges::{self, UnknownGroup, UserError},
+    saturation,
     shared::{Live, Mailbox, Shared},
     signals::Signals,
     tls::{self, Connector, TlsConfigError},
@@ -223,6 +224,7 @@ pub fn run(
     runtime.spawn(control.clone().keep_stats());
     runtime.spawn(control.clone().forget_unused_pools());
     runtime.spawn(upstream::keep_asking(shared.clone()));
+    runtime.spawn(saturation::keep_judging(shared.clone()));
     runtime.spawn(control.clone().watch_files());
     runtime.spawn(peers::follow(shared.clone()));
     runtime.spawn(signals.obey(control.clone()));

@@ -134,6 +134,13 @@ impl Upstreams {
         lock(&self.table).report
     }
 
+    /// Whether a place is known to be out of reach.
+    pub(super) fn is_unreachable(&self, host: &str, port: u16) -> bool {
+        let table = lock(&self.table);
+        let entry = table.entries.get(&place(host, port));
+        entry.is_some_and(|entry| matches!(entry.upstream.judgement(), Judgement::Unreachable(_)))
+    }
+
     /// What `/status` and the metrics show, those that cannot be used first.
     pub(super) fn statuses(&self, shared: &Shared) -> Vec<UpstreamStatus> {
         let table = lock(&self.table);

@@ -46,6 +46,7 @@ impl Target {
             name: name.to_owned(),
             report: Mutex::new(TargetReport {
                 upstream: None,
+                saturation: None,
                 state: TargetState::Ready,
                 boot_id: format!("{name}-boot-1"),
                 name: Some(format!("{name}.example")),

@@ -23,6 +23,7 @@ mod postgres;
 mod process;
 mod protocol;
 mod reload;
+mod saturation;
 mod tables;
 mod tls;
 

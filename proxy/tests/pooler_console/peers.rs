@@ -8,6 +8,7 @@ use std::{
 };
 
 use proxy_core::{peer::peer_id, wire};
+use rustix::process::Signal;
 
 use crate::{
     client::{Client, cancel},
@@ -45,6 +46,7 @@ fn config(postgres: &Postgres, dns: &Dns, address: SocketAddr) -> Config {
     Config::over(postgres)
         .set("listen_addr", &address.ip().to_string())
         .set("listen_port", &address.port().to_string())
+        .set("threads", "2")
         .set("peer_discovery", NAME)
         .set("peer_discovery_resolver", &dns.address.to_string())
 }
@@ -142,6 +144,28 @@ fn a_cancel_at_any_pooler_finds_its_query() {
         .collect();
     assert_eq!(shown.rows(), expected);
     assert_eq!(metric(&poolers[2], "poolkeeper_pooler_peers "), 4);
+}
+
+/// Its port stays open for that as long as it has sessions, whichever loop has them.
+#[test]
+fn a_cancel_finds_its_query_in_a_pooler_that_drains() {
+    let (postgres, dns) = (Postgres::start(), Dns::start());
+    dns.set(NAME, LONG_S, &ips(2));
+    let mut poolers = group(&postgres, &dns, 2);
+    let other = poolers.pop().unwrap();
+    let mut draining = poolers.pop().unwrap();
+    wait_for_peers(&other, 2);
+    let mut idle = draining.client();
+    let mut client = busy(&postgres, &draining, "SELECT 'long'");
+    draining.signal(Signal::INT);
+    assert_eq!(idle.read().code(), "57P01");
+    let login = [("user", "ann"), ("database", "shop")];
+    let refused = Client::login(draining.address, &login).unwrap_err();
+    assert_eq!(refused.code(), "57P03");
+    client.cancel_at(other.address);
+    assert_eq!(client.read().code(), "57014");
+    assert_eq!(client.read().code(), "57P01");
+    assert!(draining.wait().0.success());
 }
 
 /// Whatever the answer's time to live.

@@ -127,44 +127,40 @@ impl Balancer {
 
     /// Every pooler is in this state and has this revision.
     pub(crate) fn says(&self, pods: &Pods, state: &str, revision: &str) {
-        self.says_of_upstream(pods, state, revision, &[]);
+        self.relays(pods, state, revision, &[]);
     }
 
-    /// The same, and the first poolers say this of PostgreSQL.
-    pub(crate) fn says_of_upstream(
-        &self,
-        pods: &Pods,
-        state: &str,
-        revision: &str,
-        upstreams: &[Json],
-    ) {
-        self.says_each(pods, revision, |_| state, upstreams);
+    /// The same, and the first poolers say this of themselves too.
+    pub(crate) fn relays(&self, pods: &Pods, state: &str, revision: &str, said: &[Json]) {
+        self.relays_each(pods, revision, |_| state, said);
     }
 
     /// The first pooler is in this state, the others are up.
     pub(crate) fn says_of_first(&self, pods: &Pods, state: &str, revision: &str) {
         let state = |index| if index == 0 { state } else { "Up" };
-        self.says_each(pods, revision, state, &[]);
+        self.relays_each(pods, revision, state, &[]);
     }
 
-    fn says_each<'a>(
+    fn relays_each<'a>(
         &self,
         pods: &Pods,
         revision: &str,
         state: impl Fn(usize) -> &'a str,
-        upstreams: &[Json],
+        said: &[Json],
     ) {
         let targets: Vec<Json> = pods
             .poolers
             .iter()
             .enumerate()
             .map(|(index, pod)| {
+                let said = said.get(index).unwrap_or(&Json::Null);
                 json!({
                     "name": pod.address, "address": format!("{}:6432", pod.address),
                     "state": state(index), "since": "2026-01-01T00:00:00Z", "reason": "as told",
                     "connections": 0, "connectionsTotal": 0,
                     "report": {"state": "ready", "bootId": "b", "configRevision": revision,
-                        "clients": 0, "waiting": 0, "upstream": upstreams.get(index)},
+                        "clients": 0, "waiting": 0, "upstream": said["upstream"],
+                        "saturation": said["saturation"]},
                 })
             })
             .collect();

@@ -49,6 +49,7 @@ pub struct Notification {
     /// What to tell: `TierDown` no pooler or no balancer is left, so that
     /// nothing serves; `UpstreamUnreachable` poolers cannot reach PostgreSQL;
     /// `EndpointDown` a pooler or a balancer is out of service, unplanned;
+    /// `Saturated` clients wait too long for a server, or are refused;
     /// `ConfigurationRefused` the spec, or a change of it, is not carried out;
     /// `RolloutStuck` new Pods do not become available; `CertificateExpiring` a
     /// certificate that the spec names has to be renewed; `EndpointRestarted` a
@@ -175,6 +176,7 @@ pub enum NotificationEvent {
     TierDown,
     UpstreamUnreachable,
     EndpointDown,
+    Saturated,
     ConfigurationRefused,
     RolloutStuck,
     CertificateExpiring,
@@ -184,10 +186,11 @@ pub enum NotificationEvent {
 
 impl NotificationEvent {
     /// All of them, worst first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TierDown,
         Self::UpstreamUnreachable,
         Self::EndpointDown,
+        Self::Saturated,
         Self::ConfigurationRefused,
         Self::RolloutStuck,
         Self::CertificateExpiring,
@@ -202,6 +205,7 @@ impl NotificationEvent {
             Self::TierDown => "TierDown",
             Self::UpstreamUnreachable => "UpstreamUnreachable",
             Self::EndpointDown => "EndpointDown",
+            Self::Saturated => "Saturated",
             Self::ConfigurationRefused => "ConfigurationRefused",
             Self::RolloutStuck => "RolloutStuck",
             Self::CertificateExpiring => "CertificateExpiring",
@@ -216,6 +220,7 @@ impl NotificationEvent {
         match self {
             Self::TierDown | Self::UpstreamUnreachable => Severity::Critical,
             Self::EndpointDown
+            | Self::Saturated
             | Self::ConfigurationRefused
             | Self::RolloutStuck
             | Self::CertificateExpiring

@@ -3,7 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Observed, Progress, reason::Reason, upstream};
+use super::{Observed, Progress, capacity, reason::Reason, upstream};
 use crate::{
     api::{CertificateState, CertificateStatus, Component, ComponentStatus, EndpointState},
     controller::{Fault, FaultKind},
@@ -37,6 +37,7 @@ condition_types!(
     PoolersAvailable,
     BalancersAvailable,
     UpstreamReachable,
+    CapacityAvailable,
     CertificatesValid,
     NotificationsDelivered,
     Paused,
@@ -107,6 +108,10 @@ pub(super) fn all(
         verdict(
             ConditionType::UpstreamReachable,
             upstream_reachable(observed),
+        ),
+        verdict(
+            ConditionType::CapacityAvailable,
+            capacity_available(observed),
         ),
         verdict(
             ConditionType::CertificatesValid,
@@ -377,6 +382,18 @@ fn upstream_reachable(observed: &Observed<'_>) -> Answer {
         upstream::Verdict::Reachable(message) => answer(true, Reason::Reachable, message),
         upstream::Verdict::Partly(message) => answer(false, Reason::PartlyReachable, message),
         upstream::Verdict::Unreachable(reason, message) => answer(false, reason, message),
+    }
+}
+
+/// What the poolers that are up say of themselves.
+fn capacity_available(observed: &Observed<'_>) -> Answer {
+    match capacity::verdict(observed) {
+        None => answer(
+            Status::Unknown,
+            Reason::NotReported,
+            "no pooler that is up has said whether it serves its clients in time",
+        ),
+        Some((reason, message)) => answer(reason == Reason::HasCapacity, reason, message),
     }
 }
 

@@ -61,8 +61,9 @@ reasons!(
     AllUp,
     NotAllUp,
     NoneUp,
-    // UpstreamReachable
+    // UpstreamReachable and CapacityAvailable
     NotReported,
+    // UpstreamReachable
     Reachable,
     PartlyReachable,
     HostNotFound,
@@ -75,6 +76,11 @@ reasons!(
     TooManyConnections,
     CredentialsRefused,
     Unreachable,
+    // CapacityAvailable
+    HasCapacity,
+    ClientsWait,
+    ConnectionsUsedUp,
+    ClientsRefused,
     // NotificationsDelivered
     NobodyToTell,
     Delivered,
@@ -114,6 +120,7 @@ impl Reason {
             | Self::Running
             | Self::UpToDate
             | Self::Reachable
+            | Self::HasCapacity
             // The condition that says more has the advice.
             | Self::Stalled
             | Self::ConfigInvalid
@@ -173,7 +180,7 @@ impl Reason {
                 "leave out what the message names, or wait for a version of Poolkeeper that can do it"
             }
             Self::NotReported => {
-                "wait: a pooler that is up tells within seconds; if none does, the poolers are of a version that does not tell, or upstream_check_interval is 0 and nobody has logged in"
+                "wait: a pooler that is up tells within seconds; if none does, the poolers are of a version that does not tell, or the setting that has them look is 0: upstream_check_interval, with nobody logged in, or saturation_wait"
             }
             Self::PartlyReachable => {
                 "see which poolers cannot: status.endpoints has upstream of each, and a pooler's /status (port 9127) and log name the PostgreSQL; often it is a node, its network, or one of several databases' hosts"
@@ -204,6 +211,15 @@ impl Reason {
             }
             Self::CredentialsRefused => {
                 "compare the users and passwords in the Secrets that the spec names with PostgreSQL's roles and pg_hba.conf; a pooler's log names the user"
+            }
+            Self::ClientsWait => {
+                "see whose pool it is with SHOW POOLS on a pooler's console, or poolkeeper_pooler_pool_wait_max_seconds; then make its transactions shorter, or its pool larger (pool.defaultPoolSize, poolSize of a database or user) as far as PostgreSQL can take it"
+            }
+            Self::ConnectionsUsedUp => {
+                "raise the limit that CapacityAvailable names, as far as PostgreSQL can take it (status.budget), or find who holds servers: SHOW POOLS on a pooler's console"
+            }
+            Self::ClientsRefused => {
+                "raise pool.maxClientConnections or spec.poolers.replicas, or have applications hold fewer connections"
             }
             Self::NotDelivered => {
                 "check the channel's Secret and that the operator may reach its host; nothing is lost meanwhile"

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    api::{EndpointUpstream, UpstreamState},
+    api::{EndpointCapacity, EndpointUpstream, UpstreamState},
     controller::Fault,
 };
 
@@ -18,6 +18,7 @@ fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointS
         reason: String::new(),
         config_revision: Some("r1".to_owned()),
         upstream: None,
+        capacity: None,
     }
 }
 
@@ -27,6 +28,7 @@ fn pooler(name: &str) -> EndpointStatus {
             state: UpstreamState::Reachable,
             reason: None,
         }),
+        capacity: Some(EndpointCapacity::Available),
         ..endpoint(name, Component::Pooler, EndpointState::Up)
     }
 }
@@ -65,7 +67,7 @@ struct At<'a> {
     generation: i64,
     revision: Option<&'static str>,
     update: Option<&'static str>,
-    meaning: Meaning,
+    meaning: Option<Meaning>,
     notifications: Vec<NotificationStatus>,
     untold: Option<&'static str>,
 }
@@ -84,10 +86,10 @@ impl Default for At<'_> {
             generation: 1,
             revision: Some("r1"),
             update: None,
-            meaning: Meaning {
+            meaning: Some(Meaning {
                 upstreams: vec!["db:5432".to_owned()],
                 ..Meaning::default()
-            },
+            }),
             notifications: Vec::new(),
             untold: None,
         }
@@ -103,7 +105,7 @@ impl At<'_> {
             rollouts: Some(&self.rollouts),
             pause: self.pause,
             update: self.update,
-            meaning: Some(&self.meaning),
+            meaning: self.meaning.as_ref(),
             endpoints: &self.endpoints,
             notifications: &self.notifications,
             untold: self.untold,
@@ -136,7 +138,8 @@ impl At<'_> {
 }
 
 use ConditionType::{
-    BalancersAvailable, ConfigValid, Paused, PoolersAvailable, Ready, Reconciling, Stalled,
+    BalancersAvailable, CertificatesValid, ConfigValid, Paused, PoolersAvailable, Ready,
+    Reconciling, Stalled,
 };
 
 #[test]
@@ -310,6 +313,46 @@ fn a_deployment_that_is_not_seen_yet_is_not_done() {
 }
 
 #[test]
+fn the_worst_that_a_pooler_says_of_its_capacity_counts_and_ready_stays() {
+    use EndpointCapacity::{Available, ClientsRefused, ClientsWait, MaxDbConnections};
+    let mut at = At::default();
+    for (said, shown) in [
+        ([None, None], "Unknown NotReported"),
+        ([None, Some(Available)], "True HasCapacity"),
+        ([Some(Available), Some(ClientsWait)], "False ClientsWait"),
+        (
+            [Some(ClientsWait), Some(MaxDbConnections)],
+            "False ConnectionsUsedUp",
+        ),
+        (
+            [Some(ClientsRefused), Some(MaxDbConnections)],
+            "False ClientsRefused",
+        ),
+    ] {
+        for (endpoint, said) in at.endpoints.iter_mut().zip(said) {
+            endpoint.capacity = said;
+        }
+        at.shows([
+            (ConditionType::CapacityAvailable, shown),
+            (Ready, "True Serving"),
+        ]);
+    }
+    // One that is down serves nobody, late or not.
+    at.endpoints[0].state = EndpointState::Down;
+    at.shows([(ConditionType::CapacityAvailable, "False ConnectionsUsedUp")]);
+    let message = |at: &At<'_>| {
+        let conditions = at.status().conditions;
+        let mut all = conditions.iter();
+        let found = all.find(|one| one.type_ == "CapacityAvailable").unwrap();
+        found.message.clone()
+    };
+    assert_eq!(
+        message(&at),
+        "1 of 1 poolers let clients wait too long: maxConnections of a database (max_db_connections) is used up"
+    );
+}
+
+#[test]
 fn what_was_stuck_before_does_not_stall_what_follows() {
     let mut at = At::default();
     at.rollouts.poolers.stuck = Some("deadline".to_owned());
@@ -337,6 +380,67 @@ fn a_spec_that_was_not_looked_at_is_not_called_valid() {
     later.shows([(ConfigValid, "False Invalid")]);
     later.generation = 2;
     later.shows([(ConfigValid, "Unknown NotLookedAt")]);
+}
+
+/// A certificate that is valid from the first second of 1970 to a day.
+fn certificate(secret: &str, last_day: i64) -> Certificate {
+    let last = Timestamp::from_second(last_day * 86_400).unwrap();
+    Certificate::between((secret, "tls.crt"), (Timestamp::UNIX_EPOCH, last))
+}
+
+#[test]
+fn the_worst_certificate_decides_and_its_date_is_named() {
+    let mut at = At::default();
+    let meaning = |certificates: &[Certificate]| {
+        Some(Meaning {
+            certificates: certificates.to_vec(),
+            ..Meaning::default()
+        })
+    };
+    let said = |at: &At<'_>| {
+        let status = at.status();
+        let mut conditions = status.conditions.into_iter();
+        let condition = conditions.find(|one| one.type_ == CertificatesValid.word());
+        condition.unwrap().message
+    };
+    at.meaning = meaning(&[certificate("a", 365), certificate("b", 730)]);
+    at.shows([(CertificatesValid, "True Valid")]);
+    assert_eq!(said(&at), "none expires before 1971-01-01T00:00:00Z");
+    at.second = 360 * 86_400;
+    at.shows([(CertificatesValid, "False Expiring")]);
+    let message = said(&at);
+    assert_eq!(message, "a/tls.crt expires at 1971-01-01T00:00:00Z");
+    at.second += 86_400;
+    assert_eq!(said(&at), message, "nothing is written every day");
+    at.second = 720 * 86_400;
+    at.shows([(CertificatesValid, "False Expired")]);
+    assert_eq!(
+        said(&at),
+        "a/tls.crt expired at 1971-01-01T00:00:00Z; b/tls.crt expires at 1972-01-01T00:00:00Z"
+    );
+}
+
+#[test]
+fn certificates_stay_as_they_were_while_the_spec_cannot_be_looked_at() {
+    let mut at = At::default();
+    at.meaning = Some(Meaning {
+        certificates: vec![certificate("a", 10)],
+        ..Meaning::default()
+    });
+    at.second = 9 * 86_400;
+    let before = at.status();
+    assert_eq!(before.certificates[0].since.as_second(), at.second);
+    let mut later = At {
+        before: &before,
+        meaning: None,
+        second: at.second + 10,
+        progress: Progress::Suspended,
+        ..At::default()
+    };
+    later.shows([(CertificatesValid, "False Expiring")]);
+    assert_eq!(later.status().certificates, before.certificates);
+    later.generation = 2;
+    later.shows([(CertificatesValid, "Unknown NotLookedAt")]);
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub(super) fn render(table: &Table, colored: bool, now: Timestamp) -> String {
     if let Some(problem) = &table.upstream {
         let _ = writeln!(text, "PostgreSQL: {problem}");
     }
+    if let Some(problem) = &table.capacity {
+        let _ = writeln!(text, "capacity: {problem}");
+    }
     for channel in &table.notifications {
         if let Some(problem) = &channel.problem {
             let _ = writeln!(text, "notifications to {}: {problem}", channel.name);
@@ -114,6 +117,7 @@ mod tests {
                 row("balancer-0", EndpointState::Down, None),
             ],
             upstream: Some("2 of 2 poolers cannot use it".to_owned()),
+            capacity: Some("1 of 2 poolers refuse clients".to_owned()),
             notifications: Vec::new(),
         };
         let now = Timestamp::from_second(150).unwrap();
@@ -123,7 +127,8 @@ mod tests {
              ENDPOINT    STATE  FOR  PROCESS  ADDRESS         HTTP            WHY\n\
              pooler-0    Up     2m   4242     127.0.0.1:6432  127.0.0.1:9127  checks pass\n\
              balancer-0  Down   2m   -        127.0.0.1:6432  127.0.0.1:9127  checks pass\n\
-             PostgreSQL: 2 of 2 poolers cannot use it\n"
+             PostgreSQL: 2 of 2 poolers cannot use it\n\
+             capacity: 1 of 2 poolers refuse clients\n"
         );
         assert!(render(&table, true, now).contains("\x1b[31mDown \x1b[0m  2m"));
     }

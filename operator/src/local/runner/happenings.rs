@@ -59,6 +59,7 @@ impl Runner {
                 );
                 let endpoints = &mut self.state.endpoints;
                 endpoints.pooler_said_of_upstream(index, &status.boot_id, status.upstream);
+                endpoints.pooler_said_of_saturation(index, &status.boot_id, status.saturation);
                 self.handle(&changes);
                 self.check_revision(Id::pooler(index), status.config_revision.as_deref());
             }

@@ -98,8 +98,15 @@ impl Runner {
         };
         let before = std::mem::take(&mut self.status);
         self.status = status::status(&observed, &before, now);
-        if let Some(changed) = upstream_changed(&before, &self.status) {
+        if let Some(changed) = changed(ConditionType::UpstreamReachable, &before, &self.status) {
             self.output.tell(&Event::Upstream(changed), now);
+        }
+        // That it is as it should be is no news before it was not.
+        let is_bad = |status| problem(ConditionType::CapacityAvailable, status).is_some();
+        if let Some(changed) = changed(ConditionType::CapacityAvailable, &before, &self.status)
+            && (is_bad(&before) || is_bad(&self.status))
+        {
+            self.output.tell(&Event::Capacity(changed), now);
         }
         let cluster = &self.plan.tier.name;
         let children: Vec<&Running> = self.children.values().map(|child| &child.running).collect();
@@ -143,9 +150,8 @@ impl Runner {
                 self.plan.ports.operator
             ),
             rows: rows.collect(),
-            upstream: upstream(&self.status)
-                .filter(|condition| condition.status == "False")
-                .map(|condition| condition.message.clone()),
+            upstream: problem(ConditionType::UpstreamReachable, &self.status),
+            capacity: problem(ConditionType::CapacityAvailable, &self.status),
             notifications: self.state.notifier.statuses(),
         }
     }
@@ -205,19 +211,26 @@ impl Runner {
     }
 }
 
-fn upstream(status: &PgPoolClusterStatus) -> Option<&Condition> {
-    let type_ = ConditionType::UpstreamReachable.word();
-    status.conditions.iter().find(|one| one.type_ == type_)
+fn condition(type_: ConditionType, status: &PgPoolClusterStatus) -> Option<&Condition> {
+    let mut all = status.conditions.iter();
+    all.find(|one| one.type_ == type_.word())
 }
 
-/// The condition UpstreamReachable, if it is another than before; that nothing
-/// is known at first is no news.
-fn upstream_changed<'a>(
+/// What a condition that is False says.
+fn problem(type_: ConditionType, status: &PgPoolClusterStatus) -> Option<String> {
+    let found = condition(type_, status).filter(|one| one.status == "False");
+    found.map(|one| one.message.clone())
+}
+
+/// A condition, if it is another than before; that nothing is known at first is
+/// no news.
+fn changed<'a>(
+    type_: ConditionType,
     before: &PgPoolClusterStatus,
     now: &'a PgPoolClusterStatus,
 ) -> Option<&'a Condition> {
-    let now = upstream(now)?;
-    let same = match upstream(before) {
+    let now = condition(type_, now)?;
+    let same = match condition(type_, before) {
         Some(before) => (&before.status, &before.reason) == (&now.status, &now.reason),
         None => now.status == "Unknown",
     };

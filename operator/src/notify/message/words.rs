@@ -41,6 +41,11 @@ const fn verbs(event: NotificationEvent) -> Verbs {
             good: Verb("is reachable again", "are reachable again"),
             was: Verb("was UNREACHABLE", "were UNREACHABLE"),
         },
+        NotificationEvent::Saturated => Verbs {
+            bad: Verb("is SATURATED", "are SATURATED"),
+            good: Verb("has capacity again", "have capacity again"),
+            was: Verb("was SATURATED", "were SATURATED"),
+        },
         // What is in the way may also be gone because the cluster is suspended.
         NotificationEvent::ConfigurationRefused => Verbs {
             bad: Verb("is REFUSED", "are REFUSED"),
@@ -65,13 +70,28 @@ const fn verbs(event: NotificationEvent) -> Verbs {
     }
 }
 
+/// What it was while it was wrong, in the middle of a sentence.
+const fn wrong(event: NotificationEvent) -> &'static str {
+    match event {
+        NotificationEvent::EndpointDown
+        | NotificationEvent::EndpointRestarted
+        | NotificationEvent::TierDown => "down",
+        NotificationEvent::UpstreamUnreachable => "unreachable",
+        NotificationEvent::Saturated => "saturated",
+        NotificationEvent::ConfigurationRefused => "refused",
+        NotificationEvent::RolloutStuck => "stuck",
+        NotificationEvent::CertificateExpiring => "due",
+        NotificationEvent::NotificationsFailing => "failing",
+    }
+}
+
 /// What a subject is called.
 pub(in crate::notify) fn name(key: &Key) -> String {
     match key.event {
         NotificationEvent::EndpointDown | NotificationEvent::EndpointRestarted => {
             key.subject.clone()
         }
-        NotificationEvent::TierDown => "the tier".to_owned(),
+        NotificationEvent::TierDown | NotificationEvent::Saturated => "the tier".to_owned(),
         NotificationEvent::UpstreamUnreachable => "PostgreSQL".to_owned(),
         NotificationEvent::ConfigurationRefused => "the configuration".to_owned(),
         NotificationEvent::RolloutStuck => "the rollout".to_owned(),
@@ -148,8 +168,9 @@ pub(super) fn headline(item: &Entry) -> String {
         }
         (What::Ended, 0) => format!("{name} {} after {lasted}", verbs.good.0),
         (What::Ended, times) => format!(
-            "{name} {}; it was down {} times, {lasted} in all",
+            "{name} {}; it was {} {} times, {lasted} in all",
             verbs.good.0,
+            wrong(item.key.event),
             times + 1
         ),
         (What::Passed, 0 | 1) => {
@@ -187,7 +208,8 @@ pub(super) fn rest(item: &Entry) -> String {
         What::Ended | What::Passed => format!(". It was down since {since}: {cause}"),
         What::Restarted => format!(" at {}: {cause}", second(item.at)),
         What::Flapping => format!(
-            ": down {OUTAGES} times within {}, the last time since {since}: {cause}. {}",
+            ": {} {OUTAGES} times within {}, the last time since {since}: {cause}. {}",
+            wrong(item.key.event),
             span(SignedDuration::try_from(WINDOW).unwrap_or_default()),
             flapping_remark()
         ),
@@ -220,8 +242,9 @@ fn flapping_remark() -> String {
 
 fn flapped(item: &Entry) -> String {
     format!(
-        "flapping since {}, down {}, {} in all",
+        "flapping since {}, {} {}, {} in all",
         second(item.since),
+        wrong(item.key.event),
         match item.times {
             0 => "once".to_owned(),
             times => format!("{} times", times + 1),

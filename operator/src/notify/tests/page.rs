@@ -227,6 +227,73 @@ fn other_samples() -> Vec<Sample> {
     ]
 }
 
+/// What conditions say beside the upstream.
+fn condition_samples() -> Vec<Sample> {
+    let refused = wrong(
+        NotificationEvent::ConfigurationRefused,
+        "",
+        "spec.pool.mode: \"statment\" is not one of session, transaction, statement",
+        None,
+    );
+    let stuck = wrong(
+        NotificationEvent::RolloutStuck,
+        "",
+        "the new poolers do not become available, the old ones go on: Progress deadline exceeded",
+        None,
+    );
+    let expiring = wrong(
+        NotificationEvent::CertificateExpiring,
+        "shop-tls/tls.crt",
+        "expires at 2026-01-15T00:00:00Z",
+        None,
+    );
+    let saturated = wrong(
+        NotificationEvent::Saturated,
+        "",
+        "2 of 3 poolers let clients wait too long for a server of their pool",
+        None,
+    );
+    let only = std::slice::from_ref::<Alert>;
+    vec![
+        Sample {
+            name: "The tier is saturated",
+            means: "clients have waited longer than saturation_wait (5 s) for a server, or are refused, and the reason says which limit is used up. Others are served meanwhile, and nothing is taken out of service",
+            act: "see whose pool it is with SHOW POOLS on a pooler's console; make its transactions shorter, or raise the limit as far as PostgreSQL can take it",
+            message: told(&[(only(&saturated), &[], 0)]),
+        },
+        Sample {
+            name: "The tier has capacity again",
+            means: "no client has waited for so long, and none was refused, for 10 s",
+            act: "nothing",
+            message: told(&[(only(&saturated), &[], 0), (&[], &[], 95_000)]),
+        },
+        Sample {
+            name: "The configuration is refused",
+            means: "a change of the PgPoolCluster is not carried out: it is invalid, refers to what has not been there for 30 s, or something keeps the operator from writing what follows from it. What runs goes on as before",
+            act: "mend what the reason names and apply it again; `operator status` has the whole of it",
+            message: told(&[(only(&refused), &[], 0)]),
+        },
+        Sample {
+            name: "The configuration is no longer refused",
+            means: "what was in the way is gone, or the PgPoolCluster is suspended",
+            act: "nothing",
+            message: told(&[(only(&refused), &[], 0), (&[], &[], 180_000)]),
+        },
+        Sample {
+            name: "The rollout is stuck",
+            means: "new Pods do not become available in time. The old ones serve on, so a change waits and nothing else",
+            act: "see why the newest Pods do not become ready, with `kubectl describe pod`, and mend the spec",
+            message: told(&[(only(&stuck), &[], 0)]),
+        },
+        Sample {
+            name: "A certificate is due for renewal",
+            means: "one that the PgPoolCluster names expires within 14 days (or in the last quarter of its life, or, of an authority that CloudNativePG renews, within 3 days), has expired, or is not valid yet. Each is told by itself",
+            act: "renew it in its Secret, or see why what renews it does not; it is taken up without a restart. Once it has expired who checks it refuses connections",
+            message: told(&[(only(&expiring), &[], 0)]),
+        },
+    ]
+}
+
 /// What is only said of messages themselves.
 fn failing_sample() -> Sample {
     let mut bench = Bench::with(&[config("ops"), config("pager")]);
@@ -256,6 +323,7 @@ fn failing_sample() -> Sample {
 fn samples() -> Vec<Sample> {
     let mut samples = endpoint_samples();
     samples.extend(other_samples());
+    samples.extend(condition_samples());
     samples.push(failing_sample());
     samples
 }

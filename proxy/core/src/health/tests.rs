@@ -16,6 +16,7 @@ fn observations(story: &str) -> Vec<Observation> {
                 Some(Observation::Passed {
                     report: Some(TargetReport {
                         upstream: None,
+                        saturation: None,
                         state,
                         boot_id: boot_id.clone(),
                         name: None,

@@ -305,3 +305,29 @@ fn a_budget_that_was_lowered_is_kept_again_as_servers_return() {
     budget.set_limit(0);
     assert_eq!(shared.excess(), 0);
 }
+
+#[test]
+fn what_the_oldest_waiter_waits_for_is_the_limit_in_its_way() {
+    let limits = Limits { size: 1, ..LIMITS };
+    let budgets = [3, 1].map(|limit| Arc::new(Budget::new(limit)));
+    let [mut own, mut other] = [0, 1].map(|_| {
+        let shared = Shared::new(1, limits, budgets.to_vec());
+        Pool::new(0, shared, false)
+    });
+    let (longest, late) = (Duration::from_secs(5), Moment(5_000_001));
+    let obstacle = |pool: &Pool, now| pool.shared().obstacle(longest, now);
+    own.request(0, Moment(1));
+    assert_eq!(open(&mut own, 10, Moment(1)), Returned::Serve(0));
+    assert_eq!(obstacle(&own, late), None, "nobody waits");
+    own.request(1, Moment(1));
+    assert_eq!(obstacle(&own, Moment(5_000_000)), None, "not for long");
+    // Its pool is full, whatever else is.
+    assert_eq!(obstacle(&own, late), Some(Obstacle::Server));
+    other.request(0, Moment(1));
+    assert_eq!(other.next_step(Moment(1)), Step::Evict);
+    assert_eq!(obstacle(&other, late), Some(Obstacle::Budget(1)));
+    budgets[1].set_limit(2);
+    assert_eq!(obstacle(&other, late), Some(Obstacle::Server));
+    other.shared().set_paused(true);
+    assert_eq!(obstacle(&other, late), None, "it is meant to wait");
+}

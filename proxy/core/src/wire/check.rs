@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ErrorFields, StartupParameters, backend, build, cstr, header};
 use crate::{
+    saturation::SaturationReport,
     shared_key::{PROOF_LENGTH, ProofError, Purpose, SharedKey},
     upstream::UpstreamReport,
 };
@@ -168,6 +169,10 @@ pub struct TargetReport {
     /// versions that do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamReport>,
+    /// Whether it serves its clients in time; absent where that is not judged,
+    /// and of versions that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<SaturationReport>,
 }
 
 impl TargetReport {
@@ -249,6 +254,7 @@ fn read_report(body: &[u8]) -> CheckReply {
 mod tests {
     use super::*;
     use crate::{
+        saturation,
         upstream::{Reach, Reason},
         wire::{FirstPacket, first_packet},
     };
@@ -314,6 +320,10 @@ mod tests {
                 state: Reach::Unreachable,
                 reason: Some(Reason::Refused),
                 number: 4,
+            }),
+            saturation: Some(SaturationReport {
+                reason: Some(saturation::Reason::MaxDbConnections),
+                number: 7,
             }),
         };
         let bytes = report.encode();

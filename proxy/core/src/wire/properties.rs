@@ -88,6 +88,7 @@ proptest! {
     ) {
         let report = TargetReport {
             upstream: None,
+            saturation: None,
             state: TargetState::Paused,
             boot_id,
             name,

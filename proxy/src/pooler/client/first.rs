@@ -190,6 +190,14 @@ impl EventLoop {
     }
 
     fn startup(&mut self, key: ClientKey, parameters: &StartupParameters) {
+        if self.drain.is_some() {
+            return self.refuse_client(
+                key,
+                SqlState::CANNOT_CONNECT_NOW,
+                "the pooler is shutting down",
+                "Reconnect: others serve.",
+            );
+        }
         let live = self.live.clone();
         let global = &live.config.global;
         let client = &self.clients[key];
@@ -274,6 +282,7 @@ impl EventLoop {
                     (count < max).then_some(count + 1)
                 });
         if counted.is_err() {
+            self.shared.saturations.client_refused();
             self.refuse_client(
                 key,
                 SqlState::TOO_MANY_CONNECTIONS,

@@ -9,7 +9,7 @@ use proxy_core::upstream::{Reach, Reason as Cause, UpstreamReport};
 
 use super::{kstatus::kstatus, *};
 use crate::{
-    api::EndpointUpstream,
+    api::{EndpointCapacity, EndpointUpstream},
     controller::{Fault, FaultKind},
     golden,
 };
@@ -63,10 +63,18 @@ fn down(at: &mut At<'static>, index: usize) {
 }
 
 fn flows() -> Vec<Flow> {
-    [beginnings(), changes(), obstacles(), upstreams(), orders()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        beginnings(),
+        changes(),
+        obstacles(),
+        upstreams(),
+        capacities(),
+        certificates(),
+        orders(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn beginnings() -> Vec<Flow> {
@@ -81,10 +89,12 @@ fn beginnings() -> Vec<Flow> {
         }),
         flow("created with an invalid spec", "Failed", "Degraded", |at| {
             nothing(at);
+            at.meaning = None;
             at.progress = fault(FaultKind::Invalid);
         }),
         flow("created, a Secret is missing", "Failed", "Degraded", |at| {
             nothing(at);
+            at.meaning = None;
             at.progress = fault(FaultKind::MissingReference);
         }),
         flow("serving, at rest", "Current", "Healthy", |_| {}),
@@ -258,6 +268,68 @@ fn upstreams() -> Vec<Flow> {
     flows
 }
 
+/// What the poolers say of themselves.
+fn capacities() -> Vec<Flow> {
+    use EndpointCapacity::{Available, ClientsRefused, ClientsWait, MaxServerConnections};
+    let says = |name, said: [Option<EndpointCapacity>; 2]| {
+        flow(name, "Current", "Healthy", move |at| {
+            for (endpoint, said) in at.endpoints.iter_mut().zip(said) {
+                endpoint.capacity = said;
+            }
+        })
+    };
+    vec![
+        says(
+            "clients of one pooler wait too long",
+            [Some(Available), Some(ClientsWait)],
+        ),
+        says(
+            "clients wait and pool.maxServerConnections is used up",
+            [Some(MaxServerConnections); 2],
+        ),
+        says(
+            "a pooler refuses clients",
+            [Some(ClientsRefused), Some(ClientsWait)],
+        ),
+        says("no pooler tells of its capacity", [None; 2]),
+    ]
+}
+
+/// What becomes of a certificate of a year.
+fn certificates() -> Vec<Flow> {
+    let year = |at: &mut At<'static>, day: i64| {
+        at.second = day * 86_400;
+        if let Some(meaning) = &mut at.meaning {
+            meaning.certificates = vec![certificate("shop-tls", 365)];
+        }
+    };
+    vec![
+        flow("certificates are valid", "Current", "Healthy", move |at| {
+            year(at, 10);
+        }),
+        flow(
+            "a certificate expires within 14 days",
+            "Current",
+            "Healthy",
+            move |at| year(at, 360),
+        ),
+        flow(
+            "a certificate has expired",
+            "Current",
+            "Healthy",
+            move |at| {
+                year(at, 365);
+            },
+        ),
+        flow(
+            "a certificate is not valid yet",
+            "Current",
+            "Healthy",
+            move |at| year(at, -1),
+        ),
+    ]
+}
+
 fn orders() -> Vec<Flow> {
     let pause = |wished, observed| Pause { wished, observed };
     vec![
@@ -266,6 +338,7 @@ fn orders() -> Vec<Flow> {
         }),
         flow("created suspended", "InProgress", "Suspended", |at| {
             nothing(at);
+            at.meaning = None;
             at.progress = Progress::Suspended;
         }),
         flow("pools being paused", "Current", "Healthy", move |at| {
@@ -317,10 +390,12 @@ impl Flow {
 }
 
 const COLUMNS: [ConditionType; 4] = [Ready, Reconciling, Stalled, ConfigValid];
-const OTHERS: [ConditionType; 6] = [
+const OTHERS: [ConditionType; 8] = [
     PoolersAvailable,
     BalancersAvailable,
     ConditionType::UpstreamReachable,
+    ConditionType::CapacityAvailable,
+    CertificatesValid,
     ConditionType::NotificationsDelivered,
     Paused,
     ConditionType::UpdateAvailable,
@@ -336,7 +411,11 @@ advice; `kubectl describe pgpc NAME` shows them too.
 *Ready* means that applications can be served: a balancer and a pooler are up, and not every pooler that tells finds
 PostgreSQL out of reach. *UpstreamReachable* is what the poolers that are up say of PostgreSQL: False as soon as one
 cannot use it, PartlyReachable while another can. Of a reason's recovery it tells at once, of a loss within some
-seconds. What cannot be changed has no say in it,
+seconds. *CapacityAvailable* is what the same poolers say of themselves: False while one lets a client wait for a
+server longer than `saturation_wait` (5 s), or refuses one, and for 10 s after; *Ready* has nothing to do with that.
+*CertificatesValid* is about those that the spec names: False from 14 days before one expires, or in the last
+quarter of its life if that is shorter; of authorities the one that expires last counts, and where CloudNativePG renews
+them it is 3 days. `status.certificates` has their dates. What cannot be changed has no say in it,
 nor has Slack. *Reconciling* and *Stalled* are True while something is going on, or in the way: at rest both are False.
 A time of transition changes only with the status, not with reason or message. *observedGeneration* is that of the spec
 which the operator looked at last; every condition has it too.
