@@ -344,6 +344,8 @@ What people are told, as it looks, what it means and what to do. Where messages 
 - `operator notify-test -f FILE` sends a test message to each channel of a manifest. In Kubernetes an annotation does,
   each time that it gets another value, and Events say what came of it:
   `kubectl annotate pgpc NAME --overwrite poolkeeper.dev/notify-test=$(date +%s)`.
+- The rules for Prometheus in the chart ([alerts.yaml](../charts/poolkeeper/files/alerts.yaml)) say the same: their label
+  `event` names what they stand for.
 
 The first line is the title, the last block the text of the notification. 🔴 something is wrong, 🟠 something comes and
 goes, 🟡 worth knowing, 🟢 all is well again.
