@@ -49,6 +49,8 @@ const SOON: Duration = Duration::from_millis(100);
 const SELDOM: Duration = Duration::from_secs(1);
 /// Pause after what was told could not be kept.
 const RETRY: Duration = Duration::from_secs(1);
+/// How much the status takes of what hinders delivery, in characters.
+const PROBLEM_LENGTH_MAX: usize = 256;
 /// How long messages under way may take once the operator ends.
 const END_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -217,7 +219,7 @@ struct State {
 impl State {
     /// Everything that is wrong now. The status' part of it depends on the time.
     fn observe(&mut self, happenings: &[Happening], now: Timestamp) {
-        let Some((alerts, status)) = &self.seen else {
+        let Some((alerts, status)) = self.seen.as_ref().filter(|_| !self.hushed) else {
             return;
         };
         let notifier = &mut self.told.notifier;
@@ -383,6 +385,7 @@ impl Work {
             }
             Err(error) => {
                 let problem = format!("nobody is told, for it cannot be kept: {error}");
+                let problem: String = problem.chars().take(PROBLEM_LENGTH_MAX).collect();
                 if state.problem.is_none() {
                     tracing::warn!(cluster = self.context.cluster, problem);
                 }
@@ -493,16 +496,19 @@ impl Work {
         }
     }
 
+    /// How soon to look again though nobody wakes us.
     fn pause(&self) -> Option<Duration> {
         let state = self.shared.lock();
-        match state.told.notifier.attention() {
+        let seen = state.seen.as_ref();
+        let waits = seen.is_some_and(|(_, status)| notify::is_waiting(status));
+        let attention = match state.hushed {
+            true => Attention::Never,
+            false => state.told.notifier.attention(),
+        };
+        match attention {
             Attention::Soon => Some(SOON),
             Attention::Seldom => Some(SELDOM),
-            Attention::Never => {
-                let seen = state.seen.as_ref();
-                let waits = seen.is_some_and(|(_, status)| notify::is_waiting(status));
-                (waits || self.ledger.lags()).then_some(SELDOM)
-            }
+            Attention::Never => (waits || self.ledger.lags()).then_some(SELDOM),
         }
     }
 }
