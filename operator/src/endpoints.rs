@@ -386,7 +386,7 @@ impl Endpoints {
         self.former.forget(now);
         let pooler = self.poolers.get_mut(&index);
         let pooler = pooler.expect("there is such a pooler");
-        let restart = pooler.said(&boot(boot_id), state, &mut self.former, now);
+        let restart = pooler.said(&boot(boot_id), state, policy, &mut self.former, now);
         pooler.judgement.config_revision =
             revision.map(|revision| cut(revision, BOOT_ID_LENGTH_MAX));
         let restart = restart.map(|reason| self.restarted(Id::pooler(index), &reason, now));

@@ -28,6 +28,13 @@ pub enum Phase {
     Ending,
 }
 
+impl Phase {
+    /// Its process runs, and nothing else is known.
+    pub(crate) fn starting() -> Self {
+        Self::Starting("it is not ready yet".to_owned())
+    }
+}
+
 /// The container of a process of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
@@ -127,7 +134,7 @@ impl Pod {
             uid: None,
             address: None,
             created: Timestamp::MIN,
-            phase: Phase::Starting("it is not ready yet".to_owned()),
+            phase: Phase::starting(),
             served,
             container: None,
             over: None,

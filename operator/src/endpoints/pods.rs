@@ -156,7 +156,7 @@ impl Endpoints {
                 self.lose_views(index);
             }
         }
-        changes.extend(self.levels(&heard, now));
+        changes.extend(self.levels(&heard, policy, now));
         let gone: Vec<Id> = self
             .ids()
             .filter(|id| pods.iter().all(|(there, _)| there != id))

@@ -125,13 +125,14 @@ impl Pooler {
         &mut self,
         boot_id: &str,
         state: TargetState,
+        policy: Policy,
         former: &mut Former,
         now: Timestamp,
     ) -> Option<String> {
         if !matches!(self.process, Process::Running { .. }) {
             return None;
         }
-        let restarted = self.identify(boot_id, false, former, now);
+        let restarted = self.identify(boot_id, false, policy, former, now);
         self.draining |= state == TargetState::Draining;
         restarted.then(|| "answers as a new process, without having drained".to_owned())
     }
@@ -165,6 +166,7 @@ impl Pooler {
         &mut self,
         balancer: usize,
         mut view: View,
+        policy: Policy,
         former: &mut Former,
         at: Timestamp,
     ) -> Option<String> {
@@ -184,7 +186,7 @@ impl Pooler {
         };
         let restarted = match &view.boot_id {
             Some(seen) if relays && !former.has(seen) => {
-                self.identify(seen, restarted_at.is_some(), former, at)
+                self.identify(seen, restarted_at.is_some(), policy, former, at)
             }
             _ => false,
         };
@@ -203,6 +205,7 @@ impl Pooler {
         &mut self,
         boot_id: &str,
         is_new: bool,
+        policy: Policy,
         former: &mut Former,
         at: Timestamp,
     ) -> bool {
@@ -215,7 +218,10 @@ impl Pooler {
         former.add(before, at);
         if another {
             self.upstream = None;
-            self.draining = false;
+            // Not all balancers have seen it come back.
+            if std::mem::take(&mut self.draining) {
+                self.absent_until = Some(later(at, policy.planned_absence()));
+            }
         }
         if let Some(pod) = &mut self.pod {
             match another {

@@ -50,7 +50,7 @@ impl Endpoints {
             self.balancer(*index).answered(status, policy, now);
         }
         let mut changes = self.story(Vec::new(), &statuses, policy, now);
-        changes.extend(self.levels(&statuses, now));
+        changes.extend(self.levels(&statuses, policy, now));
         changes.extend(self.settle(policy, now));
         changes
     }
@@ -117,7 +117,7 @@ impl Endpoints {
         };
         let pooler = self.poolers.get_mut(&index).expect("it was found");
         let old = at < pooler.judgement.since;
-        if let Some(restart) = pooler.seen(balancer, view, &mut self.former, at) {
+        if let Some(restart) = pooler.seen(balancer, view, policy, &mut self.former, at) {
             changes.push(self.restarted(Id::pooler(index), &restart, at));
         }
         // A balancer that could not be reached for a while tells old news:
@@ -171,6 +171,11 @@ impl Endpoints {
         }
         if let Some(at) = turn.started {
             self.started(id, at);
+            if let Some(pod) = self.pod_mut(id)
+                && matches!(pod.phase, Phase::Failed(_))
+            {
+                pod.phase = Phase::starting();
+            }
             if is_ending {
                 self.told_to_end(id);
             }
@@ -182,6 +187,7 @@ impl Endpoints {
     pub(super) fn levels(
         &mut self,
         statuses: &[(usize, &BalancerStatus)],
+        policy: Policy,
         now: Timestamp,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -211,7 +217,7 @@ impl Endpoints {
                         .as_ref()
                         .is_some_and(|report| report.state == TargetState::Draining),
                 };
-                let restart = pooler.seen(*balancer, view, &mut self.former, now);
+                let restart = pooler.seen(*balancer, view, policy, &mut self.former, now);
                 if let Some(report) = &target.report {
                     let boot_id = boot(&report.boot_id);
                     pooler.said_of_upstream(&boot_id, report.upstream);

@@ -192,7 +192,7 @@ impl Tier {
                 format!(
                     "{} {} {what}, {} of {}: {}",
                     change.at.as_millisecond() as f64 / 1000.0,
-                    change.id.name(),
+                    change.name,
                     change.up,
                     change.total,
                     change.reason
@@ -690,4 +690,32 @@ fn of_two_balancers_the_newer_word_on_postgresql_counts() {
     assert_eq!(said(&endpoints), Some(UpstreamState::Reachable));
     let _ = endpoints.pooler_said(0, "b", ready, None, POLICY, at(2.0));
     assert_eq!(said(&endpoints), None, "another process has not said");
+}
+
+/// An earlier version kept lists, without what is new in this one.
+#[test]
+fn endpoints_that_an_earlier_version_kept_are_read() {
+    let judgement = r#"{"state": "Down", "since": "1970-01-01T00:00:05Z", "reason": "killed",
+        "outageSince": "1970-01-01T00:00:05Z"}"#;
+    let pooler = format!(
+        r#"{{"judgement": {judgement}, "process": {{"is": "absent"}}, "toldToEnd": false,
+            "bootId": "a", "draining": false, "absentUntil": null, "views": {{"0": {{
+                "health": "Up", "since": "1970-01-01T00:00:01Z", "reason": "check passed",
+                "bootId": "a", "restartedAt": null, "saysDraining": false}}}}}}"#
+    );
+    let balancer = format!(
+        r#"{{"judgement": {judgement}, "process": {{"is": "running",
+            "since": "1970-01-01T00:00:01Z"}}, "toldToEnd": false,
+            "cursor": {{"bootId": "b", "number": 7}}}}"#
+    );
+    let kept = format!(r#"{{"poolers": [{pooler}, {pooler}], "balancers": [{balancer}]}}"#);
+    let endpoints: Endpoints = serde_json::from_str(&kept).unwrap();
+    let names: Vec<String> = endpoints.ids().map(|id| endpoints.name(id)).collect();
+    assert_eq!(names, ["pooler-0", "pooler-1", "balancer-0"]);
+    assert_eq!(endpoints.cursor(0), Some(("b", 7)));
+    let judgement = endpoints.judgement(Id::pooler(1));
+    assert_eq!(judgement.outage_since, Some(at(5.0)));
+    assert_eq!(judgement.outage_reason(), "killed");
+    let again = serde_json::to_value(&endpoints).unwrap();
+    assert!(again["poolers"].is_array(), "as it was: {again}");
 }
