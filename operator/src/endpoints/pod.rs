@@ -114,6 +114,8 @@ pub(super) struct Turn {
     pub(super) ended: Option<(Timestamp, String)>,
     /// The one that runs began.
     pub(super) started: Option<Timestamp>,
+    /// It is the one whose bootId was told already.
+    pub(super) is_known: bool,
 }
 
 /// What is known of a process otherwise.
@@ -193,10 +195,12 @@ impl Pod {
                         return Some(Turn {
                             ended: Some(how),
                             started: Some(since),
+                            is_known: false,
                         });
                     }
                 };
                 Some(Turn {
+                    is_known: is_known && end.is_none(),
                     ended: end.map(ended),
                     started: Some(since),
                 })
@@ -215,6 +219,7 @@ impl Pod {
                 Some(Turn {
                     ended: Some(how),
                     started: None,
+                    is_known: false,
                 })
             }
         }

@@ -170,7 +170,10 @@ impl Endpoints {
             }
         }
         if let Some(at) = turn.started {
-            self.started(id, at);
+            match self.poolers.get_mut(&id.index) {
+                Some(pooler) if turn.is_known => pooler.process = Process::Running { since: at },
+                _ => self.started(id, at),
+            }
             if let Some(pod) = self.pod_mut(id)
                 && matches!(pod.phase, Phase::Failed(_))
             {

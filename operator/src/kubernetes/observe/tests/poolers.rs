@@ -309,6 +309,29 @@ fn restart_that_a_kubelet_told_is_not_told_by_balancers_again() {
 }
 
 #[test]
+fn process_that_balancers_knew_before_its_kubelet_told_of_it_is_up() {
+    let mut tier = Tier::running();
+    tier.fails("p0", KILLED, 10.0);
+    tier.look(10.1);
+    tier.judge_all("p0", Health::Up, "b", true, 12.0);
+    tier.look(12.0);
+    assert_eq!(tier.state("p0"), EndpointState::Down);
+    tier.restarts("p0", 2, KILLED, 10.0, 11.0);
+    tier.look(14.0);
+    assert!(tier.is_up("p0"));
+    // Of a new Pod too.
+    tier.comes("p2", 20.0);
+    let container = tier.pod("p2").container.take();
+    tier.judge_all("p2", Health::Up, "c", false, 21.0);
+    tier.look(21.0);
+    tier.pod("p2").container = container;
+    tier.look(22.0);
+    assert!(tier.is_up("p2"));
+    tier.look(23.0);
+    assert_eq!(tier.told().len(), 2, "{:?}", tier.told());
+}
+
+#[test]
 fn two_ends_of_which_balancers_saw_one_are_two() {
     let mut tier = Tier::running();
     tier.judge_all("p0", Health::Up, "b", true, 10.5);
