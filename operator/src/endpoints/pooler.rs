@@ -106,7 +106,8 @@ impl Pooler {
         former: &mut Former,
         now: Timestamp,
     ) {
-        let planned = self.told_to_end || self.draining;
+        let has_drained = std::mem::take(&mut self.draining);
+        let planned = self.told_to_end || has_drained;
         former.add(self.boot_id.take(), now);
         self.absent_until = planned.then(|| later(now, policy.planned_absence()));
         self.process = Process::Ended {
