@@ -338,6 +338,11 @@ impl Pooler {
         })
     }
 
+    /// A balancer does not see it any more, which had been told that it would end.
+    pub(super) fn ended_as_announced(&mut self, policy: Policy, at: Timestamp) {
+        self.absent_until = Some(later(at, policy.planned_absence()));
+    }
+
     /// Whether the process before ended on purpose a moment ago.
     fn is_absent(&self, now: Timestamp) -> bool {
         self.absent_until.is_some_and(|until| now < until)

@@ -116,6 +116,9 @@ impl Endpoints {
             says_draining: transition.to == Health::Draining,
         };
         let pooler = self.poolers.get_mut(&index).expect("it was found");
+        if (transition.from, transition.to) == (Health::Draining, Health::Down) {
+            pooler.ended_as_announced(policy, at);
+        }
         let old = at < pooler.judgement.since;
         if let Some(restart) = pooler.seen(balancer, view, policy, &mut self.former, at) {
             changes.push(self.restarted(Id::pooler(index), &restart, at));
