@@ -199,6 +199,17 @@ impl Pooler {
         restarted.then_some(reason)
     }
 
+    /// It is up, as it was when the process with this bootId was known.
+    pub(super) fn recognised(&mut self, boot_id: &str, now: Timestamp) {
+        if let Some(pod) = &mut self.pod
+            && self.boot_id.is_none()
+            && self.judgement.state == EndpointState::Up
+        {
+            self.boot_id = Some(boot_id.to_owned());
+            pod.identified(now);
+        }
+    }
+
     /// Notes the bootId of the process that runs. True if it is another one than
     /// before, whose end nobody saw and which had not said that it would end; of
     /// one whose bootId was not known, if `is_new` says so.

@@ -55,6 +55,30 @@ impl Endpoints {
         changes
     }
 
+    /// A balancer that tells nothing new of a pooler told a former operator already
+    /// which process it is.
+    pub(super) fn recognise(&mut self, statuses: &[(usize, &BalancerStatus)], now: Timestamp) {
+        for (balancer, status) in statuses {
+            let Some(known) = self.balancers[balancer].known(status) else {
+                continue;
+            };
+            let is_news = |target: &TargetStatus| {
+                let mut news = status.transitions.iter();
+                news.any(|one| one.number > known && one.target == target.name)
+            };
+            for target in &status.targets {
+                if let Some(report) = &target.report
+                    && target.state == Health::Up
+                    && !is_news(target)
+                    && !self.former.has(&boot(&report.boot_id))
+                    && let Some(index) = self.pooler_of(&target.name, &target.address, now)
+                {
+                    self.pooler(index).recognised(&boot(&report.boot_id), now);
+                }
+            }
+        }
+    }
+
     /// What happened since the last time, in the order in which it happened.
     pub(super) fn story(
         &mut self,

@@ -107,6 +107,32 @@ fn what_balancers_saw_meanwhile_is_told_once() {
 }
 
 #[test]
+fn restart_that_one_balancer_told_the_former_operator_is_not_told_again() {
+    let mut tier = Tier::running();
+    tier.judge("b0", "p0", Health::Up, "b", true, 10.0);
+    tier.look(10.1);
+    tier.is_taken_over(11.0);
+    tier.judge("b1", "p0", Health::Up, "b", true, 10.9);
+    tier.look(20.0);
+    assert_eq!(tier.told(), ["10 p0 RESTARTED, 2 of 2: check passed"]);
+}
+
+#[test]
+fn drain_that_went_on_meanwhile_is_no_outage() {
+    let mut tier = Tier::running();
+    tier.judge_all("p0", Health::Draining, "a0", false, 10.0);
+    tier.look(10.0);
+    tier.is_taken_over(11.0);
+    tier.judge_all("p0", Health::Down, "a0", false, 14.0);
+    tier.restarts("p0", 2, "ended with exit code 0", 13.9, 14.5);
+    tier.look(17.0);
+    tier.judge_all("p0", Health::Up, "b", false, 18.0);
+    tier.look(18.0);
+    assert!(tier.is_up("p0"));
+    assert_eq!(tier.told(), Vec::<String>::new());
+}
+
+#[test]
 fn balancer_that_was_killed_meanwhile_is_told_once() {
     let mut tier = Tier::running();
     tier.is_taken_over(20.0);
