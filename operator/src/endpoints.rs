@@ -241,6 +241,13 @@ impl Endpoints {
         balancer.expect("there is such a balancer")
     }
 
+    fn process_mut(&mut self, id: Id) -> &mut Process {
+        match id.component {
+            Component::Pooler => &mut self.pooler(id.index).process,
+            Component::Balancer => &mut self.balancer(id.index).process,
+        }
+    }
+
     fn is_told_to_end(&self, id: Id) -> bool {
         self.pod(id).is_some_and(Pod::is_ending)
     }

@@ -199,15 +199,22 @@ impl Pooler {
         restarted.then_some(reason)
     }
 
-    /// It is up, as it was when the process with this bootId was known.
-    pub(super) fn recognised(&mut self, boot_id: &str, now: Timestamp) {
+    /// A balancer that is heard anew thought this before its news. It made of it
+    /// what it is.
+    pub(super) fn recognised(&mut self, balancer: usize, view: View, now: Timestamp) {
+        let state = self.judgement.state;
+        if view.health == Health::Down && state != EndpointState::Down {
+            return;
+        }
         if let Some(pod) = &mut self.pod
             && self.boot_id.is_none()
-            && self.judgement.state == EndpointState::Up
+            && (view.health, state) == (Health::Up, EndpointState::Up)
+            && view.boot_id.is_some()
         {
-            self.boot_id = Some(boot_id.to_owned());
+            self.boot_id.clone_from(&view.boot_id);
             pod.identified(now);
         }
+        self.views.insert(balancer, view);
     }
 
     /// Notes the bootId of the process that runs. True if it is another one than

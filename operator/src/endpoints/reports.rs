@@ -55,25 +55,36 @@ impl Endpoints {
         changes
     }
 
-    /// A balancer that tells nothing new of a pooler told a former operator already
-    /// which process it is.
+    /// What balancers thought before their news, which continues what was heard
+    /// of them: a former operator knew it.
     pub(super) fn recognise(&mut self, statuses: &[(usize, &BalancerStatus)], now: Timestamp) {
         for (balancer, status) in statuses {
             let Some(known) = self.balancers[balancer].known(status) else {
                 continue;
             };
-            let is_news = |target: &TargetStatus| {
-                let mut news = status.transitions.iter();
-                news.any(|one| one.number > known && one.target == target.name)
-            };
             for target in &status.targets {
-                if let Some(report) = &target.report
-                    && target.state == Health::Up
-                    && !is_news(target)
-                    && !self.former.has(&boot(&report.boot_id))
-                    && let Some(index) = self.pooler_of(&target.name, &target.address, now)
-                {
-                    self.pooler(index).recognised(&boot(&report.boot_id), now);
+                let Some(index) = self.pooler_of(&target.name, &target.address, now) else {
+                    continue;
+                };
+                let mut news = status.transitions.iter();
+                let first = news.find(|one| one.number > known && one.target == target.name);
+                let pooler = self.poolers.get_mut(&index).expect("it was found");
+                let created = pooler.pod.as_ref().map(|pod| pod.created);
+                let is_about_it = created.is_some_and(|created| !is_before(target, created));
+                if !is_about_it || is_untried(target) || pooler.views.contains_key(balancer) {
+                    continue;
+                }
+                let mut view = view_of(target, now);
+                if let Some(first) = first {
+                    view.health = first.from;
+                    view.since = pooler.judgement.since;
+                    view.reason.clone_from(&pooler.judgement.reason);
+                    view.boot_id = None;
+                    view.says_draining = first.from == Health::Draining;
+                }
+                let is_former = |boot_id: &String| self.former.has(boot_id);
+                if !view.boot_id.as_ref().is_some_and(is_former) {
+                    pooler.recognised(*balancer, view, now);
                 }
             }
         }
@@ -197,9 +208,9 @@ impl Endpoints {
             }
         }
         if let Some(at) = turn.started {
-            match self.poolers.get_mut(&id.index) {
-                Some(pooler) if turn.is_known => pooler.process = Process::Running { since: at },
-                _ => self.started(id, at),
+            match turn.is_known {
+                true => *self.process_mut(id) = Process::Running { since: at },
+                false => self.started(id, at),
             }
             if let Some(pod) = self.pod_mut(id)
                 && matches!(pod.phase, Phase::Failed(_))
@@ -234,19 +245,7 @@ impl Endpoints {
                     continue;
                 }
                 judged.push(index);
-                let view = View {
-                    health: target.state,
-                    since: target.since.min(now),
-                    reason: cut(&target.reason, REASON_LENGTH_MAX),
-                    boot_id: target.report.as_ref().map(|report| boot(&report.boot_id)),
-                    restarted_at: None,
-                    // A balancer that judges Draining may mean the process
-                    // before: only what the process says of itself counts.
-                    says_draining: target
-                        .report
-                        .as_ref()
-                        .is_some_and(|report| report.state == TargetState::Draining),
-                };
+                let view = view_of(target, now);
                 let restart = pooler.seen(*balancer, view, policy, &mut self.former, now);
                 if let Some(report) = &target.report {
                     let boot_id = boot(&report.boot_id);
@@ -281,6 +280,21 @@ impl Endpoints {
         pods.filter(|(_, pod)| pod.address == Some(address) && pod.created <= at)
             .max_by_key(|(_, pod)| pod.created)
             .map(|(index, _)| index)
+    }
+}
+
+/// What a balancer thinks of a target.
+fn view_of(target: &TargetStatus, now: Timestamp) -> View {
+    let report = target.report.as_ref();
+    View {
+        health: target.state,
+        since: target.since.min(now),
+        reason: cut(&target.reason, REASON_LENGTH_MAX),
+        boot_id: report.map(|report| boot(&report.boot_id)),
+        restarted_at: None,
+        // A balancer that judges Draining may mean the process before: only what
+        // the process says of itself counts.
+        says_draining: report.is_some_and(|report| report.state == TargetState::Draining),
     }
 }
 

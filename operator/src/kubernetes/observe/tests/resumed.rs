@@ -118,6 +118,21 @@ fn restart_that_one_balancer_told_the_former_operator_is_not_told_again() {
 }
 
 #[test]
+fn balancer_that_goes_on_saying_down_is_not_outvoted_by_one_with_news() {
+    let mut tier = Tier::running();
+    tier.judge_all("p0", Health::Down, "a0", false, 10.0);
+    tier.look(10.0);
+    tier.is_taken_over(11.0);
+    tier.judge("b1", "p0", Health::Up, "a0", false, 15.0);
+    tier.look(20.0);
+    assert_eq!(tier.state("p0"), EndpointState::Down);
+    tier.judge("b0", "p0", Health::Up, "a0", false, 21.0);
+    tier.look(21.0);
+    assert!(tier.is_up("p0"));
+    assert_eq!(tier.told().len(), 2, "{:?}", tier.told());
+}
+
+#[test]
 fn drain_that_went_on_meanwhile_is_no_outage() {
     let mut tier = Tier::running();
     tier.judge_all("p0", Health::Draining, "a0", false, 10.0);
