@@ -125,8 +125,9 @@ pub(super) struct Known {
     pub(super) ended: bool,
     /// Its bootId was told.
     pub(super) identified: bool,
-    /// An operator before this one saw it up since then.
-    pub(super) up_since: Option<Timestamp>,
+    /// Since when it was what it is, as an operator before this one saw it, if an
+    /// end since then is news.
+    pub(super) seen_since: Option<Timestamp>,
 }
 
 impl Pod {
@@ -183,12 +184,12 @@ impl Pod {
                 let since = since.unwrap_or(now).min(now);
                 // The process in it is the one whose bootId was told already.
                 let is_known = known.identified && self.identified >= since;
-                let unseen = |before: &Ended| known.up_since < before.at;
+                let unseen = |before: &Ended| known.seen_since < before.at;
                 self.changed(&container.id);
                 let before = before.as_ref();
                 let end = match (known.ended, first) {
                     (true, _) => None,
-                    (false, true) => before.filter(|one| known.up_since.is_some() && unseen(one)),
+                    (false, true) => before.filter(|one| known.seen_since.is_some() && unseen(one)),
                     (false, false) if is_known => return None,
                     (false, false) => {
                         let how = before.map_or((now, "its process ended".to_owned()), ended);
@@ -199,8 +200,10 @@ impl Pod {
                         });
                     }
                 };
+                // Of one that is seen for the first time nothing contradicts it.
+                let is_same = is_known || (first && !known.identified);
                 Some(Turn {
-                    is_known: is_known && end.is_none(),
+                    is_known: is_same && end.is_none(),
                     ended: end.map(ended),
                     started: Some(since),
                 })

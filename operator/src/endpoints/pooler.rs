@@ -85,6 +85,7 @@ impl Pooler {
     pub(super) fn remembered(pod: Pod, judgement: Judgement) -> Self {
         let now = judgement.since;
         Self {
+            draining: judgement.state == EndpointState::Draining,
             judgement,
             pod: Some(pod),
             ..Self::new(now)

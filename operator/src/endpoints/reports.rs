@@ -189,9 +189,13 @@ impl Endpoints {
         let known = Known {
             ended: matches!(process, Process::Ended { .. }),
             identified: is_identified,
-            // What poolers went through meanwhile is in the balancers' logs.
-            up_since: (id.component == Component::Balancer && state == EndpointState::Up)
-                .then_some(since),
+            // What poolers that were up went through is in the balancers' logs.
+            seen_since: match (id.component, state) {
+                (Component::Balancer, EndpointState::Up) | (_, EndpointState::Draining) => {
+                    Some(since)
+                }
+                _ => None,
+            },
         };
         let pod = self.pod_mut(id).expect("it is a Pod's container");
         let mut changes = Vec::new();

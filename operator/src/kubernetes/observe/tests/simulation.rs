@@ -64,6 +64,8 @@ struct World {
     /// Unplanned ends of processes that served, by Pod.
     expected: BTreeMap<String, usize>,
     looks_at: i64,
+    /// No operator looks before.
+    dead_until: i64,
     story: Vec<String>,
 }
 
@@ -95,6 +97,7 @@ impl World {
             gone_at: BTreeMap::new(),
             expected: BTreeMap::new(),
             looks_at: 0,
+            dead_until: 0,
             story: Vec::new(),
         };
         for _ in 0..POOLERS {
@@ -193,7 +196,7 @@ impl World {
         }
         let what = match self.dice.roll(6) {
             // Of what went while no operator looked, nobody can say how.
-            5 if self.looks_at > self.now + LAG_MS as i64 => 4,
+            5 if self.now <= self.dead_until => 4,
             what => what,
         };
         if matches!(what, 0..=2 | 5) {
@@ -434,7 +437,8 @@ impl World {
         if self.gone_at.is_empty() {
             self.note("the operator dies");
             self.tier.is_taken_over(self.now as f64 / 1000.0);
-            self.looks_at = self.now + 2 * LAG_MS as i64 + 1_000;
+            self.dead_until = self.now + 2 * LAG_MS as i64 + 1_000;
+            self.looks_at = self.dead_until;
         }
     }
 
