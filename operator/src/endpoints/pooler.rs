@@ -375,7 +375,7 @@ impl Pooler {
         judges: Judges,
         now: Timestamp,
     ) -> Option<(Timestamp, String)> {
-        if self.pod.is_none() && self.boot_id.is_none() {
+        if self.boot_id.is_none() {
             return None;
         }
         if self.views.is_empty() {

@@ -119,7 +119,7 @@ impl Endpoints {
         let mut changes = Vec::new();
         for (at, news) in news {
             changes.extend(match news {
-                News::Judged(balancer, transition) => self.judged(balancer, transition, policy),
+                News::Judged(balancer, transition) => self.judged(balancer, &transition, policy),
                 News::Contains(id, container) => self.contains(id, &container, policy, now),
                 News::ToldToEnd(id) => {
                     self.told_to_end(id);
@@ -135,7 +135,7 @@ impl Endpoints {
     }
 
     /// A balancer judged a target anew.
-    fn judged(&mut self, balancer: usize, transition: Transition, policy: Policy) -> Vec<Change> {
+    fn judged(&mut self, balancer: usize, transition: &Transition, policy: Policy) -> Vec<Change> {
         let mut changes = Vec::new();
         let at = transition.at;
         let Some(index) = self.pooler_of(&transition.target, &transition.target, at) else {

@@ -434,9 +434,20 @@ impl World {
 
     /// The operator dies; another one takes over a while later.
     fn operator_changes(&mut self) {
-        // Of what it has not looked at, the next one cannot know that it was.
-        let looked = self.tier.endpoints.statuses().len() == self.tier.pods.len();
-        if self.gone_at.is_empty() && looked {
+        // Of what it has not looked at, the next one cannot know that it was; nor
+        // which process is new, while balancers do not agree on that yet.
+        let statuses = self.tier.endpoints.statuses();
+        let looked = statuses.len() == self.tier.pods.len();
+        let comes_back = |name: &String, truth: &Truth| {
+            let status = statuses.iter().find(|one| one.name == *name);
+            let is_down = status.is_some_and(|one| one.state == EndpointState::Down);
+            is_down && truth.does == Does::Serves
+        };
+        let calm = !self
+            .pods
+            .iter()
+            .any(|(name, truth)| comes_back(name, truth));
+        if self.gone_at.is_empty() && looked && calm {
             self.note("the operator dies");
             self.tier.is_taken_over(self.now as f64 / 1000.0);
             self.dead_until = self.now + 2 * LAG_MS as i64 + 1_000;
