@@ -441,7 +441,8 @@ impl World {
         let comes_back = |name: &String, truth: &Truth| {
             let status = statuses.iter().find(|one| one.name == *name);
             let is_down = status.is_some_and(|one| one.state == EndpointState::Down);
-            is_down && truth.does == Does::Serves
+            let is_new = truth.left_alone_until > self.now;
+            truth.does == Does::Serves && (is_down || is_new)
         };
         let calm = !self
             .pods
