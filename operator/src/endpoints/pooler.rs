@@ -375,9 +375,7 @@ impl Pooler {
         judges: Judges,
         now: Timestamp,
     ) -> Option<(Timestamp, String)> {
-        if self.boot_id.is_none() {
-            return None;
-        }
+        self.boot_id.as_ref()?;
         if self.views.is_empty() {
             let speaks_for_itself = self.pod.is_none() && judges == Judges::None;
             return speaks_for_itself.then(|| {
