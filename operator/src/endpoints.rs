@@ -243,6 +243,13 @@ impl Endpoints {
         balancer.expect("there is such a balancer")
     }
 
+    fn process_mut(&mut self, id: Id) -> &mut Process {
+        match id.component {
+            Component::Pooler => &mut self.pooler(id.index).process,
+            Component::Balancer => &mut self.balancer(id.index).process,
+        }
+    }
+
     fn is_told_to_end(&self, id: Id) -> bool {
         self.pod(id).is_some_and(Pod::is_ending)
     }
@@ -400,7 +407,7 @@ impl Endpoints {
         self.former.forget(now);
         let pooler = self.poolers.get_mut(&index);
         let pooler = pooler.expect("there is such a pooler");
-        let restart = pooler.said(&boot(boot_id), state, &mut self.former, now);
+        let restart = pooler.said(&boot(boot_id), state, policy, &mut self.former, now);
         pooler.judgement.config_revision =
             revision.map(|revision| cut(revision, BOOT_ID_LENGTH_MAX));
         let restart = restart.map(|reason| self.restarted(Id::pooler(index), &reason, now));

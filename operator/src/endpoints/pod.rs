@@ -28,6 +28,13 @@ pub enum Phase {
     Ending,
 }
 
+impl Phase {
+    /// Its process runs, and nothing else is known.
+    pub(crate) fn starting() -> Self {
+        Self::Starting("it is not ready yet".to_owned())
+    }
+}
+
 /// The container of a process of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
@@ -107,6 +114,8 @@ pub(super) struct Turn {
     pub(super) ended: Option<(Timestamp, String)>,
     /// The one that runs began.
     pub(super) started: Option<Timestamp>,
+    /// It is the one whose bootId was told already.
+    pub(super) is_known: bool,
 }
 
 /// What is known of a process otherwise.
@@ -116,8 +125,9 @@ pub(super) struct Known {
     pub(super) ended: bool,
     /// Its bootId was told.
     pub(super) identified: bool,
-    /// An operator before this one saw it up since then.
-    pub(super) up_since: Option<Timestamp>,
+    /// Since when it was what it is, as an operator before this one saw it, if an
+    /// end since then is news.
+    pub(super) seen_since: Option<Timestamp>,
 }
 
 impl Pod {
@@ -127,7 +137,7 @@ impl Pod {
             uid: None,
             address: None,
             created: Timestamp::MIN,
-            phase: Phase::Starting("it is not ready yet".to_owned()),
+            phase: Phase::starting(),
             served,
             container: None,
             over: None,
@@ -174,22 +184,26 @@ impl Pod {
                 let since = since.unwrap_or(now).min(now);
                 // The process in it is the one whose bootId was told already.
                 let is_known = known.identified && self.identified >= since;
-                let unseen = |before: &Ended| known.up_since < before.at;
+                let unseen = |before: &Ended| known.seen_since < before.at;
                 self.changed(&container.id);
                 let before = before.as_ref();
                 let end = match (known.ended, first) {
                     (true, _) => None,
-                    (false, true) => before.filter(|one| known.up_since.is_some() && unseen(one)),
+                    (false, true) => before.filter(|one| known.seen_since.is_some() && unseen(one)),
                     (false, false) if is_known => return None,
                     (false, false) => {
                         let how = before.map_or((now, "its process ended".to_owned()), ended);
                         return Some(Turn {
                             ended: Some(how),
                             started: Some(since),
+                            is_known: false,
                         });
                     }
                 };
+                // Of one that is seen for the first time nothing contradicts it.
+                let is_same = is_known || (first && !known.identified);
                 Some(Turn {
+                    is_known: is_same && end.is_none(),
                     ended: end.map(ended),
                     started: Some(since),
                 })
@@ -208,6 +222,7 @@ impl Pod {
                 Some(Turn {
                     ended: Some(how),
                     started: None,
+                    is_known: false,
                 })
             }
         }

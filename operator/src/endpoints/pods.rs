@@ -133,12 +133,9 @@ impl Endpoints {
         self.wished = Some(wished);
         let pods: Vec<(Id, &PodNews<'_>)> =
             pods.iter().map(|pod| (self.place(pod, now), pod)).collect();
-        let mut changes = self.story(
-            self.told(&pods, now),
-            &self.said(&pods, answers),
-            policy,
-            now,
-        );
+        let said = self.said(&pods, answers);
+        self.recognise(&said, now);
+        let mut changes = self.story(self.told(&pods, now), &said, policy, now);
         for (id, pod) in &pods {
             self.phase_is(*id, pod);
         }
@@ -156,7 +153,7 @@ impl Endpoints {
                 self.lose_views(index);
             }
         }
-        changes.extend(self.levels(&heard, now));
+        changes.extend(self.levels(&heard, policy, now));
         let gone: Vec<Id> = self
             .ids()
             .filter(|id| pods.iter().all(|(there, _)| there != id))

@@ -91,6 +91,7 @@ impl Pooler {
     pub(super) fn remembered(pod: Pod, judgement: Judgement) -> Self {
         let now = judgement.since;
         Self {
+            draining: judgement.state == EndpointState::Draining,
             judgement,
             pod: Some(pod),
             ..Self::new(now)
@@ -112,7 +113,8 @@ impl Pooler {
         former: &mut Former,
         now: Timestamp,
     ) {
-        let planned = self.told_to_end || self.draining;
+        let has_drained = std::mem::take(&mut self.draining);
+        let planned = self.told_to_end || has_drained;
         former.add(self.boot_id.take(), now);
         self.absent_until = planned.then(|| later(now, policy.planned_absence()));
         self.process = Process::Ended {
@@ -131,13 +133,14 @@ impl Pooler {
         &mut self,
         boot_id: &str,
         state: TargetState,
+        policy: Policy,
         former: &mut Former,
         now: Timestamp,
     ) -> Option<String> {
         if !matches!(self.process, Process::Running { .. }) {
             return None;
         }
-        let restarted = self.identify(boot_id, false, former, now);
+        let restarted = self.identify(boot_id, false, policy, former, now);
         self.draining |= state == TargetState::Draining;
         restarted.then(|| "answers as a new process, without having drained".to_owned())
     }
@@ -191,6 +194,7 @@ impl Pooler {
         &mut self,
         balancer: usize,
         mut view: View,
+        policy: Policy,
         former: &mut Former,
         at: Timestamp,
     ) -> Option<String> {
@@ -210,7 +214,7 @@ impl Pooler {
         };
         let restarted = match &view.boot_id {
             Some(seen) if relays && !former.has(seen) => {
-                self.identify(seen, restarted_at.is_some(), former, at)
+                self.identify(seen, restarted_at.is_some(), policy, former, at)
             }
             _ => false,
         };
@@ -222,6 +226,24 @@ impl Pooler {
         restarted.then_some(reason)
     }
 
+    /// A balancer that is heard anew thought this before its news. It made of it
+    /// what it is.
+    pub(super) fn recognised(&mut self, balancer: usize, view: View, now: Timestamp) {
+        let state = self.judgement.state;
+        if view.health == Health::Down && state != EndpointState::Down {
+            return;
+        }
+        if let Some(pod) = &mut self.pod
+            && self.boot_id.is_none()
+            && (view.health, state) == (Health::Up, EndpointState::Up)
+            && view.boot_id.is_some()
+        {
+            self.boot_id.clone_from(&view.boot_id);
+            pod.identified(now);
+        }
+        self.views.insert(balancer, view);
+    }
+
     /// Notes the bootId of the process that runs. True if it is another one than
     /// before, whose end nobody saw and which had not said that it would end; of
     /// one whose bootId was not known, if `is_new` says so.
@@ -229,6 +251,7 @@ impl Pooler {
         &mut self,
         boot_id: &str,
         is_new: bool,
+        policy: Policy,
         former: &mut Former,
         at: Timestamp,
     ) -> bool {
@@ -241,7 +264,10 @@ impl Pooler {
         former.add(before, at);
         if another {
             self.forget_what_it_said();
-            self.draining = false;
+            // Not all balancers have seen it come back.
+            if std::mem::take(&mut self.draining) {
+                self.absent_until = Some(later(at, policy.planned_absence()));
+            }
         }
         if let Some(pod) = &mut self.pod {
             match another {
@@ -357,6 +383,11 @@ impl Pooler {
         })
     }
 
+    /// A balancer does not see it any more, which had been told that it would end.
+    pub(super) fn ended_as_announced(&mut self, policy: Policy, at: Timestamp) {
+        self.absent_until = Some(later(at, policy.planned_absence()));
+    }
+
     /// Whether the process before ended on purpose a moment ago.
     fn is_absent(&self, now: Timestamp) -> bool {
         self.absent_until.is_some_and(|until| now < until)
@@ -370,9 +401,7 @@ impl Pooler {
         judges: Judges,
         now: Timestamp,
     ) -> Option<(Timestamp, String)> {
-        if self.pod.is_none() && self.boot_id.is_none() {
-            return None;
-        }
+        self.boot_id.as_ref()?;
         if self.views.is_empty() {
             let speaks_for_itself = self.pod.is_none() && judges == Judges::None;
             return speaks_for_itself.then(|| {

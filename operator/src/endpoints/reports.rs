@@ -50,9 +50,44 @@ impl Endpoints {
             self.balancer(*index).answered(status, policy, now);
         }
         let mut changes = self.story(Vec::new(), &statuses, policy, now);
-        changes.extend(self.levels(&statuses, now));
+        changes.extend(self.levels(&statuses, policy, now));
         changes.extend(self.settle(policy, now));
         changes
+    }
+
+    /// What balancers thought before their news, which continues what was heard
+    /// of them: a former operator knew it.
+    pub(super) fn recognise(&mut self, statuses: &[(usize, &BalancerStatus)], now: Timestamp) {
+        for (balancer, status) in statuses {
+            let Some(known) = self.balancers[balancer].known(status) else {
+                continue;
+            };
+            for target in &status.targets {
+                let Some(index) = self.pooler_of(&target.name, &target.address, now) else {
+                    continue;
+                };
+                let mut news = status.transitions.iter();
+                let first = news.find(|one| one.number > known && one.target == target.name);
+                let pooler = self.poolers.get_mut(&index).expect("it was found");
+                let created = pooler.pod.as_ref().map(|pod| pod.created);
+                let is_about_it = created.is_some_and(|created| !is_before(target, created));
+                if !is_about_it || is_untried(target) || pooler.views.contains_key(balancer) {
+                    continue;
+                }
+                let mut view = view_of(target, now);
+                if let Some(first) = first {
+                    view.health = first.from;
+                    view.since = pooler.judgement.since;
+                    view.reason.clone_from(&pooler.judgement.reason);
+                    view.boot_id = None;
+                    view.says_draining = first.from == Health::Draining;
+                }
+                let is_former = |boot_id: &String| self.former.has(boot_id);
+                if !view.boot_id.as_ref().is_some_and(is_former) {
+                    pooler.recognised(*balancer, view, now);
+                }
+            }
+        }
     }
 
     /// What happened since the last time, in the order in which it happened.
@@ -84,7 +119,7 @@ impl Endpoints {
         let mut changes = Vec::new();
         for (at, news) in news {
             changes.extend(match news {
-                News::Judged(balancer, transition) => self.judged(balancer, transition, policy),
+                News::Judged(balancer, transition) => self.judged(balancer, &transition, policy),
                 News::Contains(id, container) => self.contains(id, &container, policy, now),
                 News::ToldToEnd(id) => {
                     self.told_to_end(id);
@@ -100,7 +135,7 @@ impl Endpoints {
     }
 
     /// A balancer judged a target anew.
-    fn judged(&mut self, balancer: usize, transition: Transition, policy: Policy) -> Vec<Change> {
+    fn judged(&mut self, balancer: usize, transition: &Transition, policy: Policy) -> Vec<Change> {
         let mut changes = Vec::new();
         let at = transition.at;
         let Some(index) = self.pooler_of(&transition.target, &transition.target, at) else {
@@ -116,8 +151,11 @@ impl Endpoints {
             says_draining: transition.to == Health::Draining,
         };
         let pooler = self.poolers.get_mut(&index).expect("it was found");
+        if (transition.from, transition.to) == (Health::Draining, Health::Down) {
+            pooler.ended_as_announced(policy, at);
+        }
         let old = at < pooler.judgement.since;
-        if let Some(restart) = pooler.seen(balancer, view, &mut self.former, at) {
+        if let Some(restart) = pooler.seen(balancer, view, policy, &mut self.former, at) {
             changes.push(self.restarted(Id::pooler(index), &restart, at));
         }
         // A balancer that could not be reached for a while tells old news:
@@ -151,9 +189,13 @@ impl Endpoints {
         let known = Known {
             ended: matches!(process, Process::Ended { .. }),
             identified: is_identified,
-            // What poolers went through meanwhile is in the balancers' logs.
-            up_since: (id.component == Component::Balancer && state == EndpointState::Up)
-                .then_some(since),
+            // What poolers that were up went through is in the balancers' logs.
+            seen_since: match (id.component, state) {
+                (Component::Balancer, EndpointState::Up) | (_, EndpointState::Draining) => {
+                    Some(since)
+                }
+                _ => None,
+            },
         };
         let pod = self.pod_mut(id).expect("it is a Pod's container");
         let mut changes = Vec::new();
@@ -170,7 +212,15 @@ impl Endpoints {
             }
         }
         if let Some(at) = turn.started {
-            self.started(id, at);
+            match turn.is_known {
+                true => *self.process_mut(id) = Process::Running { since: at },
+                false => self.started(id, at),
+            }
+            if let Some(pod) = self.pod_mut(id)
+                && matches!(pod.phase, Phase::Failed(_))
+            {
+                pod.phase = Phase::starting();
+            }
             if is_ending {
                 self.told_to_end(id);
             }
@@ -182,6 +232,7 @@ impl Endpoints {
     pub(super) fn levels(
         &mut self,
         statuses: &[(usize, &BalancerStatus)],
+        policy: Policy,
         now: Timestamp,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -198,20 +249,8 @@ impl Endpoints {
                     continue;
                 }
                 judged.push(index);
-                let view = View {
-                    health: target.state,
-                    since: target.since.min(now),
-                    reason: cut(&target.reason, REASON_LENGTH_MAX),
-                    boot_id: target.report.as_ref().map(|report| boot(&report.boot_id)),
-                    restarted_at: None,
-                    // A balancer that judges Draining may mean the process
-                    // before: only what the process says of itself counts.
-                    says_draining: target
-                        .report
-                        .as_ref()
-                        .is_some_and(|report| report.state == TargetState::Draining),
-                };
-                let restart = pooler.seen(*balancer, view, &mut self.former, now);
+                let view = view_of(target, now);
+                let restart = pooler.seen(*balancer, view, policy, &mut self.former, now);
                 if let Some(report) = &target.report {
                     let boot_id = boot(&report.boot_id);
                     pooler.said_of_upstream(&boot_id, report.upstream);
@@ -246,6 +285,21 @@ impl Endpoints {
         pods.filter(|(_, pod)| pod.address == Some(address) && pod.created <= at)
             .max_by_key(|(_, pod)| pod.created)
             .map(|(index, _)| index)
+    }
+}
+
+/// What a balancer thinks of a target.
+fn view_of(target: &TargetStatus, now: Timestamp) -> View {
+    let report = target.report.as_ref();
+    View {
+        health: target.state,
+        since: target.since.min(now),
+        reason: cut(&target.reason, REASON_LENGTH_MAX),
+        boot_id: report.map(|report| boot(&report.boot_id)),
+        restarted_at: None,
+        // A balancer that judges Draining may mean the process before: only what
+        // the process says of itself counts.
+        says_draining: report.is_some_and(|report| report.state == TargetState::Draining),
     }
 }
 

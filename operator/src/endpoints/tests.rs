@@ -197,7 +197,7 @@ impl Tier {
                 format!(
                     "{} {} {what}, {} of {}: {}",
                     change.at.as_millisecond() as f64 / 1000.0,
-                    change.id.name(),
+                    change.name,
                     change.up,
                     change.total,
                     change.reason
@@ -712,4 +712,32 @@ fn a_poolers_own_word_on_its_capacity_is_kept_until_it_says_another_or_nothing()
     assert_eq!(said(&endpoints), Some(EndpointCapacity::Available));
     endpoints.pooler_said_of_saturation(0, "a", None);
     assert_eq!(said(&endpoints), None, "it does not judge any more");
+}
+
+/// An earlier version kept lists, without what is new in this one.
+#[test]
+fn endpoints_that_an_earlier_version_kept_are_read() {
+    let judgement = r#"{"state": "Down", "since": "1970-01-01T00:00:05Z", "reason": "killed",
+        "outageSince": "1970-01-01T00:00:05Z"}"#;
+    let pooler = format!(
+        r#"{{"judgement": {judgement}, "process": {{"is": "absent"}}, "toldToEnd": false,
+            "bootId": "a", "draining": false, "absentUntil": null, "views": {{"0": {{
+                "health": "Up", "since": "1970-01-01T00:00:01Z", "reason": "check passed",
+                "bootId": "a", "restartedAt": null, "saysDraining": false}}}}}}"#
+    );
+    let balancer = format!(
+        r#"{{"judgement": {judgement}, "process": {{"is": "running",
+            "since": "1970-01-01T00:00:01Z"}}, "toldToEnd": false,
+            "cursor": {{"bootId": "b", "number": 7}}}}"#
+    );
+    let kept = format!(r#"{{"poolers": [{pooler}, {pooler}], "balancers": [{balancer}]}}"#);
+    let endpoints: Endpoints = serde_json::from_str(&kept).unwrap();
+    let names: Vec<String> = endpoints.ids().map(|id| endpoints.name(id)).collect();
+    assert_eq!(names, ["pooler-0", "pooler-1", "balancer-0"]);
+    assert_eq!(endpoints.cursor(0), Some(("b", 7)));
+    let judgement = endpoints.judgement(Id::pooler(1));
+    assert_eq!(judgement.outage_since, Some(at(5.0)));
+    assert_eq!(judgement.outage_reason(), "killed");
+    let again = serde_json::to_value(&endpoints).unwrap();
+    assert!(again["poolers"].is_array(), "as it was: {again}");
 }

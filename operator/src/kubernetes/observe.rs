@@ -84,3 +84,6 @@ fn views<'a>(
     let targets = heard.iter().flat_map(|status| &status.targets);
     targets.filter(|target| pod.address.is_some() && ip(&target.address) == pod.address)
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,7 @@ fn container_phase(container: &ContainerStatus) -> Phase {
         None if last.is_some() && state.is_some_and(|state| state.running.is_some()) => {
             Phase::Starting(format!("started again; {}", last.unwrap_or_default()))
         }
-        None => Phase::Starting("it is not ready yet".to_owned()),
+        None => Phase::starting(),
         Some(("ContainerCreating" | "PodInitializing", _)) => {
             Phase::Starting("its container is being created".to_owned())
         }
@@ -203,13 +203,17 @@ mod tests {
     use super::*;
 
     fn phase(status: &serde_json::Value) -> Phase {
+        view(status).phase
+    }
+
+    fn view(status: &serde_json::Value) -> PodView {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": {"app.kubernetes.io/component": "pooler"}},
             "status": status,
         }))
         .unwrap();
-        PodView::of(&pod).unwrap().phase
+        PodView::of(&pod).unwrap()
     }
 
     fn container(state: &serde_json::Value, last: &serde_json::Value) -> serde_json::Value {
@@ -262,5 +266,53 @@ mod tests {
         for (status, wanted) in cases {
             assert_eq!(phase(&status), wanted);
         }
+    }
+
+    #[test]
+    fn process_in_a_pod_is_told_with_how_the_one_before_ended() {
+        let killed = json!({"terminated": {"exitCode": 137, "signal": 9, "containerID": "c1",
+            "finishedAt": "2026-01-01T00:00:10Z"}});
+        let before = Ended {
+            at: Some("2026-01-01T00:00:10Z".parse().unwrap()),
+            reason: "ended by signal 9".to_owned(),
+        };
+        let running = json!({"running": {"startedAt": "2026-01-01T00:00:12Z"}});
+        let crash = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let is = |status: serde_json::Value| view(&status).container;
+        // Kubelets that name no container count.
+        let runs = Container {
+            id: "restart 1".to_owned(),
+            state: Process::Runs {
+                since: Some("2026-01-01T00:00:12Z".parse().unwrap()),
+                before: Some(before.clone()),
+            },
+        };
+        assert_eq!(is(container(&running, &killed)), Some(runs.clone()));
+        let mut named = container(&running, &killed);
+        named["containerStatuses"][0]["containerID"] = json!("c2");
+        let runs = Container {
+            id: "c2".to_owned(),
+            ..runs
+        };
+        assert_eq!(is(named), Some(runs));
+        let over = Container {
+            id: "c1".to_owned(),
+            state: Process::Over(before),
+        };
+        assert_eq!(is(container(&killed, &json!({}))), Some(over.clone()));
+        assert_eq!(is(container(&crash, &killed)), Some(over));
+        let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+        assert_eq!(is(container(&creating, &json!({}))), None);
+    }
+
+    #[test]
+    fn pod_was_told_to_end_its_grace_before_it_is_killed() {
+        let mut pod: Pod = serde_json::from_value(json!({"metadata": {
+            "deletionTimestamp": "2026-01-01T00:01:10Z", "deletionGracePeriodSeconds": 70}}))
+        .unwrap();
+        let told = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(told_to_end(&pod), Some(told));
+        pod.metadata.deletion_grace_period_seconds = Some(i64::MAX);
+        assert!(told_to_end(&pod).is_some());
     }
 }

@@ -67,10 +67,6 @@ impl Script {
         });
     }
 
-    fn forgets(&mut self, address: &str) {
-        self.targets.retain(|target| target.address != address);
-    }
-
     /// What the process at an address says of itself, beside any judgement.
     fn relays(&mut self, address: &str, boot_id: &str, state: TargetState) {
         let target = self.targets.iter_mut().find(|one| one.address == address);
@@ -181,11 +177,11 @@ impl Tier {
         let mut tier = Self::new();
         for name in ["b0", "b1"] {
             tier.comes(name, 0.0);
-            tier.ready(name, 0.0);
+            tier.ready(name);
         }
         for (name, boot_id) in [("p0", "a0"), ("p1", "a1")] {
             tier.comes(name, 0.0);
-            tier.ready(name, 0.0);
+            tier.ready(name);
             tier.judge_all(name, Health::Up, boot_id, false, 1.0);
         }
         tier.look(1.0);
@@ -232,7 +228,7 @@ impl Tier {
         self.pods.get_mut(name).unwrap()
     }
 
-    fn ready(&mut self, name: &str, _seconds: f64) {
+    fn ready(&mut self, name: &str) {
         self.pod(name).phase = Phase::Ready;
     }
 
@@ -310,7 +306,7 @@ impl Tier {
     /// A new Pod that is ready and that all balancers have found.
     fn serves(&mut self, name: &str, boot_id: &str, seconds: f64) {
         self.comes(name, seconds);
-        self.ready(name, seconds);
+        self.ready(name);
         self.judge_all(name, Health::Up, boot_id, false, seconds);
     }
 
@@ -340,6 +336,25 @@ impl Tier {
             assert!(change.at <= now, "{change:?} at {now}");
         }
         self.changes.extend(changes);
+    }
+
+    /// The operator is replaced. What it leaves behind is its status, the
+    /// outages that people were told of, and its cursors.
+    fn is_taken_over(&mut self, seconds: f64) {
+        let mut outages: Vec<Lost> = self.endpoints.lost().cloned().collect();
+        for id in self.endpoints.ids() {
+            let judgement = self.endpoints.judgement(id);
+            outages.extend(judgement.outage_since.map(|since| Lost {
+                name: self.endpoints.name(id),
+                component: id.component,
+                since,
+                reason: judgement.outage_reason().to_owned(),
+            }));
+        }
+        let cursors = serde_json::to_string(&self.endpoints.cursors()).unwrap();
+        let cursors = serde_json::from_str(&cursors).unwrap();
+        let before = self.endpoints.statuses();
+        self.endpoints = Endpoints::resumed(&before, &outages, &cursors, at(seconds));
     }
 
     fn status(&self, name: &str) -> EndpointStatus {
