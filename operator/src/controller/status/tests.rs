@@ -422,12 +422,14 @@ fn the_worst_certificate_decides_and_its_date_is_named() {
 
 #[test]
 fn certificates_stay_as_they_were_while_the_spec_cannot_be_looked_at() {
-    let mut at = At::default();
-    at.meaning = Some(Meaning {
-        certificates: vec![certificate("a", 10)],
-        ..Meaning::default()
-    });
-    at.second = 9 * 86_400;
+    let at = At {
+        meaning: Some(Meaning {
+            certificates: vec![certificate("a", 10)],
+            ..Meaning::default()
+        }),
+        second: 9 * 86_400,
+        ..At::default()
+    };
     let before = at.status();
     assert_eq!(before.certificates[0].since.as_second(), at.second);
     let mut later = At {
