@@ -10,6 +10,7 @@ use kube::{
     api::ListParams,
     runtime::{controller::Action, events::Recorder, reflector::ObjectRef},
 };
+use proxy_core::config::settings::Release;
 use tracing::Instrument as _;
 
 use super::{
@@ -227,9 +228,8 @@ impl Look<'_> {
             Err(faults) => return Ok(Progress::Invalid(faults)),
         };
         memory.meaning = Some(Meaning::of(&validated));
-        let tier = build::tier_among(&validated, self.poolers_seen());
+        let mut tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
-        let revision = build::revision(&tier, key.bytes());
         let owner = Owner::of(cluster);
         let (poolers, balancers) = self.deployments();
         let running = Running {
@@ -237,6 +237,18 @@ impl Look<'_> {
             balancers: balancers.as_deref(),
         };
         let images = rollout::images(cluster, running, &settings.images);
+        let told = observe::oldest(&self.pods, &self.answers(memory));
+        let made_by = poolers.as_deref().and_then(template::made_by);
+        let oldest = rollout::oldest(told, made_by, &images.pooler, Release::ours());
+        let left_out = tier.leave_out_newer(oldest);
+        if let Some(meaning) = &mut memory.meaning
+            && !left_out.is_empty()
+        {
+            let what = left_out.join(", ");
+            let warning = format!("poolers of version {oldest} do not know {what}: it is left out");
+            meaning.warnings.push(warning);
+        }
+        let revision = build::revision(&tier, key.bytes());
         let placement = Placement {
             owner: &owner,
             images: &images,
@@ -326,12 +338,8 @@ impl Look<'_> {
     /// configuration, and with it no more than its share of the limit. One that
     /// cannot be asked may hold more.
     fn all_took(&self, revision: &str, memory: &Memory) -> bool {
-        let wanted = memory.revision.as_deref();
-        let answers = self
-            .context
-            .monitor
-            .follow(self.reference, &self.pods, wanted);
-        let endpoints = observe::endpoints(&self.pods, &answers, &[], Timestamp::now());
+        let endpoints =
+            observe::endpoints(&self.pods, &self.answers(memory), &[], Timestamp::now());
         let poolers = self.pods.iter().filter(|pod| {
             pod.component == Component::Pooler && !matches!(pod.phase, Phase::Failed(_))
         });
@@ -340,6 +348,13 @@ impl Look<'_> {
                 endpoint.name == pod.name && endpoint.config_revision.as_deref() == Some(revision)
             })
         })
+    }
+
+    /// What balancers said last.
+    fn answers(&self, memory: &Memory) -> observe::Answers {
+        let wanted = memory.revision.as_deref();
+        let monitor = &self.context.monitor;
+        monitor.follow(self.reference, &self.pods, wanted)
     }
 
     /// How many poolers there are, those that are ending too.
