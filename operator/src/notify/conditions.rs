@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(events(&at(-3500)), [ConfigurationRefused]);
         // It was invalid before: it goes on.
         let told = wrong(&[(ConfigValid, "False", Reason::Invalid)], &[]);
-        let known = |_: &Key| told.first().cloned();
+        let known = |key: &Key| told.iter().find(|alert| alert.key == *key).cloned();
         let goes_on = of_status(&status(&missing), &known, self::at(110));
         assert_eq!(events(&goes_on), [ConfigurationRefused]);
     }
