@@ -8,6 +8,7 @@
 mod balancer;
 mod content;
 mod inputs;
+mod newer;
 mod place;
 mod pooler;
 

@@ -143,6 +143,7 @@ impl Balancer {
             waiting: 0,
             upstream: None,
             saturation: None,
+            version: None,
         };
         if matches!(self.process, Process::Running { .. }) {
             let observation = Observation::Passed {

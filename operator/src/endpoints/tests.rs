@@ -66,6 +66,7 @@ impl Script {
         target.report = Some(TargetReport {
             upstream: None,
             saturation: None,
+            version: None,
             state: match to {
                 Health::Draining => TargetState::Draining,
                 _ => TargetState::Ready,

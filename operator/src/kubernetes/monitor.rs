@@ -325,13 +325,14 @@ fn gist(answer: &Answer) -> String {
             for target in &status.targets {
                 let report = target.report.as_ref();
                 gist.push_str(&format!(
-                    "|{} {:?} {:?} {:?} {:?} {:?}",
+                    "|{} {:?} {:?} {:?} {:?} {:?} {:?}",
                     target.address,
                     target.state,
                     report.map(|report| report.state),
                     report.map(|report| &report.config_revision),
                     report.map(|report| report.upstream),
                     report.map(|report| report.saturation),
+                    report.map(|report| &report.version),
                 ));
             }
             gist

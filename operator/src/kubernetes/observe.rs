@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use proxy_core::{
+    config::settings::Release,
     status::{BalancerStatus, TargetStatus},
     wire::TargetState,
 };
@@ -59,6 +60,19 @@ pub(super) fn paused(pods: &[PodView], answers: &Answers) -> i32 {
         })
     });
     i32::try_from(paused.count()).unwrap_or(i32::MAX)
+}
+
+/// The oldest release among the poolers that say theirs.
+pub(super) fn oldest(pods: &[PodView], answers: &Answers) -> Option<Release> {
+    let heard = heard(pods, answers);
+    let poolers = pods.iter().filter(|pod| pod.component == Component::Pooler);
+    let versions = poolers
+        .flat_map(|pod| views(pod, &heard))
+        .filter_map(|target| {
+            let version = target.report.as_ref()?.version.as_deref()?;
+            Release::parse(version)
+        });
+    versions.min()
 }
 
 /// What balancers say that will go on serving: one that ends finds no pooler

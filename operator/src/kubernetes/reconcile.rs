@@ -10,6 +10,7 @@ use kube::{
     api::ListParams,
     runtime::{controller::Action, events::Recorder, reflector::ObjectRef},
 };
+use proxy_core::config::settings::Release;
 use tracing::Instrument as _;
 
 use super::{
@@ -218,6 +219,7 @@ impl Look<'_> {
             stores,
             references,
             metrics,
+            monitor,
             ..
         } = self.context;
         memory.enter(Step::Dereference, metrics);
@@ -238,11 +240,10 @@ impl Look<'_> {
             }
         };
         memory.meaning = Some(Meaning::of(&validated));
-        let tier = build::tier_among(&validated, self.poolers_seen());
+        let mut tier = build::tier_among(&validated, self.poolers_seen());
         let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
         let channels = &validated.channels;
         self.tell_by(cluster, memory, channels, key.bytes()).await;
-        let revision = build::revision(&tier, key.bytes());
         let owner = Owner::of(cluster);
         let (poolers, balancers) = self.deployments();
         let running = Running {
@@ -250,6 +251,18 @@ impl Look<'_> {
             balancers: balancers.as_deref(),
         };
         let images = rollout::images(cluster, running, &settings.images);
+        let told = observe::oldest(&self.pods, &monitor.answers(self.reference));
+        let made_by = poolers.as_deref().and_then(template::made_by);
+        let oldest = rollout::oldest(told, made_by, &images.pooler, Release::ours());
+        let left_out = tier.leave_out_newer(oldest);
+        if let Some(meaning) = &mut memory.meaning
+            && !left_out.is_empty()
+        {
+            let what = left_out.join(", ");
+            let warning = format!("poolers of version {oldest} do not know {what}: it is left out");
+            meaning.warnings.push(warning);
+        }
+        let revision = build::revision(&tier, key.bytes());
         let placement = Placement {
             owner: &owner,
             images: &images,

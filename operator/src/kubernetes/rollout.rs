@@ -6,6 +6,8 @@
 
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
+use proxy_core::config::settings::Release;
+
 use super::template::Templates;
 use crate::{
     api::{Component, PgPoolCluster, UpdatePolicy},
@@ -126,6 +128,29 @@ pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a 
 }
 
 /// What the Pods of a Deployment run.
+/// The release that an image's tag names, if it names one.
+fn release(image: &str) -> Option<Release> {
+    let name = image.split('@').next()?;
+    let (_, tag) = name
+        .rsplit_once(':')
+        .filter(|(_, tag)| !tag.contains('/'))?;
+    Release::parse(tag)
+}
+
+/// The oldest release among poolers, which all read one file: as they say
+/// (`told`), and while none does as the template that they are made of; never a
+/// later one than the image names that new ones get, or than `ours`.
+pub(super) fn oldest(
+    told: Option<Release>,
+    made_by: Option<Release>,
+    image: &str,
+    ours: Release,
+) -> Release {
+    let known = [told.or(made_by), release(image)].into_iter().flatten();
+    // Tags may be of somebody's own counting.
+    known.fold(ours, Release::min).max(Release::FIRST)
+}
+
 fn image(deployment: &Deployment, component: Component) -> Option<&String> {
     let pods = deployment.spec.as_ref()?.template.spec.as_ref()?;
     let container = pods
@@ -279,6 +304,30 @@ mod tests {
     fn an_image_of_the_spec_is_no_update() {
         let own = json!({"images": {"pooler": "own:7", "balancer": "own:8"}});
         assert!(!chosen(&cluster(&own, None), None).1);
+    }
+
+    #[test]
+    fn the_oldest_pooler_decides_what_all_are_told() {
+        let (ours, newest) = (Release::new(0, 3), "poolkeeper.dev/pooler:latest");
+        let release = |minor| Some(Release::new(0, minor));
+        for (told, made_by, image, wanted) in [
+            (None, None, newest, 3),
+            (None, release(1), newest, 1),
+            (release(2), None, newest, 2),
+            (release(3), release(1), newest, 3),
+            (release(3), None, "registry:5000/pooler:0.2.9@sha256:00", 2),
+            (None, None, "registry:5000/pooler", 3),
+            // One that is ahead of us is told what we know.
+            (release(9), release(9), "pooler:v0.9", 3),
+            (None, None, "pooler:0.0.7", 1),
+        ] {
+            let oldest = oldest(told, made_by, image, ours);
+            assert_eq!(
+                oldest,
+                Release::new(0, wanted),
+                "{told:?} {made_by:?} {image}"
+            );
+        }
     }
 
     #[test]

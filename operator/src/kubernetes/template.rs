@@ -14,6 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::Client;
+use proxy_core::config::settings::Release;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
@@ -83,6 +84,11 @@ fn stays(cluster: &PgPoolCluster, live: &ObjectMeta, rendered: &ObjectMeta) -> b
         // Another version that makes the same of it may as well be us.
         && !same(RENDERING)
         && !is_update_asked(cluster, live)
+}
+
+/// The release of the operator that made a Deployment's template.
+pub(super) fn made_by(live: &Deployment) -> Option<Release> {
+    Release::parse(annotation(&live.metadata, RENDERED_BY)?)
 }
 
 /// The Secrets that Pods of a template mount.

@@ -230,6 +230,7 @@ fn shortened(report: &TargetReport) -> TargetReport {
     TargetReport {
         boot_id: shown(&report.boot_id),
         name: report.name.as_deref().map(shown),
+        version: report.version.as_deref().map(shown),
         config_revision: report.config_revision.as_deref().map(shown),
         ..*report
     }
@@ -286,6 +287,7 @@ mod tests {
         let report = TargetReport {
             upstream: None,
             saturation: None,
+            version: None,
             state: TargetState::Paused,
             boot_id: "b".repeat(1000),
             name: Some("pod\n0".into()),

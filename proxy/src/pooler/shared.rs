@@ -461,6 +461,7 @@ impl Shared {
             state: self.state(),
             boot_id: self.boot_id.clone(),
             name: boot::host_name(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             config_revision: self.live().config.global.config_revision.clone(),
             clients: self.clients.load(Ordering::Relaxed),
             waiting: self.pools.waiting(),

@@ -47,6 +47,7 @@ impl Target {
             report: Mutex::new(TargetReport {
                 upstream: None,
                 saturation: None,
+                version: None,
                 state: TargetState::Ready,
                 boot_id: format!("{name}-boot-1"),
                 name: Some(format!("{name}.example")),

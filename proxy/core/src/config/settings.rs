@@ -10,6 +10,7 @@ mod markdown;
 mod network;
 mod peers;
 mod per_entry;
+mod release;
 mod value;
 
 pub use choice::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
@@ -18,6 +19,7 @@ pub use markdown::markdown;
 pub use network::{Network, ProxyProtocol};
 pub use peers::{AdvertisedAddress, PeerName};
 pub use per_entry::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, User};
+pub use release::Release;
 pub use value::{FileMode, ListenAddress, Milliseconds, Sensitive};
 
 use super::nearest;
@@ -41,6 +43,8 @@ pub struct Setting {
     pub changeable: bool,
     /// What we do with it.
     pub support: Support,
+    /// The first version that knows the key: earlier ones refuse a file with it.
+    pub since: Release,
     kind: Kind,
     check: fn(&Setting, &str) -> Result<(), String>,
 }
@@ -171,14 +175,16 @@ pub struct ConfigRow {
 ///
 /// Each line: doc comment, `name: Type = default, [smallest, largest], when, support;`
 /// where default is a literal or `unset`, the range may be empty, and when is
-/// `reload` or `restart`.
+/// `reload` or `restart`. Of a key that came after the first release, `since (0, 2)`
+/// is behind support.
 macro_rules! settings {
     (
         $(#[$struct_doc:meta])* $struct:ident
         $(#[$table_doc:meta])* $table:ident
         $(
             $(#[doc = $doc:literal])+
-            $name:ident : $type:ty = $default:tt, [$($low:literal, $high:literal)?], $when:ident, $support:expr;
+            $name:ident : $type:ty = $default:tt, [$($low:literal, $high:literal)?], $when:ident, $support:expr
+            $(, since $since:tt)?;
         )+
     ) => {
         $(#[$struct_doc])*
@@ -196,6 +202,7 @@ macro_rules! settings {
                 range: settings!(@range $($low, $high)?),
                 changeable: settings!(@when $when),
                 support: $support,
+                since: settings!(@since $($since)?),
                 kind: <$type as Value>::KIND,
                 check: |setting, text| setting.read::<$type>(text).map(drop),
             },
@@ -265,6 +272,10 @@ macro_rules! settings {
     (@default $text:literal) => { Some($text) };
     (@range) => { None };
     (@range $low:literal, $high:literal) => { Some(($low, $high)) };
+    (@since) => { crate::config::settings::Release::FIRST };
+    (@since ($major:literal, $minor:literal)) => {
+        crate::config::settings::Release::new($major, $minor)
+    };
     (@when reload) => { true };
     (@when restart) => { false };
 }
@@ -273,8 +284,39 @@ use settings;
 #[cfg(test)]
 mod tests {
     use super::{
-        DATABASE_KEYS, Database, Global, PEER_KEYS, Peer, SETTINGS, Support, USER_KEYS, User,
+        DATABASE_KEYS, Database, Global, PEER_KEYS, Peer, Release, SETTINGS, Setting,
+        Support::{self, Honoured},
+        USER_KEYS, User, Value, nearest,
     };
+
+    settings! {
+        /// A section that has grown.
+        Grown
+
+        /// Its keys.
+        GROWN_KEYS
+
+        /// One that was always there.
+        always: u32 = "1", [0, 9], reload, Honoured;
+
+        /// One that came later.
+        later: bool = "0", [], reload, Honoured, since (0, 2);
+    }
+
+    #[test]
+    fn a_key_says_since_when_it_is_known() {
+        let since: Vec<Release> = GROWN_KEYS.iter().map(|key| key.since).collect();
+        assert_eq!(since, [Release::FIRST, Release::new(0, 2)]);
+        let mut grown = Grown::default();
+        assert_eq!(grown.set("later", "1"), Ok(()));
+        assert_eq!((grown.always, grown.later), (1, true));
+        let rows = (grown.rows().len(), grown.changes(&Grown::default()).len());
+        assert_eq!(rows, (2, 1));
+        // A key of a version to come would be refused by this one.
+        let tables = [SETTINGS, DATABASE_KEYS, USER_KEYS, PEER_KEYS];
+        let mut keys = tables.into_iter().flatten();
+        assert!(keys.all(|key| key.since <= Release::ours()));
+    }
 
     #[test]
     fn keys_are_in_alphabetical_order() {

@@ -17,6 +17,7 @@ fn observations(story: &str) -> Vec<Observation> {
                     report: Some(TargetReport {
                         upstream: None,
                         saturation: None,
+                        version: None,
                         state,
                         boot_id: boot_id.clone(),
                         name: None,

@@ -158,6 +158,9 @@ pub struct TargetReport {
     /// The name of its host; in a Pod, the Pod's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Version of the binary; absent of versions that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Opaque name of the configuration in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<String>,
@@ -313,6 +316,7 @@ mod tests {
             state: TargetState::Draining,
             boot_id: "b1".into(),
             name: Some("shop-pooler-7d9f".into()),
+            version: Some("0.1.0".into()),
             config_revision: Some("r7".into()),
             clients: 12,
             waiting: 3,

@@ -89,6 +89,7 @@ proptest! {
         let report = TargetReport {
             upstream: None,
             saturation: None,
+            version: None,
             state: TargetState::Paused,
             boot_id,
             name,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{DATABASE_KEYS, PEER_KEYS, SETTINGS, Setting, Support, USER_KEYS};
+use super::{DATABASE_KEYS, PEER_KEYS, Release, SETTINGS, Setting, Support, USER_KEYS};
 
 const HEAD: &str = "\
 <!-- Generated from proxy/core/src/config/settings by `cargo xtask generate`. Change it there. -->
@@ -10,7 +10,7 @@ const HEAD: &str = "\
 # Settings of the pooler
 
 The pooler reads PgBouncer's files: pgbouncer.ini and userlist.txt. Keys, units, defaults and meanings are
-PgBouncer's (1.25); keys marked *Ours* are additions and off by default. `pooler --check FILE.ini` reads a
+PgBouncer's (1.25); keys marked *Ours* are additions, by default without effect on what clients see. `pooler --check FILE.ini` reads a
 file as start-up does, and names every problem by file and line.
 
 Times are seconds, fractions allowed. Whole numbers may be written in hexadecimal (`0x10`) or octal (`010`).
@@ -88,6 +88,9 @@ fn facts(page: &mut String, setting: &Setting) -> fmt::Result {
     match setting.default {
         None | Some("") => writeln!(page, "- Default: not set")?,
         Some(default) => writeln!(page, "- Default: `{default}`")?,
+    }
+    if setting.since > Release::FIRST {
+        writeln!(page, "- Since {}.", setting.since)?;
     }
     if !setting.changeable {
         writeln!(page, "- A new value needs a restart.")?;
