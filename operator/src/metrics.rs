@@ -8,7 +8,10 @@ use web::{
     series,
 };
 
-use crate::api::{Component, EndpointState, PgPoolClusterStatus};
+use crate::{
+    api::{Component, EndpointState, PgPoolClusterStatus},
+    heartbeat,
+};
 
 series! {
     INFO = "poolkeeper_operator_info", Gauge, None, ["version"],
@@ -25,6 +28,8 @@ series! {
         "Messages by what became of them: delivered, failed, unclear, throttled or refused.";
     PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["cluster", "channel"],
         "Messages that wait to be delivered.";
+    HEARTBEATS = "poolkeeper_operator_heartbeats_total", Counter, None, ["result"],
+        "Calls of the heartbeat URL by what came of them: delivered or failed. Only with such a URL.";
     LEADING = "poolkeeper_operator_leading", Gauge, None, [],
         "1 in the replica of `operator run` that acts.";
     LOOKS = "poolkeeper_operator_reconciles_under_way", Gauge, None, [],
@@ -49,6 +54,7 @@ pub struct Counters {
     transitions: BTreeMap<(Component, &'static str), u64>,
     restarts: BTreeMap<Component, u64>,
     notifications: BTreeMap<(String, &'static str), u64>,
+    heartbeats: Option<Heartbeats>,
 }
 
 impl Counters {
@@ -59,6 +65,7 @@ impl Counters {
             transitions: BTreeMap::new(),
             restarts: BTreeMap::new(),
             notifications: BTreeMap::new(),
+            heartbeats: None,
         };
         for component in Component::ALL {
             counters.restarts.insert(component, 0);
@@ -86,10 +93,44 @@ impl Counters {
         *self.restarts.entry(component).or_default() += 1;
     }
 
+    /// There is a heartbeat URL.
+    pub fn expect_heartbeats(&mut self) {
+        self.heartbeats = Some(Heartbeats::default());
+    }
+
+    /// The heartbeat URL was called.
+    pub fn heartbeat(&mut self, result: &'static str) {
+        self.heartbeats.get_or_insert_default().count(result);
+    }
+
     /// A message was posted, or was not.
     pub fn notification(&mut self, channel: &str, result: &'static str) {
         let key = (channel.to_owned(), result);
         *self.notifications.entry(key).or_default() += 1;
+    }
+}
+
+/// Calls of the heartbeat URL, by what came of them; all begin at zero.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeats(BTreeMap<&'static str, u64>);
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self(heartbeat::RESULTS.map(|result| (result, 0)).into())
+    }
+}
+
+impl Heartbeats {
+    /// It was called.
+    pub(crate) fn count(&mut self, result: &'static str) {
+        *self.0.entry(result).or_default() += 1;
+    }
+
+    /// Writes their samples.
+    pub(crate) fn sample(&self, page: &mut Page) {
+        for (result, calls) in &self.0 {
+            page.sample(&HEARTBEATS, &[result], *calls as f64);
+        }
     }
 }
 
@@ -131,6 +172,9 @@ pub fn page(cluster: &str, status: &PgPoolClusterStatus, counters: &Counters) ->
     for channel in &status.notifications {
         let pending = u64::try_from(channel.pending).unwrap_or_default();
         count(&PENDING, &[cluster, &channel.name], pending);
+    }
+    if let Some(heartbeats) = &counters.heartbeats {
+        heartbeats.sample(&mut page);
     }
     page.finish()
 }

@@ -40,6 +40,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         metrics,
         fence,
         watcher: ask,
+        ..
     } = world;
     let (monitor, to_look) = Monitor::new(ask.clone());
     let (stores, watches) = Stores::watch(client, &scope);

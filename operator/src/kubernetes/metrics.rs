@@ -10,7 +10,7 @@ use web::metrics::Page;
 
 use super::error::Kind;
 use crate::metrics::{
-    ALL, API_CALLS, INFO, LEADING, LOOKS, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
+    ALL, API_CALLS, Heartbeats, INFO, LEADING, LOOKS, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
 };
 
 /// How far a look has come.
@@ -59,6 +59,7 @@ struct Counts {
     under_way: u64,
     reconciles: BTreeMap<(&'static str, Step), u64>,
     seconds: BTreeMap<Step, f64>,
+    heartbeats: Option<Heartbeats>,
     /// By resource, verb and status code.
     calls: BTreeMap<(&'static str, &'static str, u16), u64>,
 }
@@ -91,6 +92,17 @@ impl Metrics {
     pub(super) fn called(&self, resource: &'static str, verb: &'static str, code: u16) {
         let key = (resource, verb, code);
         *self.lock().calls.entry(key).or_default() += 1;
+    }
+
+    /// There is a heartbeat URL.
+    pub(super) fn expect_heartbeats(&self) {
+        self.lock().heartbeats = Some(Heartbeats::default());
+    }
+
+    /// The heartbeat URL was called.
+    pub(super) fn heartbeat(&self, result: &'static str) {
+        let mut counts = self.lock();
+        counts.heartbeats.get_or_insert_default().count(result);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
@@ -129,6 +141,9 @@ impl Metrics {
         for ((resource, verb, code), count) in &counts.calls {
             let labels = [*resource, verb, &code.to_string()];
             page.sample(&API_CALLS, &labels, *count as f64);
+        }
+        if let Some(heartbeats) = &counts.heartbeats {
+            heartbeats.sample(&mut page);
         }
         page.finish()
     }

@@ -274,6 +274,8 @@ What people are told, as it looks, what it means and what to do. Where messages 
 - A message that may have arrived already says *possibly repeated*: the operator died, or no answer came. One that is
   told more than 30 s late says so.
 - `operator notify-test -f FILE` sends a test message to each channel of a manifest.
+- A dead operator tells nothing. With `--heartbeat-url-file FILE` it calls the URL in that file while all is well, for a
+  service that tells when the calls stop.
 
 The first line is the title, the last block the text of the notification. 🔴 something is wrong, 🟠 something comes and
 goes, 🟡 worth knowing, 🟢 all is well again.
