@@ -246,7 +246,7 @@ impl Endpoints {
         now: Timestamp,
     ) -> Vec<Change> {
         let pooler = &mut self.poolers[index];
-        let restart = pooler.said(&boot(boot_id), state);
+        let restart = pooler.said(&boot(boot_id), state, now);
         pooler.judgement.config_revision =
             revision.map(|revision| cut(revision, BOOT_ID_LENGTH_MAX));
         let restart = restart.map(|reason| self.restarted(index, &reason, now));

@@ -39,7 +39,7 @@ fn the_inbox_tells_the_true_story_of_random_kills() -> Result<()> {
     world.stop()?;
     let story = Story::read(&world.own.messages(), &world.slack.texts())?;
     println!("{}: {story}", world.truth);
-    story.check(&world.truth, &world.diary)
+    story.check(&world.truth, &world.account())
 }
 
 #[test]
@@ -74,5 +74,5 @@ fn an_hour_without_slack_in_the_middle_of_an_incident_is_told_in_few_messages() 
             inbox.texts()
         );
     }
-    story.check(&world.truth, &world.diary)
+    story.check(&world.truth, &world.account())
 }

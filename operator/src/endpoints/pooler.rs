@@ -1,6 +1,6 @@
 //! A pooler, as everyone who sees it tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use proxy_core::{status::Health, upstream::UpstreamReport, wire::TargetState};
@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{api::EndpointState, controller::build::balancer_name};
 
+/// How many processes of the past are remembered.
+const GONE_MAX: usize = 4;
+
 /// A pooler and what is known of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,6 +25,13 @@ pub(super) struct Pooler {
     pub(super) told_to_end: bool,
     /// bootId of the process that runs, once it has said it.
     boot_id: Option<String>,
+    /// bootIds of processes before it, the last few: a balancer that nobody
+    /// reached for a while tells of them as if they ran.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    gone: VecDeque<String>,
+    /// When it answered last itself. Not kept: it is soon asked again.
+    #[serde(skip)]
+    said_at: Option<Timestamp>,
     /// The process that runs said that it drains.
     draining: bool,
     /// Until when balancers may still see the planned end of the process before.
@@ -56,6 +66,8 @@ impl Pooler {
             process: Process::Absent,
             told_to_end: false,
             boot_id: None,
+            gone: VecDeque::new(),
+            said_at: None,
             draining: false,
             absent_until: None,
             views: BTreeMap::new(),
@@ -66,7 +78,8 @@ impl Pooler {
     pub(super) fn started(&mut self, now: Timestamp) {
         self.process = Process::Running { since: now };
         self.told_to_end = false;
-        self.boot_id = None;
+        let before = self.boot_id.take();
+        self.is_gone(before);
         self.draining = false;
         self.upstream = None;
     }
@@ -86,10 +99,16 @@ impl Pooler {
     }
 
     /// The process answered itself. Returns why this is a restart, if it is one.
-    pub(super) fn said(&mut self, boot_id: &str, state: TargetState) -> Option<String> {
+    pub(super) fn said(
+        &mut self,
+        boot_id: &str,
+        state: TargetState,
+        now: Timestamp,
+    ) -> Option<String> {
         if !matches!(self.process, Process::Running { .. }) {
             return None;
         }
+        self.said_at = Some(now);
         let restarted = self.identify(boot_id);
         self.draining |= state == TargetState::Draining;
         restarted.then(|| "answers as a new process, without having drained".to_owned())
@@ -133,12 +152,23 @@ impl Pooler {
     /// Notes the bootId of the process that runs. True if it is another one than
     /// before, whose end nobody saw and which had not said that it would end.
     fn identify(&mut self, boot_id: &str) -> bool {
+        if self.gone.iter().any(|gone| gone == boot_id) {
+            return false;
+        }
         let before = self.boot_id.replace(boot_id.to_owned());
-        let other = before.is_some_and(|before| before != boot_id);
+        let before = before.filter(|before| before != boot_id);
+        let other = before.is_some();
         if other {
             self.upstream = None;
+            self.is_gone(before);
         }
         other && self.judgement.state == EndpointState::Up && !self.draining
+    }
+
+    fn is_gone(&mut self, boot_id: Option<String>) {
+        self.gone.extend(boot_id);
+        let surplus = self.gone.len().saturating_sub(GONE_MAX);
+        self.gone.drain(..surplus);
     }
 
     fn is_of_this_process(&self, view: &View) -> bool {
@@ -237,7 +267,11 @@ impl Pooler {
             }
         }
         if self.views.is_empty() {
-            return balancers_down.then(|| {
+            // One that was down says itself that it is not any more.
+            let is_down = self.judgement.state == EndpointState::Down;
+            let since = self.judgement.since;
+            let answers = !is_down || self.said_at.is_some_and(|at| at >= since);
+            return (balancers_down && answers).then(|| {
                 let reason = "answers; no balancer can be reached that would check it";
                 (now, reason.to_owned())
             });

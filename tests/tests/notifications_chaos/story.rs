@@ -126,9 +126,9 @@ impl Story {
     }
 
     /// Compares with what happened.
-    pub(crate) fn check(&self, truth: &Truth, diary: &[String]) -> Result<()> {
+    pub(crate) fn check(&self, truth: &Truth, account: &str) -> Result<()> {
         self.compare(truth)
-            .with_context(|| format!("{self:#?}\n{truth}\n{}", diary.join("\n")))
+            .with_context(|| format!("{self:#?}\n{truth}\n{account}"))
     }
 
     fn compare(&self, truth: &Truth) -> Result<()> {

@@ -30,19 +30,26 @@ pub(crate) struct Suffered {
 
 /// What every endpoint went through.
 #[derive(Debug)]
-pub(crate) struct Truth(BTreeMap<&'static str, Suffered>);
+pub(crate) struct Truth {
+    endpoints: BTreeMap<&'static str, Suffered>,
+    /// What was remembered before was made so much older, each time.
+    shifts: Vec<Duration>,
+}
 
 impl Truth {
     pub(crate) fn new() -> Self {
-        Self(ENDPOINTS.map(|name| (name, Suffered::default())).into())
+        Self {
+            endpoints: ENDPOINTS.map(|name| (name, Suffered::default())).into(),
+            shifts: Vec::new(),
+        }
     }
 
     pub(crate) fn of(&self, name: &str) -> &Suffered {
-        &self.0[name]
+        &self.endpoints[name]
     }
 
     fn of_mut(&mut self, name: &str) -> &mut Suffered {
-        self.0.get_mut(name).expect("a name of ENDPOINTS")
+        self.endpoints.get_mut(name).expect("a name of ENDPOINTS")
     }
 
     pub(crate) fn killed(&mut self, name: &str) {
@@ -70,15 +77,34 @@ impl Truth {
         }
     }
 
-    /// Whether all endpoints of a kind were unwell at once around this time.
-    pub(crate) fn was_all_unwell(&self, kind: &str, at: SystemTime) -> bool {
+    pub(crate) fn time_passed(&mut self, period: Duration) {
+        self.shifts.push(period);
+    }
+
+    /// Whether all endpoints of a kind were unwell at once around a time that
+    /// was told.
+    pub(crate) fn was_all_unwell(&self, kind: &str, told: SystemTime) -> bool {
+        let mut at = told;
+        let shifted = self.shifts.iter().rev().map(|shift| {
+            at += *shift;
+            at
+        });
+        let mut times: Vec<SystemTime> = shifted.collect();
+        times.push(told);
+        times.into_iter().any(|at| self.all_unwell(kind, at))
+    }
+
+    fn all_unwell(&self, kind: &str, at: SystemTime) -> bool {
         let slack = Duration::from_secs(1);
         let unwell = |suffered: &Suffered| {
             suffered.unwell.iter().any(|(since, until)| {
                 *since <= at + slack && until.is_none_or(|until| at <= until + slack)
             })
         };
-        let mut of_kind = self.0.iter().filter(|(name, _)| name.starts_with(kind));
+        let mut of_kind = self
+            .endpoints
+            .iter()
+            .filter(|(name, _)| name.starts_with(kind));
         of_kind.all(|(_, suffered)| unwell(suffered))
     }
 }
@@ -86,7 +112,7 @@ impl Truth {
 impl fmt::Display for Truth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("outages:")?;
-        for (name, suffered) in &self.0 {
+        for (name, suffered) in &self.endpoints {
             write!(f, " {name} {}", suffered.surely)?;
             if suffered.perhaps > 0 {
                 write!(f, " (and {} perhaps)", suffered.perhaps)?;

@@ -86,7 +86,7 @@ pub(crate) struct World {
     /// The same as JSON.
     pub(crate) own: Inbox,
     pub(crate) truth: Truth,
-    pub(crate) diary: Vec<String>,
+    diary: Vec<String>,
     hurts: BTreeMap<&'static str, Hurt>,
     dice: Dice,
     begun: Instant,
@@ -432,6 +432,7 @@ impl World {
         state.as_object_mut().context("an object")?.remove("sum");
         let file = self.operator.state_dir().join("state.json");
         fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
+        self.truth.time_passed(period);
         self.note(&format!("{period:?} pass"));
         self.revive_operator()
     }
@@ -451,6 +452,24 @@ impl World {
         self.wait_until_told()
     }
 
+    /// The diary, and beside it what the operators took for outages.
+    pub(crate) fn account(&self) -> String {
+        let outages = self.operator.events().into_iter().filter_map(|event| {
+            let (kind, outage) = (event["event"].as_str()?, event["outage"].as_str()?);
+            let at = event["time"].as_str()?.parse::<Timestamp>().ok()?;
+            (kind == "transition" && outage != "none").then(|| {
+                format!(
+                    "        {at:.3} {} {outage}: {}",
+                    event["name"], event["reason"]
+                )
+            })
+        });
+        let mut lines: Vec<String> = self.diary.iter().cloned().chain(outages).collect();
+        // Behind the seconds since the beginning stands the time.
+        lines.sort_by(|one, other| one.get(8..).cmp(&other.get(8..)));
+        lines.join("\n")
+    }
+
     /// The planned end, of which nothing is told.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let told = self.slack.texts().len() + self.own.texts().len();
@@ -466,7 +485,7 @@ impl World {
     }
 }
 
-/// Moves every time of what is remembered back.
+/// Moves every time of what is remembered back, texts and milliseconds.
 fn make_older(value: &mut Value, by: SignedDuration) -> Result<()> {
     match value {
         Value::String(text) => {
@@ -474,21 +493,17 @@ fn make_older(value: &mut Value, by: SignedDuration) -> Result<()> {
                 *text = at.checked_sub(by)?.to_string();
             }
         }
-        Value::Array(values) => values.iter_mut().try_for_each(|one| make_older(one, by))?,
-        Value::Object(fields) => {
-            for (name, one) in fields {
-                match (name.as_str(), one) {
-                    ("beganMs", Value::Array(all)) => {
-                        for ms in all {
-                            let at = ms.as_i64().context("milliseconds")?;
-                            *ms = (at - i64::try_from(by.as_millis())?).into();
-                        }
-                    }
-                    (_, one) => make_older(one, by)?,
-                }
+        // No other number is that large.
+        Value::Number(number) => {
+            if let Some(ms) = number.as_i64().filter(|ms| *ms > 1_000_000_000_000) {
+                *value = (ms - i64::try_from(by.as_millis())?).into();
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Array(values) => values.iter_mut().try_for_each(|one| make_older(one, by))?,
+        Value::Object(fields) => fields
+            .values_mut()
+            .try_for_each(|one| make_older(one, by))?,
+        Value::Null | Value::Bool(_) => {}
     }
     Ok(())
 }
