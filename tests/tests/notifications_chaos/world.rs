@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// missed, until what it says is what it will say.
 const HINDSIGHT: Duration = Duration::from_secs(3);
 /// How often each is hit, so that some flap and others do not.
-const WEIGHTS: [usize; 5] = [6, 1, 2, 1, 3];
+const WEIGHTS: [usize; 5] = [8, 1, 3, 1, 3];
 
 /// What the inboxes do meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,9 +208,9 @@ impl World {
             self.goes_on(Duration::from_millis(pause))?;
             self.look();
             match self.dice.below(10) {
-                0..5 => self.hit_one()?,
-                5..7 => self.touch_frozen(),
-                7..9 => self.touch_operator()?,
+                0..3 => self.hit_one()?,
+                3..6 => self.touch_frozen(),
+                6..9 => self.touch_operator()?,
                 _ => self.blink()?,
             }
             if inboxes == Inboxes::Fail && self.dice.chance(15) {
@@ -320,6 +320,12 @@ impl World {
 
     fn kill_operator(&mut self) {
         self.operator.kill9();
+        // The kernel lets those go on whose parent died while they were stopped.
+        for hurt in self.hurts.values() {
+            if let Hurt::Frozen { part, .. } = hurt {
+                part.signal(Signal::STOP);
+            }
+        }
         self.life = Life::Dead;
         self.note("kill the operator");
     }
@@ -378,7 +384,7 @@ impl World {
                 Instant::now() < deadline,
                 "these are not well again: {:?}\n{}",
                 self.hurts,
-                self.diary.join("\n")
+                self.account()
             );
             self.goes_on(Duration::from_millis(50))?;
         }
