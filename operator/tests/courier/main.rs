@@ -56,9 +56,10 @@ fn notify_test(urls: &[String], environment: &[(&str, String)]) -> String {
     }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (said, logged) = (text(output.stdout), text(output.stderr));
     assert!(!said.contains(SECRET), "the URL is shown: {said}");
+    assert!(!logged.contains(SECRET), "the URL is logged: {logged}");
     said
 }
 
