@@ -71,14 +71,14 @@ fn trusting(server: &Server) -> (&'static str, String) {
 #[test]
 fn an_authority_of_ones_own_is_trusted_when_ssl_cert_file_names_it() {
     let server = Server::start(Answer::Whole("200 OK", "ok"));
-    let url = server.url(SECRET);
-    let said = notify_test(&[url.clone()], &[]);
+    let urls = [server.url(SECRET)];
+    let said = notify_test(&urls, &[]);
     assert_eq!(
         said,
         "channel-0 (slackWebhook): failed: cannot connect; it may help to try again\n"
     );
     assert_eq!(server.requests().len(), 0);
-    let said = notify_test(&[url], &[trusting(&server)]);
+    let said = notify_test(&urls, &[trusting(&server)]);
     assert_eq!(said, "channel-0 (slackWebhook): delivered\n");
     let requests = server.requests();
     assert!(

@@ -120,9 +120,9 @@ impl Story {
             let marked = text.ends_with("(possibly repeated)");
             ensure!(first || marked, "an unmarked repeat: {text}");
             for name in ENDPOINTS {
-                let lines = text.lines().filter(|line| line.contains(name));
+                let mut lines = text.lines().filter(|line| line.contains(name));
                 // The story of several is below their title.
-                if let Some(line) = lines.last() {
+                if let Some(line) = lines.next_back() {
                     self.last_words.insert(name, line.to_owned());
                 }
             }
