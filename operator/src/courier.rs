@@ -23,6 +23,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long to wait when one says "too many" and not for how long.
 pub(crate) const THROTTLE_DEFAULT: Duration = Duration::from_secs(30);
+const BROKE: &str = "the connection broke before an answer came";
+const REDIRECTED: &str = "answered with a redirect, which is not followed";
 
 /// A request, ready to be sent.
 pub(crate) struct Letter {
@@ -133,11 +135,8 @@ impl Courier {
     }
 
     async fn send(&self, destination: &Destination, letter: Letter) -> Outcome {
-        let client = match letter.url.scheme() {
-            "http" => &self.inside,
-            _ => &self.outside,
-        };
-        let mut request = client
+        let mut request = self
+            .client(&letter.url)
             .post(letter.url)
             .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
             .body(letter.body);
@@ -150,27 +149,56 @@ impl Courier {
         match request.send().await {
             Ok(response) => match read(response).await {
                 Some(answer) => judge(destination, &answer),
-                None => broke(),
+                None => Outcome::Unclear(BROKE.to_owned()),
             },
-            // Never the error's own text: it holds the URL.
-            Err(error) if error.is_connect() => Outcome::Failed("cannot connect".to_owned()),
-            Err(error) if error.is_timeout() => {
-                Outcome::Unclear(format!("no answer within {} s", REQUEST_TIME_MAX.as_secs()))
+            Err(error) => {
+                let (kind, reason) = unanswered(&error);
+                kind(reason)
             }
-            Err(error) if error.is_builder() => {
-                Outcome::Refused("the URL cannot be used".to_owned())
-            }
-            Err(_) => broke(),
         }
+    }
+
+    /// Calls a URL; of the answer nothing but the status is looked at.
+    pub(crate) async fn call(&self, url: Url) -> Result<(), String> {
+        match self
+            .client(&url)
+            .get(url)
+            .send()
+            .await
+            .map(|answer| answer.status())
+        {
+            Ok(status) if status.is_success() => Ok(()),
+            Ok(status) if status.is_redirection() => Err(REDIRECTED.to_owned()),
+            Ok(status) => Err(format!("HTTP {}", status.as_u16())),
+            Err(error) => Err(unanswered(&error).1),
+        }
+    }
+
+    fn client(&self, url: &Url) -> &Client {
+        match url.scheme() {
+            "http" => &self.inside,
+            _ => &self.outside,
+        }
+    }
+}
+
+/// What it means that no answer came, and why none did.
+fn unanswered(error: &reqwest::Error) -> (fn(String) -> Outcome, String) {
+    // Never the error's own text: it holds the URL.
+    if error.is_connect() {
+        (Outcome::Failed, "cannot connect".to_owned())
+    } else if error.is_timeout() {
+        let limit = REQUEST_TIME_MAX.as_secs();
+        (Outcome::Unclear, format!("no answer within {limit} s"))
+    } else if error.is_builder() {
+        (Outcome::Refused, "the URL cannot be used".to_owned())
+    } else {
+        (Outcome::Unclear, BROKE.to_owned())
     }
 }
 
 fn nowhere() -> Outcome {
     Outcome::Refused("the Secret holds the example's placeholder".to_owned())
-}
-
-fn broke() -> Outcome {
-    Outcome::Unclear("the connection broke before an answer came".to_owned())
 }
 
 /// The authorities that browsers trust (Mozilla's list).
@@ -215,11 +243,12 @@ fn judge(destination: &Destination, answer: &Answer) -> Outcome {
         return Outcome::Throttled(answer.retry_after.unwrap_or(THROTTLE_DEFAULT));
     }
     if status.is_redirection() {
-        return Outcome::Refused("answered with a redirect, which is not followed".to_owned());
+        return Outcome::Refused(REDIRECTED.to_owned());
     }
     if status.is_success() {
         return match destination {
             Destination::SlackBot { .. } => slack::bot_answer(answer),
+            Destination::SlackWebhook(_) => slack::webhook_answer(answer),
             _ => Outcome::delivered(),
         };
     }

@@ -54,6 +54,7 @@ use crate::{
     api::PgPoolCluster,
     controller::objects::Images,
     courier::Courier,
+    heartbeat::{Called, Heartbeat as Beat},
     http::{self, Snapshot},
     watch::Watcher,
     webhook::WebhookPolicy,
@@ -93,6 +94,8 @@ pub struct Options {
     pub lease_duration: Duration,
     /// Who we are; without one the host's name, made unique.
     pub identity: Option<String>,
+    /// What is called while this replica acts.
+    pub heartbeat: Option<Beat>,
 }
 
 /// Why the operator cannot run.
@@ -138,6 +141,7 @@ struct World {
     watcher: Watcher,
     /// Delivers messages.
     courier: Courier,
+    heartbeat: Option<Beat>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -165,6 +169,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     // Before anything is led: a replica that cannot see would keep others from it.
     let watcher = Monitor::watcher().map_err(RunError::Client)?;
     let courier = Courier::new().map_err(RunError::Client)?;
+    let heartbeat = options.heartbeat;
+    if heartbeat.is_some() {
+        metrics.expect_heartbeats();
+    }
     let fence = Fence::default();
     let lease = LeaseOptions {
         namespace: options.lease_namespace.unwrap_or(namespace),
@@ -181,6 +189,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         fence,
         watcher,
         courier,
+        heartbeat,
     };
     let work = lead(&world, election, &stopping);
     tokio::pin!(work);
@@ -232,6 +241,8 @@ async fn lead(world: &World, mut election: Election, stopping: &watch::Receiver<
                 election.give_up().await;
                 return;
             }
+            // Beside the looks, so that it stands where they stand.
+            () = call_while_acting(world) => {}
             () = too_late(stop.clone()) => {
                 tracing::warn!("looks under way are given up");
                 election.give_up().await;
@@ -242,6 +253,23 @@ async fn lead(world: &World, mut election: Election, stopping: &watch::Receiver<
         metrics.dropped();
         tracing::warn!("not leading any more");
     }
+}
+
+/// Has the heartbeat URL called for as long as we may write. Never ends.
+async fn call_while_acting(world: &World) {
+    let Some(beat) = &world.heartbeat else {
+        return std::future::pending().await;
+    };
+    let acts = || world.fence.time_left().is_some();
+    let tell = |called: &Called| {
+        world.metrics.heartbeat(called.result());
+        match (called.sentence(), &called.problem) {
+            (Some(sentence), Some(_)) => tracing::warn!("{sentence}"),
+            (Some(sentence), None) => tracing::info!("{sentence}"),
+            (None, _) => {}
+        }
+    };
+    beat.keep_calling(&world.courier, acts, tell).await;
 }
 
 /// Waits until looks under way have had their time since we were told to end.

@@ -5,7 +5,7 @@
 //! realises that as processes, [`kubernetes`] as objects of a cluster. [`watch`] asks the endpoints, [`endpoints`]
 //! judges what they say, [`notify`] decides what people are told, [`courier`]
 //! tells them in the form that each channel takes ([`slack`], [`json_webhook`],
-//! [`alertmanager`]), [`overview`] shows people who ask.
+//! [`alertmanager`]), [`heartbeat`] tells others that we live, [`overview`] shows people who ask.
 
 pub mod alertmanager;
 pub mod api;
@@ -13,6 +13,7 @@ pub mod controller;
 pub mod courier;
 pub mod destination;
 pub mod endpoints;
+pub mod heartbeat;
 pub mod http;
 pub mod json_webhook;
 pub mod kubernetes;

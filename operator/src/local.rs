@@ -31,6 +31,7 @@ use web::{probes::Heartbeat, server};
 
 use crate::{
     controller::validate::{HostPort, ValidatedCluster, validate},
+    heartbeat::Heartbeat as Beat,
     http::{self, Snapshot},
     manifest::{self, Manifest, Source},
     webhook::WebhookPolicy,
@@ -60,6 +61,8 @@ pub struct Options {
     pub output: Format,
     /// Hosts that webhooks may have.
     pub webhook_hosts: Vec<String>,
+    /// What is called while all is well.
+    pub heartbeat: Option<Beat>,
 }
 
 /// `NAME=HOST:PORT`: what a name stands for here.
@@ -246,6 +249,7 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
         state,
         found,
         mut notes,
+        forgot,
     } = prepared;
     notes.splice(0..0, remarks);
 
@@ -265,6 +269,12 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     let mut runner = Runner::new(plan, store, state, output, snapshot, heartbeat)?;
     for note in notes {
         runner.note(&note);
+    }
+    if let Some(beat) = options.heartbeat.clone() {
+        runner.call_while_well(beat);
+    }
+    if forgot {
+        runner.tell_how_things_are();
     }
     runner
         .run(found)

@@ -14,6 +14,7 @@ use operator::{
         build,
         objects::{Images, Owner, Placement, objects},
     },
+    heartbeat::{Heartbeat, HeartbeatError},
     kubernetes,
     local::{self, Checked, LocalError, Resolve, output::Format},
     notify_test::{self, Tested},
@@ -64,6 +65,25 @@ struct Manifests {
     /// Hosts that webhooks may have.
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', default_values = WebhookPolicy::HOSTS_DEFAULT)]
     webhook_hosts: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Beat {
+    /// A file with a URL that is called while all is well, so that others notice
+    /// when it is not: of https, and of a host of --webhook-hosts. Without the
+    /// file it is taken from the environment: POOLKEEPER_HEARTBEAT_URL.
+    #[arg(long, value_name = "FILE")]
+    heartbeat_url_file: Option<PathBuf>,
+    /// Seconds between two calls of it, 1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    heartbeat_interval: u16,
+}
+
+impl Beat {
+    fn read(self, policy: &WebhookPolicy) -> Result<Option<Heartbeat>, HeartbeatError> {
+        let interval = Duration::from_secs(self.heartbeat_interval.into());
+        Heartbeat::read(self.heartbeat_url_file, interval, policy)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +144,8 @@ struct Run {
     /// Our name, unlike any other replica's [default: the host's, made unique]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     identity: Option<String>,
+    #[command(flatten)]
+    beat: Beat,
     /// How logs are written; RUST_LOG says which.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -172,6 +194,8 @@ struct Local {
     /// What a host of the manifest stands for here; may be given several times.
     #[arg(long, value_name = "NAME=HOST:PORT")]
     resolve: Vec<Resolve>,
+    #[command(flatten)]
+    beat: Beat,
     /// A table for people, or an object a line for programs.
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
@@ -239,7 +263,20 @@ fn begin_to_log(command: &Command) {
     }
 }
 
+fn refused(error: &HeartbeatError) -> ExitCode {
+    eprintln!("operator: {error}");
+    ExitCode::FAILURE
+}
+
 fn run(flags: Run) -> ExitCode {
+    let policy = WebhookPolicy {
+        hosts: flags.webhook_hosts.clone(),
+        loopback_http: false,
+    };
+    let heartbeat = match flags.beat.read(&policy) {
+        Ok(heartbeat) => heartbeat,
+        Err(error) => return refused(&error),
+    };
     let options = kubernetes::Options {
         namespaces: flags.namespaces,
         images: Images {
@@ -252,6 +289,7 @@ fn run(flags: Run) -> ExitCode {
         lease_name: flags.lease_name,
         lease_duration: Duration::from_secs(flags.lease_duration.into()),
         identity: flags.identity,
+        heartbeat,
     };
     on_runtime(kubernetes::run(options))
 }
@@ -414,6 +452,14 @@ fn render(flags: Render) -> ExitCode {
 }
 
 fn run_local(flags: Local) -> ExitCode {
+    let policy = WebhookPolicy {
+        hosts: flags.manifests.webhook_hosts.clone(),
+        loopback_http: true,
+    };
+    let heartbeat = match flags.beat.read(&policy) {
+        Ok(heartbeat) => heartbeat,
+        Err(error) => return refused(&error),
+    };
     let options = local::Options {
         files: flags.manifests.files,
         webhook_hosts: flags.manifests.webhook_hosts,
@@ -423,6 +469,7 @@ fn run_local(flags: Local) -> ExitCode {
         port_offset: flags.port_offset,
         resolve: flags.resolve,
         output: flags.output,
+        heartbeat,
     };
     on_runtime(async {
         local::run(&options).await.inspect_err(|error| {

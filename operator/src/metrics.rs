@@ -8,7 +8,10 @@ use web::{
     series,
 };
 
-use crate::api::{Component, EndpointState, PgPoolClusterStatus};
+use crate::{
+    api::{Component, EndpointState, PgPoolClusterStatus},
+    heartbeat,
+};
 
 series! {
     INFO = "poolkeeper_operator_info", Gauge, None, ["version"],
@@ -27,6 +30,8 @@ series! {
         "Messages that wait to be delivered.";
     DELAY_SECONDS = "poolkeeper_operator_notification_delay_seconds_total", Counter, Seconds, ["namespace", "cluster", "channel"],
         "Time from what happened to the delivery of news of it, added up; divided by those delivered it is the mean.";
+    HEARTBEATS = "poolkeeper_operator_heartbeats_total", Counter, None, ["result"],
+        "Calls of the heartbeat URL by what came of them: delivered or failed. Only with such a URL.";
     LEADING = "poolkeeper_operator_leading", Gauge, None, [],
         "1 in the replica of `operator run` that acts.";
     LOOKS = "poolkeeper_operator_reconciles_under_way", Gauge, None, [],
@@ -51,6 +56,7 @@ pub struct Counters {
     transitions: BTreeMap<(Component, &'static str), u64>,
     restarts: BTreeMap<Component, u64>,
     messages: BTreeMap<String, Messages>,
+    heartbeats: Option<Heartbeats>,
 }
 
 /// What became of the messages to a channel, and of those that wait.
@@ -91,6 +97,7 @@ impl Counters {
             transitions: BTreeMap::new(),
             restarts: BTreeMap::new(),
             messages: BTreeMap::new(),
+            heartbeats: None,
         };
         for component in Component::ALL {
             counters.restarts.insert(component, 0);
@@ -118,6 +125,40 @@ impl Counters {
     /// The messages to a channel.
     pub fn messages(&mut self, channel: &str) -> &mut Messages {
         self.messages.entry(channel.to_owned()).or_default()
+    }
+
+    /// There is a heartbeat URL.
+    pub fn expect_heartbeats(&mut self) {
+        self.heartbeats = Some(Heartbeats::default());
+    }
+
+    /// The heartbeat URL was called.
+    pub fn heartbeat(&mut self, result: &'static str) {
+        self.heartbeats.get_or_insert_default().count(result);
+    }
+}
+
+/// Calls of the heartbeat URL, by what came of them; all begin at zero.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeats(BTreeMap<&'static str, u64>);
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self(heartbeat::RESULTS.map(|result| (result, 0)).into())
+    }
+}
+
+impl Heartbeats {
+    /// It was called.
+    pub(crate) fn count(&mut self, result: &'static str) {
+        *self.0.entry(result).or_default() += 1;
+    }
+
+    /// Writes their samples.
+    pub(crate) fn sample(&self, page: &mut Page) {
+        for (result, calls) in &self.0 {
+            page.sample(&HEARTBEATS, &[result], *calls as f64);
+        }
     }
 }
 
@@ -157,6 +198,9 @@ pub fn page(cluster: &str, status: &PgPoolClusterStatus, counters: &Counters) ->
         messages.pending = channel.pending;
         // Of those in a file the namespace is nobody's.
         messages.show(&mut page, "", cluster, &channel.name);
+    }
+    if let Some(heartbeats) = &counters.heartbeats {
+        heartbeats.sample(&mut page);
     }
     page.finish()
 }

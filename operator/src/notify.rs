@@ -158,6 +158,14 @@ impl Notifier {
         self.channels.values_mut().for_each(Channel::resume);
     }
 
+    /// Who was told what is forgotten: everyone is told how things are.
+    pub fn begin_anew(&mut self) {
+        self.changed = true;
+        for channel in self.channels.values_mut() {
+            channel.state_due = channel.configured;
+        }
+    }
+
     /// Takes what happened since the last time, in order, and then everything
     /// that is wrong now. What is not in the set has ended.
     pub fn observe(&mut self, alerts: &[Alert], happenings: &[Happening], now: Timestamp) {

@@ -143,10 +143,24 @@ struct ApiAnswer {
     ts: Option<String>,
 }
 
+fn not_slacks() -> Outcome {
+    Outcome::Unclear("answered something that is not Slack's".to_owned())
+}
+
+/// What an answer to a webhook with a status of success means. Slack's body is
+/// `ok` and that of others is theirs, but none is a page: that is a network's,
+/// which wants people to log in first.
+pub(crate) fn webhook_answer(answer: &Answer) -> Outcome {
+    match answer.body.trim_ascii_start().first() {
+        Some(b'<') => not_slacks(),
+        _ => Outcome::delivered(),
+    }
+}
+
 /// What an answer of the API with a status of success means: the body decides.
 pub(crate) fn bot_answer(answer: &Answer) -> Outcome {
     let Ok(said) = serde_json::from_slice::<ApiAnswer>(&answer.body) else {
-        return Outcome::Unclear("answered something that is not Slack's".to_owned());
+        return not_slacks();
     };
     if said.ok {
         // Whatever is longer is not Slack's either.

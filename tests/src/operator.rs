@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     Child, Inbox, Postgres, Scratch, Signal, binaries,
     child::{self, As},
+    http,
     ports::Offset,
     wait,
 };
@@ -195,6 +196,22 @@ impl Operator {
             .and_then(|event| u32::try_from(event["pid"].as_u64()?).ok())
             .map(|pid| Part { pid })
             .with_context(|| format!("no process of {name} in:\n{}", self.log()))
+    }
+
+    /// The process that runs an endpoint now, whether an operator runs or not.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Option<Part> {
+        let config = self.state_dir().join("conf").join(format!("{name}."));
+        let mut running = child::that_name(&config).map(|pid| Part { pid });
+        running.find(|part| part.runs())
+    }
+
+    /// What it says of itself and of the tier.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        http::get_within(self.http(), "/status", Duration::from_secs(1))?.json()
     }
 
     /// Waits until every endpoint is up, as the operator says.

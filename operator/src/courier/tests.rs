@@ -69,6 +69,11 @@ fn answers_of_webhooks_are_told_apart() {
         (408, "", failed("HTTP 408")),
         (500, "oops", failed("HTTP 500")),
         (429, "", Outcome::Throttled(THROTTLE_DEFAULT)),
+        (
+            200,
+            "\n<html>Welcome to our network</html>",
+            Outcome::Unclear("answered something that is not Slack's".to_owned()),
+        ),
     ] {
         assert_eq!(
             judge(&webhook(), &answer(status, body)),

@@ -26,6 +26,9 @@ pub(super) struct Pooler {
     pub(super) told_to_end: bool,
     /// bootId of the process that runs, once it has said it.
     pub(super) boot_id: Option<String>,
+    /// When it answered last itself. Not kept: it is soon asked again.
+    #[serde(skip)]
+    said_at: Option<Timestamp>,
     /// The process that runs said that it drains.
     draining: bool,
     /// Until when balancers may still see the planned end of the process before.
@@ -78,6 +81,7 @@ impl Pooler {
             process: Process::Absent,
             told_to_end: false,
             boot_id: None,
+            said_at: None,
             draining: false,
             absent_until: None,
             views: BTreeMap::new(),
@@ -140,6 +144,7 @@ impl Pooler {
         if !matches!(self.process, Process::Running { .. }) {
             return None;
         }
+        self.said_at = Some(now);
         let restarted = self.identify(boot_id, false, policy, former, now);
         self.draining |= state == TargetState::Draining;
         restarted.then(|| "answers as a new process, without having drained".to_owned())
@@ -404,7 +409,11 @@ impl Pooler {
         self.boot_id.as_ref()?;
         if self.views.is_empty() {
             let speaks_for_itself = self.pod.is_none() && judges == Judges::None;
-            return speaks_for_itself.then(|| {
+            // One that was down says itself that it is not any more.
+            let is_down = self.judgement.state == EndpointState::Down;
+            let since = self.judgement.since;
+            let answers = !is_down || self.said_at.is_some_and(|at| at >= since);
+            return (speaks_for_itself && answers).then(|| {
                 let reason = "answers; no balancer can be reached that would check it";
                 (now, reason.to_owned())
             });

@@ -669,6 +669,54 @@ fn without_balancers_a_pooler_speaks_for_itself() {
     );
 }
 
+/// It was frozen since before the pooler was killed: what it says as it thaws
+/// is of the process before.
+#[test]
+fn balancer_that_comes_back_with_old_news_tells_no_restart() {
+    let mut tier = Tier::running();
+    tier.ends(Id::pooler(0), KILLED, 10.0);
+    tier.starts(Id::pooler(0), 10.1);
+    tier.pooler_says(0, "b", TargetState::Ready, 10.2);
+    let silent = tier
+        .endpoints
+        .balancer_silent(1, "timed out", POLICY, at(11.0));
+    tier.changes.extend(silent);
+    tier.balancers[0].judges(0, Health::Up, "b", true, 11.0);
+    let mut says = |balancer: usize, seconds| {
+        let status = tier.balancers[balancer].status();
+        let changes = tier
+            .endpoints
+            .balancers_said(&[status], POLICY, at(seconds));
+        tier.changes.extend(changes);
+    };
+    says(0, 11.0);
+    says(0, 13.0);
+    says(1, 20.0);
+    tier.balancers[1].judges(0, Health::Up, "b", true, 20.5);
+    let status = tier.balancers[1].status();
+    let changes = tier.endpoints.balancers_said(&[status], POLICY, at(20.5));
+    tier.changes.extend(changes);
+    tier.tick(23.0);
+    assert_eq!(tier.people_hear().len(), 2, "{:?}", tier.people_hear());
+}
+
+#[test]
+fn frozen_pooler_is_not_up_because_nobody_is_left_who_says_otherwise() {
+    let mut tier = Tier::running();
+    tier.pooler_says(0, "a-0", TargetState::Ready, 5.0);
+    for balancer in &mut tier.balancers {
+        balancer.judges(0, Health::Down, "a-0", false, 10.0);
+    }
+    tier.listen(10.0);
+    tier.ends(Id::balancer(0), KILLED, 11.0);
+    tier.ends(Id::balancer(1), KILLED, 11.0);
+    tier.tick(12.0);
+    let state = |tier: &Tier| tier.endpoints.judgement(Id::pooler(0)).state;
+    assert_eq!(state(&tier), EndpointState::Down);
+    tier.pooler_says(0, "a-0", TargetState::Ready, 13.0);
+    assert_eq!(state(&tier), EndpointState::Up);
+}
+
 #[test]
 fn of_two_balancers_the_newer_word_on_postgresql_counts() {
     let report = |state, number| {

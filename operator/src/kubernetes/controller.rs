@@ -43,7 +43,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         metrics,
         fence,
         watcher: ask,
-        courier: _,
+        ..
     } = world;
     let (looks, to_look) = mpsc::channel(LOOKS_WAITING_MAX);
     let monitor = Monitor::new(ask.clone(), looks.clone());

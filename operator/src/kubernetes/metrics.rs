@@ -12,7 +12,7 @@ use super::error::Kind;
 use crate::{
     api::NotificationStatus,
     metrics::{
-        ALL, API_CALLS, INFO, LEADING, LOOKS, Messages, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
+        ALL, API_CALLS, Heartbeats, INFO, LEADING, LOOKS, Messages, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
     },
 };
 
@@ -62,6 +62,7 @@ struct Counts {
     under_way: u64,
     reconciles: BTreeMap<(&'static str, Step), u64>,
     seconds: BTreeMap<Step, f64>,
+    heartbeats: Option<Heartbeats>,
     /// By resource, verb and status code.
     calls: BTreeMap<(&'static str, &'static str, u16), u64>,
     /// By namespace and name of a cluster, and channel.
@@ -130,6 +131,17 @@ impl Metrics {
         self.lock().messages.remove(&key);
     }
 
+    /// There is a heartbeat URL.
+    pub(super) fn expect_heartbeats(&self) {
+        self.lock().heartbeats = Some(Heartbeats::default());
+    }
+
+    /// The heartbeat URL was called.
+    pub(super) fn heartbeat(&self, result: &'static str) {
+        let mut counts = self.lock();
+        counts.heartbeats.get_or_insert_default().count(result);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,6 +183,9 @@ impl Metrics {
             for (channel, messages) in channels {
                 messages.show(&mut page, namespace, cluster, channel);
             }
+        }
+        if let Some(heartbeats) = &counts.heartbeats {
+            heartbeats.sample(&mut page);
         }
         page.finish()
     }

@@ -12,7 +12,7 @@ use super::{
     ports::Ports,
     process::{self, Process},
     runner::{self, Found, Plan},
-    store::{State, Store},
+    store::{Remembered, State, Store},
 };
 use crate::{
     controller::{
@@ -51,6 +51,8 @@ pub(super) struct Prepared {
     pub(super) state: State,
     pub(super) found: Vec<Found>,
     pub(super) notes: Vec<String>,
+    /// What was remembered is lost.
+    pub(super) forgot: bool,
 }
 
 pub(super) fn prepare(
@@ -61,28 +63,27 @@ pub(super) fn prepare(
 ) -> Result<Prepared, LocalError> {
     let now = Timestamp::now();
     let tier = build::tier(cluster);
-    let remembered = store.load()?;
-    if let Some(state) = &remembered
-        && state.cluster != cluster.name
-    {
-        return Err(LocalError::OtherCluster {
-            folder: store.folder().to_owned(),
-            owner: state.cluster.clone(),
-        });
-    }
-    let mut state = match remembered {
-        Some(state) => state,
-        None => {
-            let endpoints = Endpoints::new(tier.pooler.replicas, tier.balancer.replicas, now);
-            State::new(
-                cluster.name.clone(),
-                new_key()?,
-                endpoints,
-                Notifier::default(),
-            )
+    let mut notes = Vec::new();
+    let mut forgot = false;
+    let mut state = match store.load()? {
+        Remembered::State(state) if state.cluster != cluster.name => {
+            return Err(LocalError::OtherCluster {
+                folder: store.folder().to_owned(),
+                owner: state.cluster,
+            });
+        }
+        Remembered::State(state) => *state,
+        Remembered::Nothing => new_state(cluster, &tier, now)?,
+        Remembered::Damaged { reason, moved } => {
+            forgot = true;
+            notes.push(format!(
+                "what was remembered is damaged ({reason}) and was moved to {}: children that \
+                 still run are found and kept, but who was told what is forgotten",
+                moved.display()
+            ));
+            new_state(cluster, &tier, now)?
         }
     };
-    let mut notes = Vec::new();
     let mut running = running(store, &mut state, &tier, &mut notes);
     let ids: Vec<Id> = running.iter().map(|(id, ..)| *id).collect();
     if state.stopped && ids.is_empty() {
@@ -139,7 +140,15 @@ pub(super) fn prepare(
         state,
         found,
         notes,
+        forgot,
     })
+}
+
+fn new_state(cluster: &ValidatedCluster, tier: &Tier, now: Timestamp) -> Result<State, LocalError> {
+    let endpoints = Endpoints::new(tier.pooler.replicas, tier.balancer.replicas, now);
+    let name = cluster.name.clone();
+    let notifier = Notifier::default();
+    Ok(State::new(name, new_key()?, endpoints, notifier))
 }
 
 type Running = Vec<(Id, (Process, process::Waiter))>;

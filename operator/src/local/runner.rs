@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ use tokio::{
     sync::{mpsc, watch as channel},
     task::AbortHandle,
 };
-use web::probes::Heartbeat;
+use web::probes::{Heartbeat, STUCK_AFTER};
 
 use super::{
     backoff::Backoff,
@@ -43,6 +44,7 @@ use crate::{
     courier::Courier,
     destination::Destination,
     endpoints::{Id, Policy},
+    heartbeat::{Called, Heartbeat as Beat},
     http::Snapshot,
     metrics::Counters,
     notify::Context,
@@ -130,6 +132,11 @@ pub struct Runner {
     dirty: bool,
     disk_fails: bool,
     posts_under_way: usize,
+    /// What was remembered is lost: people are told how things are as soon as
+    /// that is known.
+    forgot: bool,
+    /// What happens can be kept, and the end has not begun.
+    is_well: Arc<AtomicBool>,
 }
 
 impl Runner {
@@ -195,6 +202,8 @@ impl Runner {
             dirty: true,
             disk_fails: false,
             posts_under_way: 0,
+            forgot: false,
+            is_well: Arc::default(),
             plan,
             store,
             state,
@@ -210,6 +219,29 @@ impl Runner {
     /// A sentence for whoever looks.
     pub fn note(&mut self, text: &str) {
         self.output.tell(&Event::Note(text), Timestamp::now());
+    }
+
+    /// What was remembered is lost.
+    pub fn tell_how_things_are(&mut self) {
+        self.forgot = true;
+    }
+
+    /// Has a URL called for as long as the main loop turns and what happens can
+    /// be kept.
+    pub fn call_while_well(&mut self, beat: Beat) {
+        self.counters.expect_heartbeats();
+        let courier = self.courier.clone();
+        let happenings = self.happenings.0.clone();
+        let (heart, is_well) = (self.heartbeat.clone(), self.is_well.clone());
+        tokio::spawn(async move {
+            let turns = || heart.age(Instant::now()) < STUCK_AFTER;
+            let is_well = || is_well.load(Ordering::Relaxed) && turns();
+            let tell = |called: &Called| {
+                // A main loop that takes nothing more has worse to tell.
+                let _ = happenings.try_send(Happening::Called(called.clone()));
+            };
+            beat.keep_calling(&courier, is_well, tell).await;
+        });
     }
 
     /// Runs the tier until SIGINT or SIGTERM, and ends it in order.

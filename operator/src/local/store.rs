@@ -8,6 +8,10 @@
 //!   conf/        what the children are told: pooler-0.ini, balancer-0.yaml, userlist.txt, …
 //!   logs/        what they say: pooler-0.log, …
 //! ```
+//!
+//! `state.json` is replaced as a whole or not at all, and begins with a hash of
+//! what follows: what a disk made of it is not taken for what was written.
+//! Damaged, it becomes `state.json.damaged`.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +22,19 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::process::Identity;
-use crate::{endpoints::Endpoints, notify::Notifier};
+use crate::{endpoints::Endpoints, notify::Notifier, random};
 
 /// Version of the file's format.
 const VERSION: u32 = 1;
+/// How the file begins; a hash of all after its line follows. Those of earlier
+/// operators, and those that people wrote, have none.
+const SUM: &str = "{\n  \"sum\": \"";
+const SUM_END: &str = "\",\n";
+/// In hexadecimal digits.
+const SUM_LENGTH: usize = 32;
 
 /// What is remembered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,6 +76,22 @@ impl State {
     }
 }
 
+/// What was found in the state folder.
+#[derive(Debug)]
+pub enum Remembered {
+    /// Nothing: no operator ran here yet.
+    Nothing,
+    /// What the last one left.
+    State(Box<State>),
+    /// Something that cannot be read.
+    Damaged {
+        /// What is wrong with it.
+        reason: String,
+        /// Where it is kept.
+        moved: PathBuf,
+    },
+}
+
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -73,18 +100,6 @@ pub enum StoreError {
         "another operator runs with the state folder {0}; stop it, or name another folder with --state-dir"
     )]
     InUse(PathBuf),
-    /// What is remembered cannot be read.
-    #[error(
-        "{file} is damaged ({reason}); it was moved to {moved}. Start again to go on without it: children that still run are found and kept, but who was told what is forgotten"
-    )]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-        /// Where it is now.
-        moved: PathBuf,
-    },
     /// It is from another version.
     #[error(
         "{file} is of version {found}, this operator knows version {VERSION}; use the operator that wrote it, or name another folder with --state-dir"
@@ -167,35 +182,24 @@ impl Store {
         self.folder.join("logs").join(format!("{name}.log"))
     }
 
-    /// Reads what is remembered; nothing where there is no file.
+    /// Reads what is remembered. What cannot be read is moved away first.
     ///
     /// # Errors
-    /// If the file cannot be understood. It is moved away first.
-    pub fn load(&self) -> Result<Option<State>, StoreError> {
+    /// If the file cannot be had, or is of another version.
+    pub fn load(&self) -> Result<Remembered, StoreError> {
         let file = self.folder.join("state.json");
         let text = match fs::read(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Remembered::Nothing),
             Err(error) => return Err(StoreError::Io { path: file, error }),
         };
-        let read = serde_json::from_slice::<serde_json::Value>(&text).and_then(|json| {
-            let version = json["version"].as_u64();
-            match version {
-                Some(found) if found != u64::from(VERSION) => Ok(Err(found)),
-                _ => serde_json::from_value(json).map(Ok),
-            }
-        });
-        match read {
-            Ok(Ok(state)) => Ok(Some(state)),
+        match understand(&text) {
+            Ok(Ok(state)) => Ok(Remembered::State(state)),
             Ok(Err(found)) => Err(StoreError::Version { file, found }),
-            Err(error) => {
+            Err(reason) => {
                 let moved = self.folder.join("state.json.damaged");
                 match fs::rename(&file, &moved) {
-                    Ok(()) => Err(StoreError::Damaged {
-                        file,
-                        reason: error.to_string(),
-                        moved,
-                    }),
+                    Ok(()) => Ok(Remembered::Damaged { reason, moved }),
                     Err(error) => Err(StoreError::Io { path: file, error }),
                 }
             }
@@ -207,8 +211,7 @@ impl Store {
     /// # Errors
     /// If the disk does not take it; what was remembered before still is.
     pub fn save(&self, state: &State) -> io::Result<()> {
-        let json = serde_json::to_vec_pretty(state).expect("plain data serialises");
-        self.write("state.json", &json)
+        self.write("state.json", text(state).as_bytes())
     }
 
     /// Writes a file of `conf/`, if it is not so already.
@@ -241,6 +244,42 @@ impl Store {
     }
 }
 
+/// The file's text.
+fn text(state: &State) -> String {
+    let json = serde_json::to_string_pretty(state).expect("plain data serialises");
+    let rest = json.strip_prefix("{\n").expect("it has fields");
+    format!("{SUM}{}{SUM_END}{rest}", sum(rest.as_bytes()))
+}
+
+fn sum(rest: &[u8]) -> String {
+    random::hex(&Sha256::digest(rest)[..SUM_LENGTH / 2])
+}
+
+/// Reads the file's text: the state, or the other version that it is of.
+fn understand(text: &[u8]) -> Result<Result<Box<State>, u64>, String> {
+    let sealed = text.strip_prefix(SUM.as_bytes());
+    if let Some(sealed) = sealed {
+        let fits = sealed
+            .split_at_checked(SUM_LENGTH)
+            .is_some_and(|(said, rest)| {
+                let rest = rest.strip_prefix(SUM_END.as_bytes());
+                rest.is_some_and(|rest| said == sum(rest).as_bytes())
+            });
+        if !fits {
+            return Err("it is not as it was written: its sum does not fit".to_owned());
+        }
+    }
+    let wrong = |error: serde_json::Error| error.to_string();
+    let json: serde_json::Value = serde_json::from_slice(text).map_err(wrong)?;
+    if sealed.is_none() && json.get("sum").is_some() {
+        return Err("it is not as it was written: its sum is not where it was".to_owned());
+    }
+    match json["version"].as_u64() {
+        Some(found) if found != u64::from(VERSION) => Ok(Err(found)),
+        _ => serde_json::from_value(json).map(Ok).map_err(wrong),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -259,13 +298,20 @@ mod tests {
         )
     }
 
+    fn loaded(store: &Store) -> Box<State> {
+        match store.load().unwrap() {
+            Remembered::State(state) => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn what_is_saved_is_loaded_and_private() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("a/b")).unwrap();
-        assert!(store.load().unwrap().is_none());
+        assert!(matches!(store.load().unwrap(), Remembered::Nothing));
         store.save(&state()).unwrap();
-        assert_eq!(store.load().unwrap().unwrap().cluster, "shop");
+        assert_eq!(loaded(&store).cluster, "shop");
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(store.folder().join("state.json")), 0o600);
         assert_eq!(mode(store.folder().to_owned()), 0o700);
@@ -283,23 +329,89 @@ mod tests {
         assert!(Store::open(folder.path()).is_ok());
     }
 
+    /// One of a tier that runs, in which somebody is down.
+    fn lived_in() -> State {
+        let mut state = state();
+        let identity = Identity {
+            pid: 4711,
+            start_ticks: 12_345,
+            machine_boot: "b".repeat(36),
+        };
+        state.children.insert("pooler-0".to_owned(), identity);
+        state.notifier.configure(&[crate::notify::ChannelConfig {
+            name: "ops".to_owned(),
+            configured: true,
+            ..crate::notify::ChannelConfig::default()
+        }]);
+        let key = crate::notify::Key::new(crate::api::NotificationEvent::EndpointDown, "pooler-0");
+        let at = Timestamp::UNIX_EPOCH;
+        let alert = crate::notify::Alert::new(key, at, "killed \"by\" signal 9", None);
+        state.notifier.observe(&[alert], &[], at);
+        state
+    }
+
     #[test]
-    fn damaged_state_is_said_and_kept_aside() {
+    fn a_file_cut_at_any_byte_is_said_and_kept_aside() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        store.save(&state()).unwrap();
         let file = folder.path().join("state.json");
-        let whole = fs::read(&file).unwrap();
-        for damaged in [&whole[..whole.len() / 2], b"", b"[]", b"\xff"] {
+        let whole = text(&lived_in());
+        let damaged = (0..whole.len()).map(|length| &whole.as_bytes()[..length]);
+        for damaged in damaged.chain([&b"[]"[..], b"{}", b"\xff", &[0; 4096]]) {
             fs::write(&file, damaged).unwrap();
-            let error = store.load().unwrap_err();
-            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-            assert_eq!(
-                fs::read(folder.path().join("state.json.damaged")).unwrap(),
-                damaged
-            );
-            assert!(store.load().unwrap().is_none(), "the next start goes on");
+            let found = store.load().unwrap();
+            let Remembered::Damaged { reason, moved } = found else {
+                panic!("{} bytes are {found:?}", damaged.len());
+            };
+            assert!(!reason.is_empty());
+            assert_eq!(fs::read(moved).unwrap(), damaged);
+            assert!(matches!(store.load().unwrap(), Remembered::Nothing));
         }
+    }
+
+    /// A crash while it is written leaves a piece of the new one beside the old.
+    #[test]
+    fn a_write_cut_at_any_byte_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.save(&lived_in()).unwrap();
+        let whole = text(&state());
+        for length in (0..whole.len()).step_by(7) {
+            fs::write(folder.path().join("state.json.new"), &whole[..length]).unwrap();
+            assert_eq!(text(&loaded(&store)), text(&lived_in()));
+        }
+        store.save(&state()).unwrap();
+        assert_eq!(text(&loaded(&store)), whole);
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed_or_harmless() {
+        let whole = text(&lived_in());
+        let mut harmless = 0;
+        for at in 0..whole.len() {
+            for change in [0x01, 0x02, 0x10, 0x20, 0x80, 0xff] {
+                let mut changed = whole.clone().into_bytes();
+                changed[at] ^= change;
+                match understand(&changed) {
+                    // The name of the sum alone: then there is none to compare.
+                    Ok(Ok(state)) => {
+                        assert_eq!(text(&state), whole, "byte {at}");
+                        harmless += 1;
+                    }
+                    Ok(Err(version)) => panic!("byte {at}: version {version}"),
+                    Err(reason) => assert!(!reason.is_empty()),
+                }
+            }
+        }
+        assert!(harmless < 20, "{harmless}");
+    }
+
+    /// Earlier operators wrote none.
+    #[test]
+    fn a_file_without_a_sum_is_read() {
+        let json = serde_json::to_vec(&lived_in()).unwrap();
+        let read = understand(&json).unwrap().unwrap();
+        assert_eq!(text(&read), text(&lived_in()));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod heartbeat;
 mod offset;
 mod supervision;
 mod support;

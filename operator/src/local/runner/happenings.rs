@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::Runner;
 use crate::{
     endpoints::{Change, Id},
+    heartbeat::Called,
     local::{output::Event, process::Ending},
     notify::{self, Outcome, Post},
     watch::Seen,
@@ -22,6 +23,8 @@ pub(super) enum Happening {
         post: Box<Post>,
         outcome: Outcome,
     },
+    /// The heartbeat URL was called.
+    Called(Called),
 }
 
 impl Runner {
@@ -34,6 +37,12 @@ impl Runner {
             } => self.ended(id, generation, ending),
             Happening::Seen(seen) => self.seen(seen),
             Happening::Posted { post, outcome } => self.posted(&post, outcome),
+            Happening::Called(called) => {
+                self.counters.heartbeat(called.result());
+                if let Some(sentence) = called.sentence() {
+                    self.note(&sentence);
+                }
+            }
         }
     }
 

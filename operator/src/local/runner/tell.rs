@@ -1,5 +1,7 @@
 //! What the main loop keeps, posts and shows.
 
+use std::sync::atomic::Ordering;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::json;
@@ -28,6 +30,8 @@ impl Runner {
                 self.post(post, kept);
             }
         }
+        let is_well = !self.disk_fails && !self.stopping;
+        self.is_well.store(is_well, Ordering::Relaxed);
         if before {
             self.publish();
         }
@@ -191,6 +195,10 @@ impl Runner {
             return;
         }
         self.ready_told = true;
+        if std::mem::take(&mut self.forgot) {
+            self.state.notifier.begin_anew();
+            self.dirty = true;
+        }
         self.publish();
         let ready = output::Ready {
             cluster: self.plan.tier.name.clone(),
