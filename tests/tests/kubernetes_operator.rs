@@ -7,6 +7,7 @@
 #[path = "kubernetes_operator/api.rs"]
 mod api;
 #[path = "kubernetes_operator/fakes.rs"]
+#[allow(dead_code, reason = "other scenarios use the rest")]
 mod fakes;
 
 use anyhow::{Context, Result, ensure};
@@ -454,7 +455,7 @@ fn capacity(world: &World) -> Result<()> {
     let saturated = |reason: &str| json!({"saturation": {"reason": reason, "number": 2}});
     says(&[]);
     world.condition("shop", "CapacityAvailable", "Unknown NotReported")?;
-    says(&[has_capacity.clone()]);
+    says(std::slice::from_ref(&has_capacity));
     world.condition("shop", "CapacityAvailable", "True HasCapacity")?;
     says(&[has_capacity.clone(), saturated("maxServerConnections")]);
     world.condition("shop", "CapacityAvailable", "False ConnectionsUsedUp")?;

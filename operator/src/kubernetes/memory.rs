@@ -4,9 +4,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 
 use super::{
@@ -49,6 +50,8 @@ pub(super) struct Memory {
     pub(super) nudged: Nudged,
     /// What is true of the endpoints; none until it is looked at first.
     pub(super) endpoints: Option<Endpoints>,
+    /// When something of them will change though nothing is said of them.
+    pub(super) due: Option<Timestamp>,
     /// Who tells people; none where there is nobody to tell.
     pub(super) teller: Option<Teller>,
     /// Why there is nobody who could.
@@ -82,6 +85,13 @@ impl Memory {
             metrics.stepped(last, since.elapsed());
             metrics.ended(failure, self.failed_at.take().unwrap_or(last));
         }
+    }
+
+    /// How long it is until something changes by itself.
+    pub(super) fn due_in(&self, now: Timestamp) -> Option<Duration> {
+        // A clock that was set back makes nobody wait for it.
+        let left = self.due?.duration_since(now);
+        Some(left.try_into().unwrap_or_default())
     }
 
     /// The status as it is, as far as is known.

@@ -12,7 +12,8 @@ use super::error::Kind;
 use crate::{
     api::NotificationStatus,
     metrics::{
-        ALL, API_CALLS, Heartbeats, INFO, LEADING, LOOKS, Messages, RECONCILE_SECONDS, RECONCILES, RESULT_OK,
+        ALL, API_CALLS, Heartbeats, INFO, LEADING, LOOKS, Messages, RECONCILE_SECONDS, RECONCILES,
+        RESULT_OK,
     },
 };
 

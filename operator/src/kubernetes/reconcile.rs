@@ -106,7 +106,8 @@ pub(super) async fn reconcile(
                     true => LACKING,
                     false => RESYNC,
                 };
-                Action::requeue(pause.mul_f64(1.0 + crate::random::fraction() / 4.0))
+                let pause = pause.mul_f64(1.0 + crate::random::fraction() / 4.0);
+                Action::requeue(memory.due_in(Timestamp::now()).unwrap_or(pause).min(pause))
             }
             Err(error) => {
                 let kind = error.kind();

@@ -110,6 +110,7 @@ impl Look<'_> {
         });
         let changes = observe::observe(judged, pods, &answers, wished, policy, now);
         let endpoints = judged.statuses();
+        memory.due = judged.due(policy, now);
         let seen = Observation {
             alerts: notify::alerts(judged),
             happenings: notify::happenings(&changes),

@@ -56,7 +56,7 @@ mod tests {
     fn what_every_pooler_knows_stays() {
         let mut tier = tier_of(SPEC);
         let before = format!("{:?}", tier.pooler);
-        assert_eq!(tier.leave_out_newer(Release::ours()), [String::new(); 0]);
+        assert!(tier.leave_out_newer(Release::ours()).is_empty());
         assert_eq!(format!("{:?}", tier.pooler), before);
     }
 

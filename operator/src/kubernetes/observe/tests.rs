@@ -78,6 +78,8 @@ impl Script {
             config_revision: Some("r1".to_owned()),
             clients: 0,
             waiting: 0,
+            saturation: None,
+            version: None,
         });
     }
 

@@ -282,9 +282,13 @@ macro_rules! settings {
 use settings;
 
 #[cfg(test)]
+#[allow(
+    unreachable_pub,
+    reason = "a table is as public as the others, also in a test"
+)]
 mod tests {
     use super::{
-        DATABASE_KEYS, Database, Global, PEER_KEYS, Peer, Release, SETTINGS, Setting,
+        ConfigRow, DATABASE_KEYS, Database, Global, PEER_KEYS, Peer, Release, SETTINGS, Setting,
         Support::{self, Honoured},
         USER_KEYS, User, Value, nearest,
     };

@@ -317,6 +317,8 @@ impl World {
                 config_revision: None,
                 clients: 0,
                 waiting: 0,
+                saturation: None,
+                version: None,
             }),
         }
     }
