@@ -17,6 +17,7 @@ mod controller;
 mod election;
 mod error;
 mod fence;
+mod found;
 mod memory;
 mod merge_patch;
 mod metrics;
@@ -28,6 +29,7 @@ mod reconcile;
 mod report;
 mod rollout;
 mod secrets;
+mod store;
 mod stores;
 mod template;
 

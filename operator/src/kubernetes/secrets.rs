@@ -17,7 +17,7 @@ use super::{
     client,
     error::{CallResult, Kind},
     fence::Fence,
-    stores::controller,
+    found::Found,
 };
 use crate::{
     api::PgPoolCluster,
@@ -140,6 +140,7 @@ pub(super) async fn internal_key(
     namespace: &str,
 ) -> Result<SecretValue, ApplyError> {
     let owner = Owner::of(cluster);
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     let mut wanted = internal_secret(name, &owner);
     let child = wanted.metadata.name.clone().unwrap_or_default();
@@ -149,10 +150,9 @@ pub(super) async fn internal_key(
     for _ in 0..2 {
         let what = format!("get {title}");
         if let Some(found) = client::read(&what, api.get_opt(&child)).await? {
-            let ours = controller(&found.metadata)
-                .is_some_and(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref());
-            if !ours {
-                return Err(ApplyError::conflict(title, &found.metadata, name));
+            let seen = Found::of(&found.metadata);
+            if !seen.belongs_to(uid) {
+                return Err(ApplyError::conflict(title, &seen, name));
             }
             if let Some(key) = data(found.clone()).remove(INTERNAL_KEY) {
                 return Ok(key);
