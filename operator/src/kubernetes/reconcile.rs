@@ -224,7 +224,9 @@ impl Look<'_> {
         };
         memory.meaning = Some(Meaning::of(&validated));
         let tier = build::tier_among(&validated, self.poolers_seen());
-        let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
+        let key = &mut memory.key;
+        let key =
+            secrets::internal_key(client, fence, stores, cluster, self.namespace, key).await?;
         let revision = build::revision(&tier, key.bytes());
         let owner = Owner::of(cluster);
         let (poolers, balancers) = self.deployments();

@@ -14,10 +14,12 @@ use kube::{Api, Client, api::PostParams, runtime::reflector::ObjectRef};
 use super::{
     Cluster,
     apply::{ApplyError, FIELD_MANAGER},
+    children::ChildKind,
     client,
     error::{CallResult, Kind},
     fence::Fence,
     found::Found,
+    stores::Stores,
 };
 use crate::{
     api::PgPoolCluster,
@@ -128,7 +130,12 @@ fn data(secret: Secret) -> SecretData {
         .collect()
 }
 
-/// The key that the parts of a tier share, made when there is none yet.
+/// The key that the parts of a tier share, as it was read or written last.
+#[derive(Default)]
+pub(super) struct InternalKey(Option<(Found, SecretValue)>);
+
+/// The key that the parts of a tier share, made when there is none yet. It is read
+/// again when its Secret is another than it was.
 ///
 /// # Errors
 /// If there is a Secret of that name that is not the cluster's, or the server
@@ -136,8 +143,10 @@ fn data(secret: Secret) -> SecretData {
 pub(super) async fn internal_key(
     client: &Client,
     fence: &Fence,
+    stores: &Stores,
     cluster: &PgPoolCluster,
     namespace: &str,
+    last: &mut InternalKey,
 ) -> Result<SecretValue, ApplyError> {
     let owner = Owner::of(cluster);
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
@@ -145,6 +154,11 @@ pub(super) async fn internal_key(
     let mut wanted = internal_secret(name, &owner);
     let child = wanted.metadata.name.clone().unwrap_or_default();
     let title = format!("Secret {child}");
+    if let Some((seen, key)) = &last.0
+        && stores.child(ChildKind::Secret, namespace, &child).as_ref() == Some(seen)
+    {
+        return Ok(key.clone());
+    }
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut conflict = None;
     for _ in 0..2 {
@@ -154,11 +168,12 @@ pub(super) async fn internal_key(
             if !seen.belongs_to(uid) {
                 return Err(ApplyError::conflict(title, &seen, name));
             }
-            if let Some(key) = data(found.clone()).remove(INTERNAL_KEY) {
+            // If somebody emptied it, the resourceVersion keeps two from filling it.
+            wanted.metadata.resource_version = found.metadata.resource_version.clone();
+            if let Some(key) = data(found).remove(INTERNAL_KEY) {
+                last.0 = Some((seen, key.clone()));
                 return Ok(key);
             }
-            // Somebody emptied it: the resourceVersion keeps two from filling it.
-            wanted.metadata.resource_version = found.metadata.resource_version;
         }
         let key = random::key()
             .map_err(|_| ApplyError::NoRandomness)?
@@ -175,7 +190,11 @@ pub(super) async fn internal_key(
             client::write(fence, &what, api.create(&params, &wanted)).await
         };
         match written {
-            Ok(_) => return Ok(SecretValue::new(key)),
+            Ok(written) => {
+                let key = SecretValue::new(key);
+                last.0 = Some((Found::of(&written.metadata), key.clone()));
+                return Ok(key);
+            }
             // Another was faster, or an earlier answer was lost: read it.
             Err(error) if error.kind() == Kind::Conflict => conflict = Some(error),
             Err(error) => return Err(error.into()),
