@@ -109,9 +109,6 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Pods cannot be asked anything.
-    #[error("cannot set up an HTTP client to ask Pods with: {0}")]
-    Client(#[source] reqwest::Error),
     /// Something of this host is not as it must be.
     #[error("{0}")]
     Host(String),
@@ -158,8 +155,6 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         identity: options.identity.unwrap_or_else(own_name),
     });
     let publish = serve(options.http, &settings, metrics.clone())?;
-    // Before anything is led: a replica that cannot see would keep others from it.
-    let watcher = Monitor::watcher().map_err(RunError::Client)?;
     let fence = Fence::default();
     let lease = LeaseOptions {
         namespace: options.lease_namespace.unwrap_or(namespace),
@@ -174,7 +169,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         settings,
         metrics,
         fence,
-        watcher,
+        watcher: Monitor::watcher(),
     };
     let work = lead(&world, election, &stopping);
     tokio::pin!(work);
