@@ -18,6 +18,7 @@ mod election;
 mod error;
 mod events;
 mod fence;
+mod found;
 mod ledger;
 mod memory;
 mod merge_patch;
@@ -30,6 +31,7 @@ mod reconcile;
 mod report;
 mod rollout;
 mod secrets;
+mod store;
 mod stores;
 mod telling;
 mod template;
@@ -114,8 +116,8 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Pods cannot be asked anything, and nobody be told.
-    #[error("cannot set up an HTTP client: {0}")]
+    /// Nobody can be told anything.
+    #[error("cannot set up an HTTP client to post messages with: {0}")]
     Client(#[source] reqwest::Error),
     /// Something of this host is not as it must be.
     #[error("{0}")]
@@ -166,8 +168,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         identity: options.identity.unwrap_or_else(own_name),
     });
     let publish = serve(options.http, &settings, metrics.clone())?;
-    // Before anything is led: a replica that cannot see would keep others from it.
-    let watcher = Monitor::watcher().map_err(RunError::Client)?;
+    // Before anything is led: a replica that cannot tell would keep others from it.
     let courier = Courier::new().map_err(RunError::Client)?;
     let heartbeat = options.heartbeat;
     if heartbeat.is_some() {
@@ -187,7 +188,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         settings,
         metrics,
         fence,
-        watcher,
+        watcher: Monitor::watcher(),
         courier,
         heartbeat,
     };

@@ -5,21 +5,22 @@
 //! so that a balancer that answers nothing is noticed as soon as a pooler is.
 //! Answers are limited in size and time: whoever answers is not trusted.
 
+mod connection;
+
 use std::{net::SocketAddr, time::Duration};
 
 use proxy_core::{
     config::balancer::duration,
     status::{BalancerStatus, PoolerStatus},
 };
-use reqwest::{Client, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
 };
 
-/// Longest answer that is read: a full log of a balancer is some 500 KB.
-const ANSWER_LENGTH_MAX: usize = 4 * 1024 * 1024;
+pub use connection::Connection;
+
 /// Least time between two requests to one endpoint.
 const PACE: Duration = Duration::from_millis(100);
 /// How often a pooler is asked at that pace whose configuration is outdated: a
@@ -82,7 +83,6 @@ impl Cursor {
 /// Asks endpoints for their status.
 #[derive(Clone, Debug)]
 pub struct Watcher {
-    client: Client,
     /// Time between two checks, and the longest wait for an answer.
     interval: Duration,
     timeout: Duration,
@@ -103,27 +103,13 @@ enum NoAnswer {
 impl Watcher {
     /// `interval` and `timeout` are those of the balancers' checks, `resync` is
     /// `monitoring.interval`.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be set up on this host.
-    pub fn new(
-        interval: Duration,
-        timeout: Duration,
-        resync: Duration,
-    ) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            // It is asked over plain HTTP; without this the system's authorities
-            // would be loaded, and an image from scratch has none.
-            .tls_certs_only([])
-            .build()?;
-        Ok(Self {
-            client,
+    #[must_use]
+    pub const fn new(interval: Duration, timeout: Duration, resync: Duration) -> Self {
+        Self {
             interval,
             timeout,
             resync,
-        })
+        }
     }
 
     /// Follows a pooler until it is dropped or nobody listens: often until it
@@ -137,11 +123,12 @@ impl Watcher {
         revision: String,
         seen: mpsc::Sender<Seen>,
     ) {
+        let mut connection = Connection::to(address);
         let mut pause = PACE;
         let mut outdated_left = OUTDATED_MAX;
         loop {
             if let Ok(status) = self
-                .get::<PoolerStatus>(address, "/status", self.timeout)
+                .get::<PoolerStatus>(&mut connection, "/status", self.timeout)
                 .await
             {
                 let outdated = status.config_revision.as_ref() != Some(&revision);
@@ -173,6 +160,7 @@ impl Watcher {
         cursor: Option<(String, u64)>,
         seen: mpsc::Sender<Seen>,
     ) {
+        let mut connection = Connection::to(address);
         // A process that just began takes a moment until it answers; that is
         // no failure yet.
         let mut cursor = cursor.map(Cursor::new);
@@ -182,7 +170,7 @@ impl Watcher {
             let begin = Instant::now();
             // One that did not answer is asked at once, not waited for.
             let wait = cursor.as_ref().filter(|_| answers).map(|_| self.interval);
-            let answer = self.balancer(address, cursor.as_ref(), wait).await;
+            let answer = self.balancer(&mut connection, cursor.as_ref(), wait).await;
             answers = answer.is_ok();
             let next = match &answer {
                 Ok(status) => {
@@ -213,7 +201,7 @@ impl Watcher {
     /// Why there is no answer, in words.
     pub async fn balancer(
         &self,
-        address: SocketAddr,
+        connection: &mut Connection,
         cursor: Option<&Cursor>,
         wait: Option<Duration>,
     ) -> Result<BalancerStatus, String> {
@@ -230,10 +218,10 @@ impl Watcher {
             }
         }
         let limit = self.timeout + wait.unwrap_or_default();
-        match self.get(address, &path, limit).await {
+        match self.get(connection, &path, limit).await {
             // It holds as many polls as it may, and still says what is.
             Err(NoAnswer::Busy) if wait.is_some() => {
-                Box::pin(self.balancer(address, cursor, None)).await
+                Box::pin(self.balancer(connection, cursor, None)).await
             }
             answer => answer.map_err(|reason| reason.to_string()),
         }
@@ -241,40 +229,20 @@ impl Watcher {
 
     async fn get<T: DeserializeOwned>(
         &self,
-        address: SocketAddr,
+        connection: &mut Connection,
         path: &str,
         limit: Duration,
     ) -> Result<T, NoAnswer> {
         let other = |reason: &str| NoAnswer::Other(reason.to_owned());
-        let request = self.client.get(format!("http://{address}{path}"));
         let answer = async {
-            let mut response = request.send().await.map_err(|error| {
-                other(match error.is_connect() {
-                    true => "cannot connect",
-                    false => "the connection broke",
-                })
-            })?;
-            match response.status() {
-                StatusCode::SERVICE_UNAVAILABLE => return Err(NoAnswer::Busy),
-                status if !status.is_success() => {
-                    return Err(other(&format!("answers HTTP {}", status.as_u16())));
-                }
-                _ => {}
+            let answer = connection.get(path).await;
+            let answer = answer.map_err(|failure| other(&failure.to_string()))?;
+            match answer.code {
+                200..300 => serde_json::from_slice(&answer.body)
+                    .map_err(|_| other("answers what is no status")),
+                503 => Err(NoAnswer::Busy),
+                code => Err(other(&format!("answers HTTP {code}"))),
             }
-            let mut body = Vec::new();
-            while let Some(chunk) = response
-                .chunk()
-                .await
-                .map_err(|_| other("the connection broke"))?
-            {
-                if body.len() + chunk.len() > ANSWER_LENGTH_MAX {
-                    return Err(other(&format!(
-                        "answers more than {ANSWER_LENGTH_MAX} bytes"
-                    )));
-                }
-                body.extend_from_slice(&chunk);
-            }
-            serde_json::from_slice(&body).map_err(|_| other("answers what is no status"))
         };
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer,
@@ -302,7 +270,7 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use axum::{Router, extract::RawQuery, response::IntoResponse, routing::get};
+    use axum::{Router, extract::RawQuery, http::StatusCode, response::IntoResponse, routing::get};
     use serde_json::json;
 
     use super::*;
@@ -315,8 +283,7 @@ mod tests {
     }
 
     fn watcher_with(timeout: Duration) -> Watcher {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Watcher::new(QUICK, timeout, QUICK).unwrap()
+        Watcher::new(QUICK, timeout, QUICK)
     }
 
     /// Serves `/status` with what `answer` says to each query.
@@ -380,7 +347,10 @@ mod tests {
         .await;
         let cursor = Cursor::new(("b1".to_owned(), 7));
         let wait = Some(Duration::from_millis(200));
-        let answer = watcher().balancer(address, Some(&cursor), wait).await;
+        let mut connection = Connection::to(address);
+        let answer = watcher()
+            .balancer(&mut connection, Some(&cursor), wait)
+            .await;
         assert_eq!(answer.unwrap().newest, 7);
     }
 
@@ -390,20 +360,26 @@ mod tests {
         let count = hits.clone();
         let address = serve(move |_| match count.fetch_add(1, Ordering::Relaxed) {
             0 => "{}".to_owned(),
-            _ => "x".repeat(ANSWER_LENGTH_MAX + 1),
+            _ => "x".repeat(connection::ANSWER_LENGTH_MAX + 1),
         })
         .await;
-        let ask =
-            |address| async move { watcher().balancer(address, None, None).await.unwrap_err() };
+        let ask = |address| async move {
+            let mut connection = Connection::to(address);
+            watcher()
+                .balancer(&mut connection, None, None)
+                .await
+                .unwrap_err()
+        };
         assert_eq!(ask(address).await, "answers what is no status");
         assert_eq!(
             ask(address).await,
-            format!("answers more than {ANSWER_LENGTH_MAX} bytes")
+            format!("answers more than {} bytes", connection::ANSWER_LENGTH_MAX)
         );
         // Listens and never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let hurried = watcher_with(QUICK);
-        let answer = hurried.balancer(silent.local_addr().unwrap(), None, None);
+        let mut connection = Connection::to(silent.local_addr().unwrap());
+        let answer = hurried.balancer(&mut connection, None, None);
         assert_eq!(answer.await.unwrap_err(), "no answer within 200ms");
         let nobody = silent.local_addr().unwrap();
         drop(silent);

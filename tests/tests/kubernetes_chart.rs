@@ -236,6 +236,10 @@ impl Scene {
                 text("name"),
                 event["responseStatus"]["message"]
             );
+            if verb == "patch" && event["responseStatus"]["code"] == 201 {
+                // Asked for on behalf of an apply that creates.
+                asked.insert((resource.clone(), "create".to_owned()));
+            }
             asked.insert((resource, verb));
         }
         Ok(asked)
@@ -245,6 +249,8 @@ impl Scene {
 struct Running {
     child: Child,
 }
+
+const OF_SHOP: &str = "app.kubernetes.io/instance=shop";
 
 /// What the operator makes of the quickstart, at least.
 const TIER: &[&str] = &[
@@ -482,6 +488,7 @@ fn act_everywhere(scene: &Scene) -> Result<()> {
         .and_then(|()| forget_settings(scene))
         .and_then(|()| refill(scene))
         .and_then(|()| enforce(scene))
+        .and_then(|()| restore(scene))
         .and_then(|()| nudge(scene))
         .and_then(|()| stall(scene));
     shown.with_context(|| operator.child.log_tail())?;
@@ -593,6 +600,18 @@ fn enforce(scene: &Scene) -> Result<()> {
         Ok(!scene
             .kubectl("get networkpolicy --namespace team-a -o name")?
             .is_empty())
+    })
+}
+
+/// What somebody deletes is made anew.
+fn restore(scene: &Scene) -> Result<()> {
+    let kinds = "serviceaccount,configmap,service,deployment,poddisruptionbudget,networkpolicy";
+    let list = format!("get {kinds} --namespace team-a --selector {OF_SHOP} -o name");
+    let before = scene.kubectl(&list)?;
+    let delete = format!("delete {kinds} --namespace team-a --selector {OF_SHOP}");
+    scene.kubectl(&delete)?;
+    scene.until("everything to be there again", || {
+        Ok(scene.kubectl(&list)? == before)
     })
 }
 

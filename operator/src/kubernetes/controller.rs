@@ -3,9 +3,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures::{FutureExt as _, StreamExt as _, channel::mpsc};
+use futures::{FutureExt as _, StreamExt as _, channel::mpsc, stream};
 use kube::{
-    Resource,
+    Resource as _,
     runtime::{
         Controller, Predicate as _, PredicateConfig, WatchStreamExt as _,
         controller::Config,
@@ -23,10 +23,11 @@ use super::{
     monitor::Monitor,
     reconcile::{Context, reconcile},
     secrets::References,
-    stores::{Scope, Stores, backoff, controller, instance, watch_config},
+    store::Touched,
+    stores::{Scope, Stores, backoff, watch_config},
     telling::Tellers,
 };
-use crate::{api::KIND, controller::objects::notifier_name};
+use crate::controller::objects::notifier_name;
 
 /// Clusters that are looked at at the same time.
 const LOOKS_MAX: u16 = 16;
@@ -48,7 +49,6 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
     let (looks, to_look) = mpsc::channel(LOOKS_WAITING_MAX);
     let monitor = Monitor::new(ask.clone(), looks.clone());
     let (stores, watches) = Stores::watch(client, &scope);
-    let listed = stores.readiness();
     let (reader, writer) = reflector::store();
     let clusters = watcher(scope.api::<Cluster>(client), watch_config())
         .modify(|cluster| cluster.meta_mut().managed_fields = None)
@@ -68,7 +68,6 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         fence: fence.clone(),
         settings: settings.clone(),
         stores,
-        listed,
         references: References::default(),
         monitor,
         tellers: Tellers::new(world, looks),
@@ -84,27 +83,19 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
     let looks = Controller::for_stream(clusters, reader.clone())
         .with_config(Config::default().concurrency(LOOKS_MAX).debounce(DEBOUNCE))
         .trigger_backoff(backoff())
-        .watches_stream(watches.service_accounts, |one| tiers_of(&one))
-        .watches_stream(watches.config_maps, |one| match is_notifier(&one) {
+        .reconcile_on(watches.others.flat_map(|one| {
             // What was told is written often, and by ourselves.
-            true => HashSet::new(),
-            false => tiers_of(&one),
-        })
-        .watches_stream(watches.services, |one| tiers_of(&one))
-        .watches_stream(watches.budgets, |one| tiers_of(&one))
-        .watches_stream(watches.policies, |one| tiers_of(&one))
-        .watches_stream(watches.deployments, |one| tiers_of(&one))
-        .watches_stream(watches.secrets, move |secret| {
-            let namespace = secret.metadata.namespace.clone().unwrap_or_default();
-            let name = secret.metadata.name.clone().unwrap_or_default();
+            let tiers = (!is_notifier(&one)).then(|| tiers_of(&one));
+            stream::iter(tiers.into_iter().flatten())
+        }))
+        .reconcile_on(watches.secrets.flat_map(move |secret| {
             let mut clusters = tiers_of(&secret);
-            clusters.extend(referring.references.of(&namespace, &name));
-            clusters
-        })
-        .watches_stream(watches.pods, |pod| {
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            instance(&pod).map(|name| ObjectRef::<Cluster>::new(name).within(&namespace))
-        })
+            let Touched {
+                namespace, name, ..
+            } = &secret;
+            clusters.extend(referring.references.of(namespace, name));
+            stream::iter(clusters)
+        }))
         .reconcile_on(to_look)
         .graceful_shutdown_on(end.boxed().shared())
         .run(reconcile, |_, never, _| match *never {}, context.clone());
@@ -132,19 +123,14 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
 }
 
 /// Whether a ConfigMap is that of what was told.
-fn is_notifier<K: Resource>(object: &K) -> bool {
-    let name = object.meta().name.as_deref();
-    instance(object).is_some_and(|cluster| name == Some(&*notifier_name(cluster)))
+fn is_notifier(touched: &Touched) -> bool {
+    let mut clusters = touched.clusters.iter();
+    clusters.any(|cluster| touched.name == notifier_name(cluster))
 }
 
-/// The clusters that an object belongs to: by its owner, and by its label, for
-/// an owner that is taken away is to be noticed too.
-fn tiers_of<K: Resource>(object: &K) -> HashSet<ObjectRef<Cluster>> {
-    let namespace = object.meta().namespace.clone().unwrap_or_default();
-    let owner = controller(object.meta()).filter(|owner| owner.kind == KIND);
-    let owner = owner.map(|owner| owner.name.as_str());
-    let names = owner.into_iter().chain(instance(object));
+fn tiers_of(touched: &Touched) -> HashSet<ObjectRef<Cluster>> {
+    let names = touched.clusters.iter();
     names
-        .map(|name| ObjectRef::new(name).within(&namespace))
+        .map(|name| ObjectRef::new(name).within(&touched.namespace))
         .collect()
 }

@@ -22,7 +22,7 @@ use super::{
     client,
     error::{CallError, CallResult, Kind},
     fence::Fence,
-    stores::controller,
+    found::Found,
 };
 use crate::{
     controller::objects::{Owner, notifier_config_map, notifier_name},
@@ -130,8 +130,7 @@ impl Ledger {
         let Some(found) = found else {
             return Ok(None);
         };
-        let owner = controller(&found.metadata);
-        if owner.is_none_or(|owner| owner.uid != self.uid) {
+        if !Found::of(&found.metadata).belongs_to(&self.uid) {
             return Err(LedgerError::NameConflict(name));
         }
         let data = found.data.unwrap_or_default();

@@ -16,6 +16,7 @@ use super::{
     error::Kind,
     metrics::{Metrics, Step},
     nudge::Nudged,
+    secrets::InternalKey,
     telling::Teller,
     template::Templates,
 };
@@ -34,6 +35,8 @@ pub(super) struct Memory {
     pub(super) left: Left,
     /// Its status, as it was written last.
     pub(super) status: Option<PgPoolClusterStatus>,
+    /// The key that its parts share.
+    pub(super) key: InternalKey,
     /// Pod templates that stay as an earlier version made them.
     pub(super) templates: Templates,
     /// The revision that was applied last.

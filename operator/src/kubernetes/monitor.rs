@@ -24,7 +24,7 @@ use super::{
 use crate::{
     api::Component,
     controller::objects::BALANCER_HTTP,
-    watch::{Cursor, Watcher},
+    watch::{Connection, Cursor, Watcher},
 };
 
 /// How long a balancer keeps a poll while nothing changes.
@@ -83,10 +83,7 @@ impl Drop for Followed {
 
 impl Monitor {
     /// What asks balancers.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be set up on this host.
-    pub(super) fn watcher() -> Result<Watcher, reqwest::Error> {
+    pub(super) const fn watcher() -> Watcher {
         Watcher::new(POLL, Duration::from_secs(5), POLL)
     }
 
@@ -203,6 +200,7 @@ async fn follow(
     mut looks: mpsc::Sender<ObjectRef<Cluster>>,
     cluster: ObjectRef<Cluster>,
 ) {
+    let mut connection = Connection::to(address);
     let mut cursor: Option<Cursor> = None;
     let mut failures = 0;
     loop {
@@ -212,7 +210,7 @@ async fn follow(
         let answer = tokio::select! {
             biased;
             () = shared.other_wanted.notified() => continue,
-            answer = watcher.balancer(address, cursor.as_ref(), wait) => answer,
+            answer = watcher.balancer(&mut connection, cursor.as_ref(), wait) => answer,
         };
         let pause = match answer {
             Ok(status) => {
@@ -423,11 +421,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_poll_under_way_does_not_keep_a_new_revision_from_being_seen() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (looks, mut to_look) = mpsc::channel(4);
-        let watcher = Monitor::watcher().unwrap();
+        let watcher = Monitor::watcher();
         let shared = Arc::<Shared>::default();
         shared.want(Some("a"), POLL);
         let cluster = ObjectRef::new("shop");

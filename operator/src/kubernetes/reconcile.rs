@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{
@@ -56,8 +55,6 @@ pub(super) struct Context {
     pub(super) fence: Fence,
     pub(super) settings: Arc<Settings>,
     pub(super) stores: Stores,
-    /// Waits until all of them have been listed once.
-    pub(super) listed: Shared<BoxFuture<'static, ()>>,
     pub(super) references: References,
     pub(super) monitor: Monitor,
     pub(super) tellers: Tellers,
@@ -82,14 +79,13 @@ pub(super) async fn reconcile(
         context.metrics.begun();
         memory.begin(cluster.uid());
         memory.enter(Step::Wait, &context.metrics);
-        let listed = tokio::time::timeout(CALL_TIME_MAX, context.listed.clone()).await;
-        let pods = context.stores.pods(&namespace, &name);
+        let listed = tokio::time::timeout(CALL_TIME_MAX, context.stores.listed()).await;
         let look = Look {
             context: &context,
             reference: &reference,
             namespace: &namespace,
             name: &name,
-            pods: pods.iter().filter_map(|pod| PodView::of(pod)).collect(),
+            pods: context.stores.pods(&namespace, &name),
             created: cluster.creation_timestamp().map(|time| time.0),
         };
         let result = match listed {
@@ -242,7 +238,9 @@ impl Look<'_> {
         };
         memory.meaning = Some(Meaning::of(&validated));
         let mut tier = build::tier_among(&validated, self.poolers_seen());
-        let key = secrets::internal_key(client, fence, cluster, self.namespace).await?;
+        let key = &mut memory.key;
+        let key =
+            secrets::internal_key(client, fence, stores, cluster, self.namespace, key).await?;
         let channels = &validated.channels;
         self.tell_by(cluster, memory, channels, key.bytes()).await;
         let owner = Owner::of(cluster);
@@ -369,11 +367,11 @@ impl Look<'_> {
         let present = objects.pooler_settings.metadata.name.as_deref();
         let mut former = self.context.stores.owned(self.namespace, applier.uid);
         former.retain(|(kind, found)| {
-            let name = found.name.as_deref();
+            let name = found.name.as_str();
             *kind == ChildKind::Secret
-                && name != present
-                && !name.is_some_and(|name| applier.templates.mount(name))
-                && name.is_some_and(|name| is_settings_name(self.name, name))
+                && Some(name) != present
+                && !applier.templates.mount(name)
+                && is_settings_name(self.name, name)
         });
         if former.is_empty() {
             return Ok(());
@@ -382,8 +380,7 @@ impl Look<'_> {
         let ours = ListParams::default().labels(&pod_selector(self.name, Component::Pooler));
         let sets = client::read("list ReplicaSets", api.list(&ours)).await?;
         for (kind, found) in former {
-            let name = found.name.as_deref().unwrap_or_default();
-            if !sets.iter().any(|set| mounts(set, name)) {
+            if !sets.iter().any(|set| mounts(set, &found.name)) {
                 applier.remove(kind, &found).await?;
             }
         }

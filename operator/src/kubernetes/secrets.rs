@@ -8,17 +8,18 @@ use std::{
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Secret, Service},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams, runtime::reflector::ObjectRef};
 
 use super::{
     Cluster,
     apply::{ApplyError, FIELD_MANAGER},
+    children::ChildKind,
     client,
     error::{CallResult, Kind},
     fence::Fence,
-    stores::controller,
+    found::Found,
+    stores::Stores,
 };
 use crate::{
     api::PgPoolCluster,
@@ -142,15 +143,19 @@ pub(super) async fn known_key(
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let what = format!("get Secret {name}");
     let found = client::read(&what, api.get_opt(&name)).await?;
-    let ours = found.filter(|found| is_of(&found.metadata, cluster));
+    let ours = found.filter(|found| {
+        let uid = cluster.metadata.uid.as_deref();
+        uid.is_some_and(|uid| Found::of(&found.metadata).belongs_to(uid))
+    });
     Ok(ours.and_then(|found| data(found).remove(INTERNAL_KEY)))
 }
 
-fn is_of(found: &ObjectMeta, cluster: &PgPoolCluster) -> bool {
-    controller(found).is_some_and(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref())
-}
+/// The key that the parts of a tier share, as it was read or written last.
+#[derive(Default)]
+pub(super) struct InternalKey(Option<(Found, SecretValue)>);
 
-/// The key that the parts of a tier share, made when there is none yet.
+/// The key that the parts of a tier share, made when there is none yet. It is read
+/// again when its Secret is another than it was.
 ///
 /// # Errors
 /// If there is a Secret of that name that is not the cluster's, or the server
@@ -158,27 +163,37 @@ fn is_of(found: &ObjectMeta, cluster: &PgPoolCluster) -> bool {
 pub(super) async fn internal_key(
     client: &Client,
     fence: &Fence,
+    stores: &Stores,
     cluster: &PgPoolCluster,
     namespace: &str,
+    last: &mut InternalKey,
 ) -> Result<SecretValue, ApplyError> {
     let owner = Owner::of(cluster);
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     let mut wanted = internal_secret(name, &owner);
     let child = wanted.metadata.name.clone().unwrap_or_default();
     let title = format!("Secret {child}");
+    if let Some((seen, key)) = &last.0
+        && stores.child(ChildKind::Secret, namespace, &child).as_ref() == Some(seen)
+    {
+        return Ok(key.clone());
+    }
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut conflict = None;
     for _ in 0..2 {
         let what = format!("get {title}");
         if let Some(found) = client::read(&what, api.get_opt(&child)).await? {
-            if !is_of(&found.metadata, cluster) {
-                return Err(ApplyError::conflict(title, &found.metadata, name));
+            let seen = Found::of(&found.metadata);
+            if !seen.belongs_to(uid) {
+                return Err(ApplyError::conflict(title, &seen, name));
             }
-            if let Some(key) = data(found.clone()).remove(INTERNAL_KEY) {
+            // If somebody emptied it, the resourceVersion keeps two from filling it.
+            wanted.metadata.resource_version = found.metadata.resource_version.clone();
+            if let Some(key) = data(found).remove(INTERNAL_KEY) {
+                last.0 = Some((seen, key.clone()));
                 return Ok(key);
             }
-            // Somebody emptied it: the resourceVersion keeps two from filling it.
-            wanted.metadata.resource_version = found.metadata.resource_version;
         }
         let key = random::key()
             .map_err(|_| ApplyError::NoRandomness)?
@@ -195,7 +210,11 @@ pub(super) async fn internal_key(
             client::write(fence, &what, api.create(&params, &wanted)).await
         };
         match written {
-            Ok(_) => return Ok(SecretValue::new(key)),
+            Ok(written) => {
+                let key = SecretValue::new(key);
+                last.0 = Some((Found::of(&written.metadata), key.clone()));
+                return Ok(key);
+            }
             // Another was faster, or an earlier answer was lost: read it.
             Err(error) if error.kind() == Kind::Conflict => conflict = Some(error),
             Err(error) => return Err(error.into()),

@@ -22,8 +22,9 @@ use super::{
     children::{Child, ChildKind},
     client,
     error::CallResult,
+    found::controller,
     rollout::{UPDATE, annotation, is_update_asked},
-    stores::{Stores, controller},
+    stores::Stores,
 };
 use crate::{
     api::{Component, PgPoolCluster},
@@ -135,7 +136,7 @@ impl Present<'_> {
             .filter(|name| is_settings_name(cluster, name));
         settings.all(|name| {
             let found = self.stores.child(ChildKind::Secret, self.namespace, name);
-            found.is_some_and(|found| found.deletion_timestamp.is_none())
+            found.is_some_and(|found| !found.is_ending)
         })
     }
 }

@@ -153,7 +153,7 @@ impl Runner {
         heartbeat: Arc<Heartbeat>,
     ) -> Result<Self, reqwest::Error> {
         let check = &plan.tier.balancer.check;
-        let watcher = Watcher::new(check.interval, check.timeout, plan.resync)?;
+        let watcher = Watcher::new(check.interval, check.timeout, plan.resync);
         let happenings = mpsc::channel(HAPPENINGS_MAX);
         let (seen, mut from_watch) = mpsc::channel(HAPPENINGS_MAX);
         let to_loop = happenings.0.clone();

@@ -11,6 +11,7 @@ use crate::{
         files,
         process::{Process, Waiter},
     },
+    watch::{Connection, Cursor},
 };
 
 /// A child that runs already.
@@ -39,8 +40,10 @@ impl Runner {
                 let cursor = self.cursor(index);
                 let watcher = self.watcher.clone();
                 async move {
-                    let cursor = cursor.map(crate::watch::Cursor::new);
-                    let answer = watcher.balancer(address, cursor.as_ref(), None).await;
+                    let cursor = cursor.map(Cursor::new);
+                    let mut connection = Connection::to(address);
+                    let answer = watcher.balancer(&mut connection, cursor.as_ref(), None);
+                    let answer = answer.await;
                     Some((index, answer.ok()?))
                 }
             })
