@@ -75,10 +75,11 @@ impl World {
         self.api.wait_for_condition("shop", type_, wanted)
     }
 
-    /// The first pooler fails its checks from now on, or passes them.
-    fn first_pooler(&self, state: &str) {
+    /// A pooler fails its checks from now on, or passes them. One that does so
+    /// four times is another story.
+    fn pooler(&self, index: usize, state: &str) {
         self.balancer
-            .says_of_first(&self.pods, state, &self.revision);
+            .says_of(&self.pods, index, state, &self.revision);
     }
 
     fn wait_for(&self, what: &str, text: &str) -> Result<()> {
@@ -170,11 +171,11 @@ const FLOWS: &[(&str, Flow)] = &[
 ];
 
 fn outage(world: &mut World) -> Result<()> {
-    let name = world.pods.first_pooler().to_owned();
-    world.first_pooler("Down");
+    let name = world.pods.pooler(0).to_owned();
+    world.pooler(0, "Down");
     world.wait_for("the beginning", &format!("default/shop: {name} is DOWN"))?;
     world.condition("PoolersAvailable", "False NotAllUp")?;
-    world.first_pooler("Up");
+    world.pooler(0, "Up");
     world.wait_for("the end", &format!("{name} is UP again"))?;
     let texts = world.texts();
     ensure!(texts.len() == 2, "the beginning and the end: {texts:?}");
@@ -188,12 +189,12 @@ fn outage(world: &mut World) -> Result<()> {
     for reason in ["EndpointDown", "EndpointUp"] {
         world.event(reason)?;
     }
-    let delivered = world
-        .operator
-        .sum("poolkeeper_operator_notifications_total", |labels| {
-            labels == "namespace=\"default\",cluster=\"shop\",channel=\"ops\",result=\"delivered\""
-        })?;
-    ensure!(delivered == 2.0, "{delivered}");
+    let labels = "namespace=\"default\",cluster=\"shop\",channel=\"ops\",result=\"delivered\"";
+    eventually("two deliveries in the metrics", || {
+        let series = "poolkeeper_operator_notifications_total";
+        let delivered = world.operator.sum(series, |of| of == labels);
+        delivered.is_ok_and(|delivered| delivered == 2.0)
+    })?;
     let kept = world.api.core("configmaps", "shop-notifier")?.to_string();
     let cluster = world.api.cluster("shop")?.to_string();
     for said in [&kept, &world.operator.log(), &cluster] {
@@ -211,9 +212,9 @@ fn test_message(world: &mut World) -> Result<()> {
     world.annotate("2")?;
     eventually("the second", || world.texts().len() == before + 2)?;
     // What is told later shows that no third came.
-    world.first_pooler("Down");
+    world.pooler(0, "Down");
     world.wait_for_more("an outage", before + 2, "is DOWN")?;
-    world.first_pooler("Up");
+    world.pooler(0, "Up");
     world.wait_for_more("its end", before + 3, "is UP again")?;
     let texts = world.texts();
     ensure!(texts.len() == before + 4, "{texts:?}");
@@ -223,7 +224,7 @@ fn test_message(world: &mut World) -> Result<()> {
 fn refused(world: &mut World) -> Result<()> {
     let before = world.texts().len();
     world.inbox.inbox.answer(Answer::Status(410));
-    world.first_pooler("Down");
+    world.pooler(1, "Down");
     world.condition("NotificationsDelivered", "False NotDelivered")?;
     eventually("why in the condition", || {
         let condition = world.api.condition("shop", "NotificationsDelivered");
@@ -238,7 +239,7 @@ fn refused(world: &mut World) -> Result<()> {
     world.control_plane.kubectl(&patch)?;
     world.wait_for_more("what waited", before, "is DOWN")?;
     world.condition("NotificationsDelivered", "True Delivered")?;
-    world.first_pooler("Up");
+    world.pooler(1, "Up");
     world
         .wait_for_more("its end", before, "is UP again")
         .map(drop)
@@ -248,12 +249,12 @@ fn suspended(world: &mut World) -> Result<()> {
     let before = world.texts().len();
     world.suspend(true)?;
     world.condition("Reconciling", "False Suspended")?;
-    world.first_pooler("Down");
+    world.pooler(1, "Down");
     world.condition("PoolersAvailable", "False NotAllUp")?;
     world.suspend(false)?;
     // It is down still, and only now anybody is told.
     world.wait_for_more("what is so", before, "is DOWN")?;
-    world.first_pooler("Up");
+    world.pooler(1, "Up");
     world
         .wait_for_more("its end", before, "is UP again")
         .map(drop)
@@ -270,7 +271,7 @@ fn killed(world: &mut World) -> Result<()> {
     for _ in 0..3 {
         for state in ["Down", "Up"] {
             let before = world.texts().len();
-            world.first_pooler(state);
+            world.pooler(2, state);
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
@@ -302,12 +303,12 @@ fn killed(world: &mut World) -> Result<()> {
 
 fn handed_over(world: &mut World) -> Result<()> {
     let before = world.texts().len();
-    world.first_pooler("Down");
+    world.pooler(1, "Down");
     world.wait_for_more("the beginning", before, "is DOWN")?;
     world.operator.terminate()?;
     world.operator = start_operator(&world.control_plane, &world.inbox)?;
     eventually("the successor to lead", || world.operator.leads())?;
-    world.first_pooler("Up");
+    world.pooler(1, "Up");
     world.wait_for_more("the end", before, "is UP again")?;
     let texts = world.texts()[before..].to_vec();
     ensure!(texts.len() == 2, "each once: {texts:?}");

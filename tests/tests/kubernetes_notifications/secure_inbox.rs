@@ -15,12 +15,12 @@ use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
-use tests::{Certificate, Inbox};
+use tests::{Authority, Inbox, Validity};
 
-/// An inbox, a certificate that is its own authority, and what speaks TLS.
+/// An inbox, who may sign its certificate, and what speaks TLS.
 pub(crate) struct SecureInbox {
     pub(crate) inbox: Inbox,
-    certificate: Certificate,
+    authority: Authority,
     address: SocketAddr,
 }
 
@@ -28,7 +28,8 @@ impl SecureInbox {
     pub(crate) fn start() -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let inbox = Inbox::start()?;
-        let certificate = Certificate::new()?;
+        let authority = Authority::new()?;
+        let certificate = authority.issue("inbox", "DNS:localhost", Validity::Today)?;
         let chain = CertificateDer::from_pem_slice(&fs::read(&certificate.cert)?)?;
         let key = PrivateKeyDer::from_pem_slice(&fs::read(&certificate.key)?)?;
         let config = ServerConfig::builder()
@@ -48,7 +49,7 @@ impl SecureInbox {
         });
         Ok(Self {
             inbox,
-            certificate,
+            authority,
             address,
         })
     }
@@ -65,7 +66,7 @@ impl SecureInbox {
 
     /// The PEM file of its authority.
     pub(crate) fn authority(&self) -> &Path {
-        &self.certificate.cert
+        &self.authority.cert
     }
 }
 

@@ -77,9 +77,9 @@ impl Pods {
         })
     }
 
-    /// Name of the first pooler.
-    pub(crate) fn first_pooler(&self) -> &str {
-        &self.poolers[0].name
+    /// Name of a pooler.
+    pub(crate) fn pooler(&self, index: usize) -> &str {
+        &self.poolers[index].name
     }
 
     /// All of them pass their readiness probes.
@@ -135,9 +135,9 @@ impl Balancer {
         self.relays_each(pods, revision, |_| state, said);
     }
 
-    /// The first pooler is in this state, the others are up.
-    pub(crate) fn says_of_first(&self, pods: &Pods, state: &str, revision: &str) {
-        let state = |index| if index == 0 { state } else { "Up" };
+    /// One pooler is in this state, the others are up.
+    pub(crate) fn says_of(&self, pods: &Pods, one: usize, state: &str, revision: &str) {
+        let state = |index| if index == one { state } else { "Up" };
         self.relays_each(pods, revision, state, &[]);
     }
 
@@ -148,6 +148,8 @@ impl Balancer {
         state: impl Fn(usize) -> &'a str,
         said: &[Json],
     ) {
+        // What was judged before a Pod was there would be of another at its address.
+        let since = jiff::Timestamp::now().to_string();
         let targets: Vec<Json> = pods
             .poolers
             .iter()
@@ -156,7 +158,7 @@ impl Balancer {
                 let said = said.get(index).unwrap_or(&Json::Null);
                 json!({
                     "name": pod.address, "address": format!("{}:6432", pod.address),
-                    "state": state(index), "since": "2026-01-01T00:00:00Z", "reason": "as told",
+                    "state": state(index), "since": since, "reason": "as told",
                     "connections": 0, "connectionsTotal": 0,
                     "report": {"state": "ready", "bootId": "b", "configRevision": revision,
                         "clients": 0, "waiting": 0, "upstream": said["upstream"],
