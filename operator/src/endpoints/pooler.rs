@@ -160,6 +160,15 @@ impl Pooler {
         }
     }
 
+    /// The same of its capacity.
+    pub(super) fn said_of_saturation(&mut self, boot_id: &str, report: Option<SaturationReport>) {
+        let Some(report) = report else { return };
+        let is_older = |known: SaturationReport| known.number > report.number;
+        if self.boot_id.as_deref() == Some(boot_id) && !self.saturation.is_some_and(is_older) {
+            self.saturation = Some(report);
+        }
+    }
+
     /// A balancer relays which configuration the process with this bootId has.
     pub(super) fn relayed_revision(&mut self, boot_id: &str, revision: Option<&str>) {
         // Where it is asked itself, it has said so.
@@ -176,15 +185,6 @@ impl Pooler {
     /// Whether its bootId is known.
     pub(super) const fn is_identified(&self) -> bool {
         self.boot_id.is_some()
-    }
-
-    /// The same of its capacity.
-    pub(super) fn said_of_saturation(&mut self, boot_id: &str, report: Option<SaturationReport>) {
-        let Some(report) = report else { return };
-        let is_older = |known: SaturationReport| known.number > report.number;
-        if self.boot_id.as_deref() == Some(boot_id) && !self.saturation.is_some_and(is_older) {
-            self.saturation = Some(report);
-        }
     }
 
     /// Another process has to say it anew.

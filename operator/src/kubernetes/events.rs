@@ -13,8 +13,8 @@ use crate::{
     notify_test::Tested,
 };
 
-/// How much of a note is kept, in characters: the API's limit, in bytes, is 1024.
-const NOTE_LENGTH_MAX: usize = 1_000;
+/// How much of a note is kept, in bytes: the API takes no more.
+const NOTE_LENGTH_MAX: usize = 1_024;
 /// Changes of endpoints that one look records; what changes together is the
 /// condition's to tell.
 const CHANGES_MAX: usize = 8;
@@ -126,10 +126,12 @@ async fn record(
     reference: &ObjectReference,
     note: Note,
 ) -> CallResult<()> {
+    let mut text = note.text;
+    text.truncate(text.floor_char_boundary(NOTE_LENGTH_MAX));
     let event = Event {
         type_: note.type_,
         reason: note.reason,
-        note: Some(note.text.chars().take(NOTE_LENGTH_MAX).collect()),
+        note: Some(text),
         action: note.action.to_owned(),
         secondary: None,
     };

@@ -62,6 +62,8 @@ struct Followed {
 #[derive(Default)]
 struct Shared {
     answer: Mutex<Option<Answer>>,
+    /// Of the last answer.
+    gist: Mutex<String>,
     wanted: Mutex<Wanted>,
     /// Something else is wanted: a poll under way would wait too long.
     other_wanted: Notify,
@@ -273,10 +275,11 @@ impl Shared {
 
     /// Keeps an answer. True if it says something that the one before did not.
     fn take(&self, mut answer: Answer) -> bool {
+        let gist = gist(&answer);
+        let mut last = self.gist.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = *last != gist;
+        *last = gist;
         let mut before = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = before
-            .as_ref()
-            .is_none_or(|before| gist(before) != gist(&answer));
         if let Answer::Said(status) = &mut answer {
             news |= !status.transitions.is_empty();
             if let Some(Answer::Said(before)) = &mut *before {
@@ -319,13 +322,20 @@ fn gist(answer: &Answer) -> String {
     match answer {
         Answer::Silent(_) => "silent".to_owned(),
         Answer::Said(status) => {
-            let mut gist = format!("{:?} {:?}", status.state, status.config_revision);
+            let BalancerStatus {
+                boot_id,
+                state,
+                config_revision,
+                ..
+            } = &**status;
+            let mut gist = format!("{boot_id} {state:?} {config_revision:?}");
             for target in &status.targets {
                 let report = target.report.as_ref();
                 gist.push_str(&format!(
-                    "|{} {:?} {:?} {:?} {:?} {:?} {:?}",
+                    "|{} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                     target.address,
                     target.state,
+                    report.map(|report| &report.boot_id),
                     report.map(|report| report.state),
                     report.map(|report| &report.config_revision),
                     report.map(|report| report.upstream),

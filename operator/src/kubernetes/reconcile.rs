@@ -227,11 +227,16 @@ impl Look<'_> {
         let validated = match validate::validate(&read, &settings.webhooks) {
             Ok(validated) => validated,
             Err(faults) => {
-                // What is wrong elsewhere keeps nobody from being told of it.
+                // What is wrong elsewhere keeps nobody from being told of it, once
+                // the cluster had a key.
                 let channels = validate::channels(&read, &settings.webhooks);
-                let key = secrets::known_key(client, cluster, self.namespace).await?;
-                if let Some(key) = key {
-                    self.tell_by(cluster, memory, &channels, key.bytes()).await;
+                let key = &mut memory.key;
+                match secrets::known_key(client, stores, cluster, self.namespace, key).await {
+                    Ok(Some(key)) => {
+                        self.tell_by(cluster, memory, &channels, key.bytes()).await;
+                    }
+                    Ok(None) => {}
+                    Err(error) => memory.untold = Some(format!("nobody is told: {error}")),
                 }
                 return Ok(Progress::Invalid(faults));
             }

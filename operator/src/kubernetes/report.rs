@@ -103,9 +103,9 @@ impl Look<'_> {
             balancers: wished(&rollouts.balancers),
         };
         let policy = policy(spec.map(|spec| &spec.balancer.check));
-        let known = memory.teller.as_ref().map(Teller::known);
+        let teller = memory.teller.as_ref();
         let judged = memory.endpoints.get_or_insert_with(|| {
-            let (outages, cursors) = known.unwrap_or_default();
+            let (outages, cursors) = teller.map(Teller::known).unwrap_or_default();
             Endpoints::resumed(&before.endpoints, &outages, &cursors, now)
         });
         let changes = observe::observe(judged, pods, &answers, wished, policy, now);
@@ -147,8 +147,9 @@ impl Look<'_> {
         if let Some(teller) = &memory.teller {
             self.tell(cluster, progress, teller, seen, &status, now);
         }
+        let written = self.write_status(cluster, status, memory).await;
         self.record_outages(cluster, &changes).await;
-        self.write_status(cluster, status, memory).await?;
+        written?;
         // After the status: a Pod that cannot be told must not keep it back.
         match wanted.filter(|_| *progress == Progress::Applied) {
             Some(wanted) => {

@@ -127,7 +127,6 @@ pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a 
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// What the Pods of a Deployment run.
 /// The release that an image's tag names, if it names one.
 fn release(image: &str) -> Option<Release> {
     let name = image.split('@').next()?;

@@ -130,29 +130,47 @@ fn data(secret: Secret) -> SecretData {
         .collect()
 }
 
+/// The key that the parts of a tier share, as it was read or written last.
+#[derive(Default)]
+pub(super) struct InternalKey(Option<(Found, SecretValue)>);
+
+impl InternalKey {
+    /// The key, unless its Secret is another by now.
+    fn current(&self, present: Option<&Found>) -> Option<SecretValue> {
+        let (seen, key) = self.0.as_ref()?;
+        (present == Some(seen)).then(|| key.clone())
+    }
+}
+
 /// The key that the parts of a tier share, if there is one.
 ///
 /// # Errors
 /// If the server does not say.
 pub(super) async fn known_key(
     client: &Client,
+    stores: &Stores,
     cluster: &PgPoolCluster,
     namespace: &str,
+    last: &mut InternalKey,
 ) -> CallResult<Option<SecretValue>> {
     let name = internal_name(cluster.metadata.name.as_deref().unwrap_or_default());
+    let Some(present) = stores.child(ChildKind::Secret, namespace, &name) else {
+        return Ok(None);
+    };
+    if let Some(key) = last.current(Some(&present)) {
+        return Ok(Some(key));
+    }
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let what = format!("get Secret {name}");
     let found = client::read(&what, api.get_opt(&name)).await?;
-    let ours = found.filter(|found| {
-        let uid = cluster.metadata.uid.as_deref();
-        uid.is_some_and(|uid| Found::of(&found.metadata).belongs_to(uid))
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+    last.0 = found.and_then(|found| {
+        let seen = Found::of(&found.metadata);
+        let key = data(found).remove(INTERNAL_KEY);
+        key.filter(|_| seen.belongs_to(uid)).map(|key| (seen, key))
     });
-    Ok(ours.and_then(|found| data(found).remove(INTERNAL_KEY)))
+    Ok(last.0.as_ref().map(|(_, key)| key.clone()))
 }
-
-/// The key that the parts of a tier share, as it was read or written last.
-#[derive(Default)]
-pub(super) struct InternalKey(Option<(Found, SecretValue)>);
 
 /// The key that the parts of a tier share, made when there is none yet. It is read
 /// again when its Secret is another than it was.
@@ -174,10 +192,9 @@ pub(super) async fn internal_key(
     let mut wanted = internal_secret(name, &owner);
     let child = wanted.metadata.name.clone().unwrap_or_default();
     let title = format!("Secret {child}");
-    if let Some((seen, key)) = &last.0
-        && stores.child(ChildKind::Secret, namespace, &child).as_ref() == Some(seen)
-    {
-        return Ok(key.clone());
+    let present = stores.child(ChildKind::Secret, namespace, &child);
+    if let Some(key) = last.current(present.as_ref()) {
+        return Ok(key);
     }
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut conflict = None;

@@ -45,6 +45,8 @@ pub(super) struct Writer<V> {
     kept: Arc<RwLock<Kept<V>>>,
     /// A list that is being read, and then replaces what is kept.
     list: Kept<V>,
+    /// What of it is not kept.
+    unkept: Vec<Touched>,
     listed: watch::Sender<bool>,
 }
 
@@ -69,6 +71,7 @@ pub(super) fn store<V: PartialEq>(kind: &'static str) -> (Store<V>, Writer<V>) {
     let writer = Writer {
         kept: kept.clone(),
         list: Kept::default(),
+        unkept: Vec::new(),
         listed: sender,
     };
     (Store { kind, kept, listed }, writer)
@@ -158,31 +161,22 @@ impl<V: PartialEq> Writer<V> {
         match event {
             Event::Init => {
                 self.list = Kept::default();
+                self.unkept.clear();
                 Vec::new()
             }
             Event::InitApply(object) => {
                 let place = Touched::of(&object);
-                let kept = keep(object).map(|kept| Entry::new(kept, place.clusters.clone()));
-                self.list.put(&place, kept);
-                vec![place]
+                match keep(object) {
+                    Some(kept) => {
+                        let entry = Entry::new(kept, place.clusters.clone());
+                        self.list.put(&place, Some(entry));
+                    }
+                    None => self.unkept.push(place),
+                }
+                // Whoever looks now would see what was there before.
+                Vec::new()
             }
-            Event::InitDone => {
-                let list = mem::take(&mut self.list);
-                let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-                let before = mem::replace(&mut *kept, list);
-                // What went while nobody watched is in no list.
-                let gone = before.objects.into_iter();
-                let gone = gone.filter(|(key, _)| !kept.objects.contains_key(key));
-                let gone = gone.map(|((namespace, name), entry)| Touched {
-                    namespace,
-                    name,
-                    clusters: entry.clusters,
-                });
-                let gone = gone.collect();
-                drop(kept);
-                self.listed.send_replace(true);
-                gone
-            }
+            Event::InitDone => self.replace_all(),
             Event::Apply(object) => {
                 let place = Touched::of(&object);
                 let kept = keep(object).map(|kept| Entry::new(kept, place.clusters.clone()));
@@ -190,6 +184,30 @@ impl<V: PartialEq> Writer<V> {
             }
             Event::Delete(object) => self.replace(Touched::of(&object), None),
         }
+    }
+
+    /// The list is whole: it takes the place of what is kept.
+    fn replace_all(&mut self) -> Vec<Touched> {
+        let list = mem::take(&mut self.list);
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = mem::replace(&mut *kept, list).objects;
+        // Whether these changed cannot be said.
+        let mut touched = mem::take(&mut self.unkept);
+        for (at, now) in &kept.objects {
+            let mut clusters = now.clusters.clone();
+            match before.remove(at) {
+                Some(before) if now.says_as_much_as(&before) => continue,
+                Some(before) => clusters.extend(before.clusters),
+                None => {}
+            }
+            touched.push(Touched::at(at, clusters));
+        }
+        // What went while nobody watched is in no list.
+        let gone = before.into_iter();
+        touched.extend(gone.map(|(at, entry)| Touched::at(&at, entry.clusters)));
+        drop(kept);
+        self.listed.send_replace(true);
+        touched
     }
 
     fn replace(&mut self, mut place: Touched, now: Option<Entry<V>>) -> Vec<Touched> {
@@ -253,6 +271,14 @@ impl<V: PartialEq> Entry<V> {
 }
 
 impl Touched {
+    fn at((namespace, name): &Key, clusters: BTreeSet<String>) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            clusters,
+        }
+    }
+
     /// Clusters are found by owner, and by label: an owner that is taken away is
     /// to be noticed too.
     fn of<K: Resource>(object: &K) -> Self {
@@ -356,11 +382,27 @@ mod tests {
         assert_eq!(nodes(&store, "shop"), ["1", "2"], "half a list is none");
         // The list broke off; the next one begins anew.
         take(Event::Init);
-        let touched = take(Event::InitApply(pod("b", "shop", "3")));
-        assert_eq!(clusters(&touched), [("b", vec!["shop"])]);
-        let gone = take(Event::InitDone);
-        assert_eq!(clusters(&gone), [("a", vec!["shop"])]);
-        assert_eq!(nodes(&store, "shop"), ["3"]);
+        for one in [
+            pod("b", "shop", "3"),
+            pod("c", "shop", "4"),
+            pod("d", "other", ""),
+        ] {
+            let touched = take(Event::InitApply(one));
+            assert_eq!(touched, [], "who looks now sees what was before");
+        }
+        let mut touched = clusters(&take(Event::InitDone))
+            .into_iter()
+            .map(|(name, clusters)| (name.to_owned(), clusters.join(",")))
+            .collect::<Vec<_>>();
+        touched.sort();
+        // One has gone, one has changed, one is new, of one nothing is kept.
+        let told = [("a", "shop"), ("b", "shop"), ("c", "shop"), ("d", "other")];
+        assert_eq!(touched, told.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(nodes(&store, "shop"), ["3", "4"]);
+        take(Event::Init);
+        take(Event::InitApply(pod("b", "shop", "3")));
+        take(Event::InitApply(pod("c", "shop", "4")));
+        assert_eq!(take(Event::InitDone), [], "nothing has changed");
         assert!(store.get("n", "a").is_none() && store.get("n", "x").is_none());
     }
 

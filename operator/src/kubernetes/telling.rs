@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A claim is kept before it is posted. A replica that may not write may not post
-//! either: the fence ends both.
+//! either: the fence ends both. A test message is no news: it is posted at once,
+//! and told again if we die before it is kept that it was asked for.
 
 use std::{
     collections::BTreeMap,
@@ -436,13 +437,19 @@ impl Work {
             return;
         }
         for post in claimed {
-            let may = |_: &Duration| kept == Kept::Well;
-            let left = self.office.fence.time_left().filter(may);
             let destination = self.shared.lock().destinations.get(&post.channel).cloned();
-            let (Some(left), Some(destination)) = (left, destination) else {
-                let outcome = Outcome::Failed("the claim could not be kept".to_owned());
-                self.finished(&post, outcome);
-                continue;
+            let why_not = match (kept, self.office.fence.time_left(), destination) {
+                (Kept::Well, Some(left), Some(destination)) => Ok((left, destination)),
+                (Kept::Well, Some(_), None) => Err("the channel is not there any more"),
+                (Kept::Well, None, _) => Err("another replica leads"),
+                _ => Err("the claim could not be kept"),
+            };
+            let (left, destination) = match why_not {
+                Ok(ready) => ready,
+                Err(why) => {
+                    self.finished(&post, Outcome::Failed(why.to_owned()));
+                    continue;
+                }
             };
             let (courier, context) = (self.office.courier.clone(), self.context.clone());
             posts.spawn(async move {

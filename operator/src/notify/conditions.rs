@@ -21,7 +21,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// the rollout, certificates. Where it says that something is not known, what was
 /// known before: `known` has the alert of a key, if there is one.
 ///
-/// Time alone may change the answer, as [`is_waiting`] says.
+/// Time alone may change the answer while an alert of it is open, and where
+/// [`is_waiting`] says so.
 #[must_use]
 pub fn of_status(
     status: &PgPoolClusterStatus,

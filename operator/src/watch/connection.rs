@@ -1,20 +1,24 @@
-//! A connection over which one process is asked, HTTP/1.1 and GET alone.
+//! A connection over which one process is asked, GET alone.
 //!
-//! An operator holds thousands of them, and nearly all of them wait for an answer.
-//! One that waits holds no buffer: a client that can do more takes 29 KB for it.
+//! An operator holds thousands of them, and nearly all of them wait for an answer:
+//! one is hyper's own, without the pool, the redirects and the rest of a client
+//! that can do more, and with a small buffer.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::{
+    Request, Response,
+    body::{Body as _, Bytes, Incoming},
+    client::conn::http1::{self, SendRequest},
+    header::HOST,
 };
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::AbortHandle};
 
 /// Longest answer that is read: a full log of a balancer is some 500 KB.
 pub(super) const ANSWER_LENGTH_MAX: usize = 4 * 1024 * 1024;
-/// Longest head of an answer, and longest line before a chunk.
-const HEAD_LENGTH_MAX: usize = 16 * 1024;
-/// Read at once, at first.
+/// Read at once; the head of an answer must fit.
 const BUFFER_LENGTH: usize = 4 * 1024;
 
 /// Where one process is asked. The connection is kept from answer to answer.
@@ -22,14 +26,27 @@ const BUFFER_LENGTH: usize = 4 * 1024;
 pub struct Connection {
     address: SocketAddr,
     /// None while an answer is awaited: one that is given up is no longer wanted.
-    stream: Option<TcpStream>,
+    kept: Option<Open>,
+}
+
+/// An open connection; it is closed when it is dropped.
+#[derive(Debug)]
+struct Open {
+    sender: SendRequest<Empty<Bytes>>,
+    task: AbortHandle,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What was answered.
 pub(super) struct Answer {
     /// HTTP status code.
     pub(super) code: u16,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
 }
 
 /// Why there is no answer.
@@ -39,18 +56,18 @@ pub(super) enum Failure {
     Connect,
     #[error("the connection broke")]
     Broke,
-    /// It was closed and nothing was answered: a kept one may be just too old.
-    #[error("the connection broke")]
-    Closed,
     #[error("answers what is no HTTP")]
     Nonsense,
     #[error("answers more than {ANSWER_LENGTH_MAX} bytes")]
     TooLong,
 }
 
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Broke
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        match error.is_parse() {
+            true => Self::Nonsense,
+            false => Self::Broke,
+        }
     }
 }
 
@@ -60,184 +77,98 @@ impl Connection {
     pub const fn to(address: SocketAddr) -> Self {
         Self {
             address,
-            stream: None,
+            kept: None,
         }
     }
 
     /// Asks for a path. Given up before the answer is there, it asks over another
     /// connection next time.
     pub(super) async fn get(&mut self, path: &str) -> Result<Answer, Failure> {
-        if let Some(kept) = self.stream.take() {
-            match self.ask(kept, path).await {
-                Err(Failure::Closed) => {}
-                answered => return answered,
+        if let Some(mut open) = self.kept.take() {
+            match open.ask(self.address, path).await {
+                // A kept one may be just too old.
+                Err(error) if is_closed(&error) => {}
+                answered => return self.take(open, answered?).await,
             }
         }
-        let opened = TcpStream::connect(self.address).await;
-        let stream = opened.map_err(|_| Failure::Connect)?;
-        stream.set_nodelay(true)?;
-        self.ask(stream, path).await
+        let mut open = Open::to(self.address).await?;
+        let answered = open.ask(self.address, path).await?;
+        self.take(open, answered).await
     }
 
-    async fn ask(&mut self, mut stream: TcpStream, path: &str) -> Result<Answer, Failure> {
-        let address = self.address;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: */*\r\n\r\n");
-        let sent = stream.write_all(request.as_bytes()).await;
-        sent.map_err(|_| Failure::Closed)?;
-        stream.readable().await?;
-        let mut reader = Reader {
-            stream,
-            bytes: Vec::with_capacity(BUFFER_LENGTH),
-        };
-        let head = reader.head().await?;
-        let body = match head.length {
-            Length::Bytes(length) => reader.take(length).await?,
-            Length::Chunks => reader.chunks().await?,
-            Length::UntilClosed => reader.rest().await?,
-        };
-        if head.is_kept && reader.bytes.is_empty() {
-            self.stream = Some(reader.stream);
+    /// Reads an answer to its end, and keeps the connection if it can be used again.
+    async fn take(&mut self, open: Open, answer: Response<Incoming>) -> Result<Answer, Failure> {
+        let code = answer.status().as_u16();
+        if answer.body().size_hint().lower() > ANSWER_LENGTH_MAX as u64 {
+            return Err(Failure::TooLong);
         }
+        let body = Limited::new(answer.into_body(), ANSWER_LENGTH_MAX);
+        let body = body.collect().await.map_err(|error| {
+            match (
+                error.is::<LengthLimitError>(),
+                error.downcast::<hyper::Error>(),
+            ) {
+                (true, _) => Failure::TooLong,
+                (false, Ok(error)) => (*error).into(),
+                (false, Err(_)) => Failure::Broke,
+            }
+        })?;
+        self.kept = Some(open);
         Ok(Answer {
-            code: head.code,
-            body,
+            code,
+            body: body.to_bytes(),
         })
     }
 }
 
-/// What comes before a body.
-struct Head {
-    code: u16,
-    length: Length,
-    /// The connection can be used again.
-    is_kept: bool,
-}
-
-/// How long a body is.
-#[derive(Clone, Copy)]
-enum Length {
-    Bytes(usize),
-    Chunks,
-    UntilClosed,
-}
-
-impl Head {
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let mut lines = text.split("\r\n");
-        let (version, code) = lines.next()?.split_once(' ')?;
-        let mut head = Self {
-            code: code.get(..3)?.parse().ok()?,
-            length: Length::UntilClosed,
-            is_kept: version == "HTTP/1.1",
+impl Open {
+    async fn to(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.map_err(|_| Failure::Connect)?;
+        stream.set_nodelay(true).map_err(|_| Failure::Broke)?;
+        let mut builder = http1::Builder::new();
+        builder.read_buf_exact_size(Some(BUFFER_LENGTH));
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let serve = async move {
+            // Whoever asks hears of it.
+            let _ = connection.await;
         };
-        for line in lines {
-            let (name, value) = line.split_once(':')?;
-            let value = value.trim();
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => head.length = Length::Bytes(value.parse().ok()?),
-                "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => {
-                    head.length = Length::Chunks;
-                }
-                "connection" if value.eq_ignore_ascii_case("close") => head.is_kept = false,
-                _ => {}
-            }
-        }
-        head.is_kept &= !matches!(head.length, Length::UntilClosed);
-        Some(head)
+        Ok(Self {
+            sender,
+            task: tokio::spawn(serve).abort_handle(),
+        })
+    }
+
+    async fn ask(
+        &mut self,
+        address: SocketAddr,
+        path: &str,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        self.sender.ready().await?;
+        let request = Request::get(path).header(HOST, address.to_string());
+        let request = request.body(Empty::new());
+        let request = request.expect("a path of ours and an address are valid");
+        self.sender.send_request(request).await
     }
 }
 
-/// Reads an answer.
-struct Reader {
-    stream: TcpStream,
-    /// What was read and not yet used.
-    bytes: Vec<u8>,
+/// Whether it was closed and nothing was answered.
+fn is_closed(error: &hyper::Error) -> bool {
+    error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(error)
 }
 
-impl Reader {
-    /// False when it was closed.
-    async fn more(&mut self) -> Result<bool, Failure> {
-        if self.bytes.len() > ANSWER_LENGTH_MAX {
-            return Err(Failure::TooLong);
-        }
-        Ok(self.stream.read_buf(&mut self.bytes).await? > 0)
-    }
-
-    /// What comes before `end`, which is left out.
-    async fn until(&mut self, end: &[u8]) -> Result<Vec<u8>, Failure> {
-        loop {
-            let mut windows = self.bytes.windows(end.len());
-            if let Some(length) = windows.position(|window| window == end) {
-                let rest = self.bytes.split_off(length + end.len());
-                let mut found = std::mem::replace(&mut self.bytes, rest);
-                found.truncate(length);
-                return Ok(found);
-            }
-            if self.bytes.len() > HEAD_LENGTH_MAX {
-                return Err(Failure::Nonsense);
-            }
-            if !self.more().await? {
-                return Err(Failure::Broke);
-            }
-        }
-    }
-
-    async fn head(&mut self) -> Result<Head, Failure> {
-        match self.more().await {
-            Ok(true) => {}
-            // A reset comes instead of the end where both sides were at it.
-            Ok(false) | Err(_) => return Err(Failure::Closed),
-        }
-        let text = self.until(b"\r\n\r\n").await?;
-        Head::parse(&text).ok_or(Failure::Nonsense)
-    }
-
-    async fn take(&mut self, length: usize) -> Result<Vec<u8>, Failure> {
-        if length > ANSWER_LENGTH_MAX {
-            return Err(Failure::TooLong);
-        }
-        while self.bytes.len() < length {
-            if !self.more().await? {
-                return Err(Failure::Broke);
-            }
-        }
-        let rest = self.bytes.split_off(length);
-        Ok(std::mem::replace(&mut self.bytes, rest))
-    }
-
-    async fn rest(&mut self) -> Result<Vec<u8>, Failure> {
-        while self.more().await? {}
-        Ok(std::mem::take(&mut self.bytes))
-    }
-
-    async fn chunks(&mut self) -> Result<Vec<u8>, Failure> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.until(b"\r\n").await?;
-            let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-            let size = std::str::from_utf8(size).ok();
-            let size = size.and_then(|size| usize::from_str_radix(size.trim(), 16).ok());
-            let size = size.ok_or(Failure::Nonsense)?;
-            if size == 0 {
-                // Fields that may follow mean nothing here.
-                while !self.until(b"\r\n").await?.is_empty() {}
-                return Ok(body);
-            }
-            if size > ANSWER_LENGTH_MAX - body.len() {
-                return Err(Failure::TooLong);
-            }
-            body.append(&mut self.take(size).await?);
-            if !self.until(b"\r\n").await?.is_empty() {
-                return Err(Failure::Nonsense);
-            }
-        }
-    }
+/// A reset comes instead of the end where both sides were at it.
+fn is_reset(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -267,7 +198,7 @@ mod tests {
     async fn body(connection: &mut Connection) -> String {
         let answer = connection.get("/").await.unwrap();
         assert_eq!(answer.code, 200);
-        String::from_utf8(answer.body).unwrap()
+        String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
     #[tokio::test]
@@ -282,7 +213,7 @@ mod tests {
         for expected in ["one", "two", "one", "three", "four", "two"] {
             assert_eq!(body(&mut connection).await, expected);
         }
-        assert!(connection.stream.is_some());
+        assert!(connection.kept.is_some());
         assert!(
             connection.get("/").await.is_err(),
             "nobody listens any more"
@@ -299,7 +230,7 @@ mod tests {
         let mut asked = Box::pin(connection.get("/"));
         assert!(futures::poll!(asked.as_mut()).is_pending());
         drop(asked);
-        assert!(connection.stream.is_none());
+        assert!(connection.kept.is_none());
     }
 
     #[tokio::test]
@@ -316,7 +247,7 @@ mod tests {
             ),
             (
                 &[&["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\n"]],
-                "answers more than 4194304 bytes",
+                "the connection broke",
             ),
             (
                 &[&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"]],
@@ -328,7 +259,7 @@ mod tests {
             let mut connection = Connection::to(serve(answer).await);
             let failure = connection.get("/").await.err().unwrap();
             assert_eq!(failure.to_string(), expected);
-            assert!(connection.stream.is_none());
+            assert!(connection.kept.is_none());
         }
     }
 }

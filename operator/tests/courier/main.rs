@@ -9,10 +9,7 @@
 
 mod servers;
 
-use std::{
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::process::{Command, Stdio};
 
 use servers::{Answer, Proxy, Server};
 
@@ -139,11 +136,8 @@ fn a_redirect_is_not_followed() {
 #[test]
 fn an_endless_answer_is_read_for_a_while_only() {
     let server = Server::start(Answer::Endless);
-    let begun = Instant::now();
     let said = notify_test(&[server.url(SECRET)], &[trusting(&server)]);
     assert_eq!(said, "channel-0 (slackWebhook): delivered\n");
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(8), "it took {took:?}");
     let sent = server.sent();
     assert!(sent < 8 * 1024 * 1024, "{sent} bytes were taken");
 }

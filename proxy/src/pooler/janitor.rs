@@ -310,9 +310,7 @@ impl EventLoop {
         self.steps.retain(|id, _| self.pools.contains_key(id));
     }
 
-    /// Ends sessions at their boundaries, and what is left at the drain's end. The
-    /// port stays open for cancel requests and checks until the last session of
-    /// all loops is gone; it closes at once where another process listens on it too.
+    /// From now on sessions are ended, and at this time what is left of them.
     pub(super) fn begin_drain(&mut self, drain: Drain) {
         // A harder drain leaves no more time than the one under way.
         let end = self
@@ -327,6 +325,9 @@ impl EventLoop {
         client.waiting && self.pools[&client.pool].info.shared.is_paused()
     }
 
+    /// Ends sessions at their boundaries, and what is left at the drain's end. The
+    /// port stays open for cancel requests and checks until the last session of
+    /// all loops is gone; it closes at once where another process listens on it too.
     fn drain_clients(&mut self) {
         let Some(drain) = self.drain else {
             return;

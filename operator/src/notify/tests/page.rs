@@ -347,7 +347,8 @@ What people are told, as it looks, what it means and what to do. Where messages 
 - The rules for Prometheus in the chart ([alerts.yaml](../charts/poolkeeper/files/alerts.yaml)) say the same: their label
   `event` names what they stand for.
 - A dead operator tells nothing. With `--heartbeat-url-file FILE` it calls the URL in that file while all is well, for a
-  service that tells when the calls stop.
+  service that tells when the calls stop; with the chart, `heartbeat.existingSecret` names the Secret that holds the URL,
+  whose host must be among `webhookHosts`.
 
 The first line is the title, the last block the text of the notification. 🔴 something is wrong, 🟠 something comes and
 goes, 🟡 worth knowing, 🟢 all is well again.
