@@ -290,8 +290,9 @@ settings! {
 
     /// *Ours.* How long a client waits for a server until the pooler says of itself that it is saturated, at most half
     /// of `query_wait_timeout`; 0 means that it does not say so. It says so too when clients are refused because of
-    /// `max_client_conn`. `/status`, the metrics and the checks of balancers tell it, and why. It is over when nothing
-    /// of the kind was seen for 10 s. Waiting while the pool is paused or its PostgreSQL is out of reach does not count.
+    /// `max_client_conn`. `/status`, the metrics and the checks of balancers tell it, and why. It is over when
+    /// nothing of the kind was seen for 10 s. Waiting while the pool is paused or its PostgreSQL is out of reach does
+    /// not count.
     saturation_wait: Duration = "5", [0, 86_400], reload, Honoured;
 
     /// How many buffers are processed for one connection in a turn.
