@@ -243,7 +243,8 @@ fn judge(destination: &Destination, answer: &Answer) -> Outcome {
         return Outcome::Throttled(answer.retry_after.unwrap_or(THROTTLE_DEFAULT));
     }
     if status.is_redirection() {
-        return Outcome::Refused(REDIRECTED.to_owned());
+        // A proxy in between may do so for a moment.
+        return Outcome::Failed(REDIRECTED.to_owned());
     }
     if status.is_success() {
         return match destination {
@@ -253,13 +254,15 @@ fn judge(destination: &Destination, answer: &Answer) -> Outcome {
         };
     }
     let mut reason = format!("HTTP {}", status.as_u16());
-    if let Some(word) = slack::known_word(&answer.body) {
+    let word = slack::known_word(&answer.body);
+    if let Some(word) = word {
         let _ = write!(reason, ", {word}");
     }
-    if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT {
-        Outcome::Refused(reason)
-    } else {
-        Outcome::Failed(reason)
+    // Whatever else stands in for a server that starts may answer 404.
+    let is_final = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::GONE);
+    match word.map_or(is_final, slack::is_refusal) {
+        true => Outcome::Refused(reason),
+        false => Outcome::Failed(reason),
     }
 }
 

@@ -298,6 +298,7 @@ impl Endpoints {
                     state: judgement.state,
                     since: judgement.since,
                     reason: judgement.reason.clone(),
+                    outage_since: judgement.outage_since,
                     config_revision: judgement.config_revision.clone(),
                     upstream: self.upstream(id),
                     capacity: self.capacity(id),

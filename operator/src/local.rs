@@ -249,7 +249,6 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
         state,
         found,
         mut notes,
-        forgot,
     } = prepared;
     notes.splice(0..0, remarks);
 
@@ -272,9 +271,6 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
     }
     if let Some(beat) = options.heartbeat.clone() {
         runner.call_while_well(beat);
-    }
-    if forgot {
-        runner.tell_how_things_are();
     }
     runner
         .run(found)

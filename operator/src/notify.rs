@@ -252,7 +252,7 @@ impl Notifier {
 
     /// How soon [`Self::claim`] has to be asked again though nothing is observed.
     #[must_use]
-    pub fn attention(&self) -> Attention {
+    pub fn attention(&self, now: Timestamp) -> Attention {
         let open: Vec<Open> = self.open.values().cloned().collect();
         let view = self.view(&open);
         let flaps = match self.flaps.is_empty() {
@@ -260,7 +260,7 @@ impl Notifier {
             false => Attention::Seldom,
         };
         let channels = self.channels.values();
-        let wanted = channels.map(|channel| channel.attention(&view));
+        let wanted = channels.map(|channel| channel.attention(&view, now));
         wanted.max().unwrap_or(Attention::Never).max(flaps)
     }
 
@@ -280,6 +280,14 @@ impl Notifier {
     pub fn configs(&self) -> Vec<ChannelConfig> {
         let channels = self.channels.values();
         channels.map(|channel| channel.config.clone()).collect()
+    }
+
+    /// Something else has arrived at a channel: it is tried again, if it was not.
+    pub fn is_reached(&mut self, channel: &str) {
+        if let Some(channel) = self.channels.get_mut(channel) {
+            channel.is_reached();
+            self.changed = true;
+        }
     }
 
     /// What is wrong under this key, as it is known.

@@ -24,8 +24,7 @@ const TEXT_LENGTH_MAX: usize = 12_000;
 /// Sections of the story; Slack takes 50 blocks.
 const STORY_SECTIONS_MAX: usize = 10;
 
-/// What Slack answers to a message that it will never take, as it is
-/// configured.
+/// What Slack answers where it will never take a message, as it is configured.
 const REFUSALS: &[&str] = &[
     "access_denied",
     "account_inactive",
@@ -33,21 +32,16 @@ const REFUSALS: &[&str] = &[
     "channel_is_archived",
     "channel_not_found",
     "ekm_access_denied",
-    "invalid_arguments",
     "invalid_auth",
-    "invalid_blocks",
-    "invalid_payload",
     "invalid_token",
     "is_archived",
     "messages_tab_disabled",
     "missing_scope",
-    "msg_too_long",
     "no_active_hooks",
     "no_permission",
     "no_service",
     "no_service_id",
     "no_team",
-    "no_text",
     "not_allowed_token_type",
     "not_authed",
     "not_in_channel",
@@ -59,12 +53,18 @@ const REFUSALS: &[&str] = &[
     "team_disabled",
     "token_expired",
     "token_revoked",
-    "too_many_attachments",
     "two_factor_setup_required",
     "user_not_found",
 ];
-/// What it answers when trying again may help.
+/// What it answers when trying again may help: to another message, of what has
+/// happened since, if it does not like this one.
 const TROUBLES: &[&str] = &[
+    "invalid_arguments",
+    "invalid_blocks",
+    "invalid_payload",
+    "msg_too_long",
+    "no_text",
+    "too_many_attachments",
     "fatal_error",
     "internal_error",
     "request_timeout",
@@ -84,6 +84,11 @@ pub(crate) fn known_word(body: &[u8]) -> Option<&'static str> {
     let text = std::str::from_utf8(body).unwrap_or_default().trim();
     let mut known = REFUSALS.iter().chain(TROUBLES).chain(ROOT_GONE);
     known.find(|known| **known == text).copied()
+}
+
+/// Whether a known word says that nothing will arrive, as it is configured.
+pub(crate) fn is_refusal(word: &str) -> bool {
+    REFUSALS.contains(&word)
 }
 
 /// A message for an incoming webhook.

@@ -122,6 +122,12 @@ pub struct EndpointStatus {
     #[schemars(length(max = 1024))]
     pub reason: String,
 
+    /// Since when it is out of service without having said that it would be;
+    /// absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub outage_since: Option<Timestamp>,
+
     /// The configuration it said was in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<String>,

@@ -64,8 +64,9 @@ fn answers_of_webhooks_are_told_apart() {
         (200, "ok", Outcome::delivered()),
         (204, "", Outcome::delivered()),
         (404, "no_service\n", refused("HTTP 404, no_service")),
-        (400, "invalid_payload", refused("HTTP 400, invalid_payload")),
-        (403, "your token s3cret is bad", refused("HTTP 403")),
+        (400, "invalid_payload", failed("HTTP 400, invalid_payload")),
+        (401, "your token s3cret is bad", refused("HTTP 401")),
+        (404, "default backend", failed("HTTP 404")),
         (408, "", failed("HTTP 408")),
         (500, "oops", failed("HTTP 500")),
         (429, "", Outcome::Throttled(THROTTLE_DEFAULT)),
@@ -188,7 +189,7 @@ async fn posts_are_judged_by_the_answer() {
         ),
         (
             "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
-            Outcome::Refused("answered with a redirect, which is not followed".to_owned()),
+            Outcome::Failed("answered with a redirect, which is not followed".to_owned()),
         ),
         (
             "HTTP/1.1 410 Gone\r\ncontent-length: 19\r\n\r\nchannel_is_archived",

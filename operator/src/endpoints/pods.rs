@@ -76,16 +76,21 @@ impl Endpoints {
             let is_same =
                 |lost: &&Lost| (&lost.name, lost.component) == (&status.name, status.component);
             let outage = outages.iter().find(is_same);
+            // One that was written there and not told yet is an outage as well.
+            let outage_since = outage.map(|outage| outage.since).or(status.outage_since);
             let served = matches!(status.state, EndpointState::Up | EndpointState::Draining);
             let judgement = Judgement {
                 state: status.state,
                 since: status.since.min(now),
                 reason: status.reason.clone(),
-                outage_since: outage.map(|outage| outage.since.min(now)),
-                outage_reason: outage.map_or_else(String::new, |outage| outage.reason.clone()),
+                outage_since: outage_since.map(|since| since.min(now)),
+                outage_reason: outage.map_or_else(
+                    || outage_since.map_or_else(String::new, |_| status.reason.clone()),
+                    |outage| outage.reason.clone(),
+                ),
                 config_revision: status.config_revision.clone(),
             };
-            let pod = Pod::new(&status.name, served || outage.is_some(), now);
+            let pod = Pod::new(&status.name, served || outage_since.is_some(), now);
             let cursor = cursors.get(&status.name).cloned();
             endpoints.add(status.component, pod, judgement, cursor);
         }
@@ -239,8 +244,12 @@ impl Endpoints {
         let id = match known {
             Some(id) => id,
             None => {
-                let id = remembered().unwrap_or_else(|| self.comes(news, now));
+                let remembered = remembered();
+                let was_remembered = remembered.is_some();
+                let id = remembered.unwrap_or_else(|| self.comes(news, now));
                 let pod = self.pod_mut(id).expect("it is one");
+                // Of one that could not be asked it is not known whether it had served.
+                pod.served |= was_remembered && *news.phase == Phase::Ready;
                 pod.uid = Some(news.uid.to_owned());
                 pod.phase = match news.phase {
                     phase @ (Phase::Starting(_) | Phase::Ready) => phase.clone(),

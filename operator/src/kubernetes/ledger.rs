@@ -5,7 +5,7 @@
 //! on from there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,9 @@ const CURSORS: &str = "cursors.json";
 /// How long it may be that only cursors are newer than what is kept: nothing that
 /// they passed over was told to anybody.
 const CURSORS_LAG_MAX: Duration = Duration::from_secs(5);
+
+/// Writes without an answer that are remembered.
+const UNANSWERED_MAX: usize = 4;
 
 /// What a successor has to know.
 #[derive(Clone, Debug, Default)]
@@ -83,8 +86,8 @@ pub(super) struct Ledger {
     owner: Owner,
     /// As it is there; none if it is not.
     present: Option<Present>,
-    /// What was to be written when no answer came: it may be there.
-    unanswered: Option<BTreeMap<String, String>>,
+    /// What was to be written when no answer came, the last few: one may be there.
+    unanswered: VecDeque<BTreeMap<String, String>>,
     /// Since when cursors, and nothing else, are newer than what is there.
     lags_since: Option<Instant>,
 }
@@ -111,7 +114,7 @@ impl Ledger {
             uid,
             owner,
             present: None,
-            unanswered: None,
+            unanswered: VecDeque::new(),
             lags_since: None,
         }
     }
@@ -125,8 +128,9 @@ impl Ledger {
         let name = notifier_name(&self.cluster);
         let what = format!("get ConfigMap {name}");
         let found = client::read(&what, self.api().get_opt(&name)).await?;
-        self.present = None;
-        let unanswered = self.unanswered.take();
+        let mut ours = std::mem::take(&mut self.unanswered);
+        // Somebody may have written only beside it.
+        ours.extend(self.present.take().map(|present| present.data));
         let Some(found) = found else {
             return Ok(None);
         };
@@ -134,14 +138,14 @@ impl Ledger {
             return Err(LedgerError::NameConflict(name));
         }
         let data = found.data.unwrap_or_default();
-        let ours = unanswered.as_ref() == Some(&data);
+        let is_ours = ours.contains(&data);
         let form: Form<Notifier> = parsed(&name, &data, TOLD);
         let cursors = parsed(&name, &data, CURSORS);
         self.present = Some(Present {
             version: found.metadata.resource_version,
             data,
         });
-        Ok((!ours).then_some(Told {
+        Ok((!is_ours).then_some(Told {
             notifier: form.notifier,
             tested: form.tested,
             cursors,
@@ -166,7 +170,7 @@ impl Ledger {
         };
         match written {
             Ok(written) => {
-                self.unanswered = None;
+                self.unanswered.clear();
                 self.lags_since = None;
                 self.present = Some(Present {
                     version: written.metadata.resource_version,
@@ -177,7 +181,10 @@ impl Ledger {
             Err(error) => match error.kind() {
                 Kind::Conflict | Kind::Gone => Err(LedgerError::Overtaken(name)),
                 _ => {
-                    self.unanswered = Some(data);
+                    self.unanswered.push_back(data);
+                    if self.unanswered.len() > UNANSWERED_MAX {
+                        self.unanswered.pop_front();
+                    }
                     Err(error.into())
                 }
             },

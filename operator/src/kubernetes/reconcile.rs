@@ -39,7 +39,7 @@ use crate::{
             pod_selector,
         },
         status::{Meaning, Progress},
-        validate::{self, Channel},
+        validate,
     },
 };
 
@@ -170,6 +170,7 @@ impl Look<'_> {
         if cluster.metadata.deletion_timestamp.is_some() {
             return (Progress::Deleting, None);
         }
+        self.find_teller(cluster, memory).await;
         if cluster.spec.suspend {
             return (Progress::Suspended, None);
         }
@@ -233,7 +234,9 @@ impl Look<'_> {
                 let key = &mut memory.key;
                 match secrets::known_key(client, stores, cluster, self.namespace, key).await {
                     Ok(Some(key)) => {
-                        self.tell_by(cluster, memory, &channels, key.bytes()).await;
+                        if let Some(teller) = &memory.teller {
+                            teller.configure(cluster, &channels, key.bytes());
+                        }
                     }
                     Ok(None) => {}
                     Err(error) => memory.untold = Some(format!("nobody is told: {error}")),
@@ -246,8 +249,9 @@ impl Look<'_> {
         let key = &mut memory.key;
         let key =
             secrets::internal_key(client, fence, stores, cluster, self.namespace, key).await?;
-        let channels = &validated.channels;
-        self.tell_by(cluster, memory, channels, key.bytes()).await;
+        if let Some(teller) = &memory.teller {
+            teller.configure(cluster, &validated.channels, key.bytes());
+        }
         let owner = Owner::of(cluster);
         let (poolers, balancers) = self.deployments();
         let running = Running {
@@ -310,7 +314,7 @@ impl Look<'_> {
             templates: &memory.templates,
         };
         let notifier = notifier_name(self.name);
-        let tells = !channels.is_empty();
+        let tells = memory.teller.is_some();
         // Settings of before may still be mounted.
         let keep = |kind, name: &str| match kind {
             ChildKind::ConfigMap => tells && name == notifier,
@@ -327,39 +331,29 @@ impl Look<'_> {
         Ok(Progress::Applied)
     }
 
-    /// Has people told by these channels, from what a predecessor told on.
-    async fn tell_by(
-        &self,
-        cluster: &PgPoolCluster,
-        memory: &mut Memory,
-        channels: &[Channel],
-        key: &[u8],
-    ) {
+    /// Has somebody tell people, if there is anybody to tell, from what a
+    /// predecessor told on. Before anything else: what was told says how endpoints
+    /// were left, and where the balancers' logs are to be continued.
+    async fn find_teller(&self, cluster: &PgPoolCluster, memory: &mut Memory) {
         let untold = memory.untold.take();
-        if channels.is_empty() {
+        if cluster.spec.notifications.is_empty() {
             memory.teller = None;
             return;
         }
-        if memory.teller.is_none() {
-            let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
-            let (tellers, owner) = (&self.context.tellers, Owner::of(cluster));
-            match tellers.begin(self.reference, uid, owner).await {
-                Ok(teller) => {
-                    memory.teller = Some(teller);
-                    // What was told says how endpoints were left.
-                    memory.endpoints = None;
-                }
-                Err(error) => {
-                    let error = format!("nobody is told: {error}");
-                    if untold.as_ref() != Some(&error) {
-                        tracing::warn!(error);
-                    }
-                    memory.untold = Some(error);
-                }
-            }
+        if memory.teller.is_some() {
+            return;
         }
-        if let Some(teller) = &memory.teller {
-            teller.configure(channels, key);
+        let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+        let (tellers, owner) = (&self.context.tellers, Owner::of(cluster));
+        match tellers.begin(self.reference, uid, owner).await {
+            Ok(teller) => memory.teller = Some(teller),
+            Err(error) => {
+                let error = format!("nobody is told: {error}");
+                if untold.as_ref() != Some(&error) {
+                    tracing::warn!(error);
+                }
+                memory.untold = Some(error);
+            }
         }
     }
 

@@ -35,7 +35,7 @@ use super::{
     monitor,
 };
 use crate::{
-    api::{NotificationEvent, NotificationStatus, PgPoolClusterStatus},
+    api::{NotificationEvent, NotificationStatus, PgPoolCluster, PgPoolClusterStatus},
     controller::{objects::Owner, validate::Channel},
     courier::Courier,
     destination::Destination,
@@ -48,8 +48,9 @@ use crate::{
 const SOON: Duration = Duration::from_millis(100);
 /// The same while something is wrong and everything was told.
 const SELDOM: Duration = Duration::from_secs(1);
-/// Pause after what was told could not be kept.
+/// Pause after what was told could not be kept: the first, and the longest.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How much the status takes of what hinders delivery, in characters.
 const PROBLEM_LENGTH_MAX: usize = 256;
 /// How long messages under way may take once the operator ends.
@@ -167,12 +168,20 @@ impl Tellers {
         let context = context(&namespace, &cluster.name_any());
         let reference = events::reference(cluster);
         let (office, events) = (self.office.clone(), events.clone());
+        let shared = teller.shared.clone();
         tokio::spawn(async move {
             let Some(left) = office.fence.time_left() else {
                 return;
             };
             let tests = notify_test::send(&office.courier, &context, &destinations);
             if let Ok(tests) = tokio::time::timeout(left, tests).await {
+                {
+                    let mut state = shared.lock();
+                    for test in tests.iter().filter(|test| test.arrived()) {
+                        state.told.notifier.is_reached(&test.channel);
+                    }
+                }
+                shared.woken.notify_one();
                 events::record_tests(&events, &office.fence, &reference, &tests).await;
             }
         });
@@ -243,16 +252,25 @@ impl State {
 }
 
 impl Teller {
-    /// Takes the channels as they are configured now. `key` is one that nobody
-    /// else has.
-    pub(super) fn configure(&self, channels: &[Channel], key: &[u8]) {
+    /// Takes the channels as they are configured now, as far as they are valid;
+    /// one that the spec names and that is not goes on as it was. `key` is one that
+    /// nobody else has.
+    pub(super) fn configure(&self, cluster: &PgPoolCluster, channels: &[Channel], key: &[u8]) {
         let mut state = self.shared.lock();
-        let configs: Vec<_> = channels.iter().map(|one| one.config(key)).collect();
+        let mut configs: Vec<_> = channels.iter().map(|one| one.config(key)).collect();
+        let is_new = |name: &String| channels.iter().all(|one| one.config.name != *name);
+        let named = |name: &String| {
+            let mut spec = cluster.spec.notifications.iter();
+            spec.any(|one| one.name == *name)
+        };
+        let before = state.told.notifier.configs().into_iter();
+        configs.extend(before.filter(|one| is_new(&one.name) && named(&one.name)));
         state.told.notifier.configure(&configs);
-        let destinations = channels.iter();
-        state.destinations = destinations
-            .map(|one| (one.config.name.clone(), one.destination.clone()))
-            .collect();
+        let goes_on = |name: &String| is_new(name) && named(name);
+        state.destinations.retain(|name, _| goes_on(name));
+        let new = channels.iter();
+        let new = new.map(|one| (one.config.name.clone(), one.destination.clone()));
+        state.destinations.extend(new);
         drop(state);
         self.shared.woken.notify_one();
     }
@@ -342,6 +360,7 @@ enum Kept {
 impl Work {
     async fn run(mut self, mut ending: watch::Receiver<bool>) {
         let mut posts = Posts::new();
+        let mut retry = RETRY;
         loop {
             let kept = self.keep(&mut posts).await;
             let ends = *ending.borrow_and_update();
@@ -352,8 +371,15 @@ impl Work {
             }
             self.show().await;
             let pause = match kept {
-                Kept::Not => Some(RETRY),
-                Kept::Well | Kept::Anew => self.pause(),
+                Kept::Not => {
+                    let pause = retry;
+                    retry = (2 * retry).min(RETRY_MAX);
+                    Some(pause)
+                }
+                Kept::Well | Kept::Anew => {
+                    retry = RETRY;
+                    self.pause()
+                }
             };
             tokio::select! {
                 () = self.shared.woken.notified() => {}
@@ -423,7 +449,8 @@ impl Work {
     async fn claim(&mut self, posts: &mut Posts) {
         let claimed = {
             let mut state = self.shared.lock();
-            match state.hushed {
+            // Where to is not known before the spec was valid.
+            match state.hushed || state.destinations.is_empty() {
                 true => Vec::new(),
                 false => state.told.notifier.claim(Timestamp::now()),
             }
@@ -508,9 +535,9 @@ impl Work {
         let state = self.shared.lock();
         let seen = state.seen.as_ref();
         let waits = seen.is_some_and(|(_, status)| notify::is_waiting(status));
-        let attention = match state.hushed {
+        let attention = match state.hushed || state.destinations.is_empty() {
             true => Attention::Never,
-            false => state.told.notifier.attention(),
+            false => state.told.notifier.attention(Timestamp::now()),
         };
         match attention {
             Attention::Soon => Some(SOON),

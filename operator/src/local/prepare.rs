@@ -51,8 +51,6 @@ pub(super) struct Prepared {
     pub(super) state: State,
     pub(super) found: Vec<Found>,
     pub(super) notes: Vec<String>,
-    /// What was remembered is lost.
-    pub(super) forgot: bool,
 }
 
 pub(super) fn prepare(
@@ -64,7 +62,6 @@ pub(super) fn prepare(
     let now = Timestamp::now();
     let tier = build::tier(cluster);
     let mut notes = Vec::new();
-    let mut forgot = false;
     let mut state = match store.load()? {
         Remembered::State(state) if state.cluster != cluster.name => {
             return Err(LocalError::OtherCluster {
@@ -75,13 +72,14 @@ pub(super) fn prepare(
         Remembered::State(state) => *state,
         Remembered::Nothing => new_state(cluster, &tier, now)?,
         Remembered::Damaged { reason, moved } => {
-            forgot = true;
             notes.push(format!(
                 "what was remembered is damaged ({reason}) and was moved to {}: children that \
                  still run are found and kept, but who was told what is forgotten",
                 moved.display()
             ));
-            new_state(cluster, &tier, now)?
+            let mut state = new_state(cluster, &tier, now)?;
+            state.forgot = true;
+            state
         }
     };
     let mut running = running(store, &mut state, &tier, &mut notes);
@@ -140,7 +138,6 @@ pub(super) fn prepare(
         state,
         found,
         notes,
-        forgot,
     })
 }
 

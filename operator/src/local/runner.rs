@@ -132,9 +132,6 @@ pub struct Runner {
     dirty: bool,
     disk_fails: bool,
     posts_under_way: usize,
-    /// What was remembered is lost: people are told how things are as soon as
-    /// that is known.
-    forgot: bool,
     /// What happens can be kept, and the end has not begun.
     is_well: Arc<AtomicBool>,
 }
@@ -202,7 +199,6 @@ impl Runner {
             dirty: true,
             disk_fails: false,
             posts_under_way: 0,
-            forgot: false,
             is_well: Arc::default(),
             plan,
             store,
@@ -219,11 +215,6 @@ impl Runner {
     /// A sentence for whoever looks.
     pub fn note(&mut self, text: &str) {
         self.output.tell(&Event::Note(text), Timestamp::now());
-    }
-
-    /// What was remembered is lost.
-    pub fn tell_how_things_are(&mut self) {
-        self.forgot = true;
     }
 
     /// Has a URL called for as long as the main loop turns and what happens can

@@ -53,6 +53,9 @@ pub struct State {
     pub endpoints: Endpoints,
     /// Who was told what.
     pub notifier: Notifier,
+    /// Who was told what before is forgotten: all are to be told how things are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgot: bool,
 }
 
 impl State {
@@ -72,6 +75,7 @@ impl State {
             children: BTreeMap::new(),
             endpoints,
             notifier,
+            forgot: false,
         }
     }
 }
@@ -188,21 +192,24 @@ impl Store {
     /// If the file cannot be had, or is of another version.
     pub fn load(&self) -> Result<Remembered, StoreError> {
         let file = self.folder.join("state.json");
+        let moved = self.folder.join("state.json.damaged");
         let text = match fs::read(&file) {
             Ok(text) => text,
+            // Whoever moved it away did not come to write another.
+            Err(error) if error.kind() == ErrorKind::NotFound && moved.exists() => {
+                let reason = "as the operator before found".to_owned();
+                return Ok(Remembered::Damaged { reason, moved });
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Remembered::Nothing),
             Err(error) => return Err(StoreError::Io { path: file, error }),
         };
         match understand(&text) {
             Ok(Ok(state)) => Ok(Remembered::State(state)),
             Ok(Err(found)) => Err(StoreError::Version { file, found }),
-            Err(reason) => {
-                let moved = self.folder.join("state.json.damaged");
-                match fs::rename(&file, &moved) {
-                    Ok(()) => Ok(Remembered::Damaged { reason, moved }),
-                    Err(error) => Err(StoreError::Io { path: file, error }),
-                }
-            }
+            Err(reason) => match fs::rename(&file, &moved) {
+                Ok(()) => Ok(Remembered::Damaged { reason, moved }),
+                Err(error) => Err(StoreError::Io { path: file, error }),
+            },
         }
     }
 
@@ -365,7 +372,8 @@ mod tests {
             };
             assert!(!reason.is_empty());
             assert_eq!(fs::read(moved).unwrap(), damaged);
-            assert!(matches!(store.load().unwrap(), Remembered::Nothing));
+            // Whoever did not come to write another finds the same.
+            assert!(matches!(store.load().unwrap(), Remembered::Damaged { .. }));
         }
     }
 

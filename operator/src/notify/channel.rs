@@ -120,8 +120,17 @@ impl Channel {
 
     /// Its messages go to another place now, where nothing was said yet.
     pub(super) fn moved(&mut self) {
-        self.refused = None;
+        self.is_reached();
         self.root = None;
+    }
+
+    /// What hindered delivery is over, as far as is known.
+    pub(super) fn is_reached(&mut self) {
+        self.refused = None;
+        self.failing_since = None;
+        self.failure = None;
+        self.failures = 0;
+        self.pause = None;
     }
 
     /// Whether it wants to hear of an event.
@@ -166,16 +175,17 @@ impl Channel {
         i32::try_from(waiting).unwrap_or(i32::MAX)
     }
 
-    pub(super) fn attention(&self, view: &View<'_>) -> Attention {
+    pub(super) fn attention(&self, view: &View<'_>, now: Timestamp) -> Attention {
         let edit_due = self
             .root
             .as_ref()
             .is_some_and(|root| root.shown < self.cursor);
-        let idle = !self.configured || self.refused.is_some();
-        if !idle && (self.claim.is_some() || edit_due || self.pending(view) > 0) {
+        let idle = !self.configured || self.refused.is_some() || self.in_flight;
+        let pauses = self.pause.is_some_and(|(at, wait)| !elapsed(at, wait, now));
+        if !idle && !pauses && (self.claim.is_some() || edit_due || self.pending(view) > 0) {
             return Attention::Soon;
         }
-        let watched = self.root.is_some() || self.failing_since.is_some();
+        let watched = self.root.is_some() || self.failing_since.is_some() || pauses;
         match watched || self.open(view).next().is_some() {
             true => Attention::Seldom,
             false => Attention::Never,

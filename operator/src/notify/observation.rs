@@ -10,6 +10,16 @@ use super::{
 };
 use crate::api::NotificationEvent;
 
+/// How many things may be wrong where one more of this kind is still told: what
+/// is worse always finds a place.
+const fn places(event: NotificationEvent) -> usize {
+    match event {
+        NotificationEvent::EndpointDown | NotificationEvent::EndpointRestarted => OPEN_MAX - 16,
+        NotificationEvent::TierDown | NotificationEvent::UpstreamUnreachable => OPEN_MAX,
+        _ => OPEN_MAX - 4,
+    }
+}
+
 impl Notifier {
     pub(super) fn happened(&mut self, happening: &Happening, now: Timestamp) {
         match happening {
@@ -47,7 +57,7 @@ impl Notifier {
             open.alert.reason.clone_from(&alert.reason);
             return;
         }
-        if self.open.len() >= OPEN_MAX {
+        if self.open.len() >= places(alert.key.event) {
             self.untracked += 1;
             return;
         }

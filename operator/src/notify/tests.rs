@@ -1,5 +1,6 @@
 //! What people are told, whatever fails.
 
+mod hostile;
 mod kept;
 mod page;
 mod simulation;
@@ -561,13 +562,13 @@ fn what_cannot_be_kept_is_told_as_how_things_are() {
     }
     assert!(serde_json::to_vec(&bench.notifier).unwrap().len() < 64 * 1024);
     bench.outcome = Outcome::delivered();
-    let told = bench.told(bench.now + 60_000);
+    let told = bench.told(bench.now + 180_000);
     assert_eq!(told, ["ops pooler-499 is DOWN"]);
     assert_eq!(bench.pending(), 0);
     let up = Key::new(NotificationEvent::EndpointDown, "pooler-499");
     bench.ends(&up);
-    let _ = bench.told(bench.now + 500);
-    let told = bench.told(bench.now + 6000);
+    let _ = bench.told(bench.now + 180_500);
+    let told = bench.told(bench.now + 186_000);
     assert_eq!(told.len(), 1, "{told:?}");
 }
 

@@ -125,7 +125,7 @@ fn a_redirect_is_not_followed() {
     let said = notify_test(&[server.url(SECRET)], &[trusting]);
     assert_eq!(
         said,
-        "channel-0 (slackWebhook): refused: answered with a redirect, which is not followed\n"
+        "channel-0 (slackWebhook): failed: answered with a redirect, which is not followed; it may help to try again\n"
     );
     assert_eq!(
         (server.requests().len(), elsewhere.requests().len()),

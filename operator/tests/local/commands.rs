@@ -193,7 +193,9 @@ fn own_http_answers_and_shows_no_secret() {
     let (_, status) = bench.get("/status");
     let (_, metrics) = bench.get("/metrics");
     assert!(
-        metrics.contains("notifications_total{cluster=\"shop\",channel=\"ops\",result=\"failed\"}"),
+        metrics.contains(
+            "notifications_total{namespace=\"\",cluster=\"shop\",channel=\"ops\",result=\"failed\"}"
+        ),
         "{metrics}"
     );
     assert_eq!(second.stop().code(), Some(0));

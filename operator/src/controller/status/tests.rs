@@ -16,6 +16,7 @@ fn endpoint(name: &str, component: Component, state: EndpointState) -> EndpointS
         state,
         since: Timestamp::UNIX_EPOCH,
         reason: String::new(),
+        outage_since: None,
         config_revision: Some("r1".to_owned()),
         upstream: None,
         capacity: None,

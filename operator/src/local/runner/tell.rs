@@ -98,7 +98,9 @@ impl Runner {
             meaning: Some(&self.plan.meaning),
             endpoints: &endpoints,
             notifications: &notifications,
-            untold: None,
+            untold: self
+                .disk_fails
+                .then_some("what happens cannot be kept on disk, so nobody is told of it"),
         };
         let before = std::mem::take(&mut self.status);
         self.status = status::status(&observed, &before, now);
@@ -195,7 +197,7 @@ impl Runner {
             return;
         }
         self.ready_told = true;
-        if std::mem::take(&mut self.forgot) {
+        if std::mem::take(&mut self.state.forgot) {
             self.state.notifier.begin_anew();
             self.dirty = true;
         }

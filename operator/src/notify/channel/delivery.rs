@@ -14,6 +14,8 @@ use crate::{
 const SPACING: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The same where a message may have arrived each time that it was tried.
+const UNCLEAR_MAX: Duration = Duration::from_secs(120);
 /// Longest time for which a `Retry-After` is believed.
 const THROTTLE_MAX: Duration = Duration::from_secs(3600);
 /// How much of the reason of a failure is kept, in bytes.
@@ -45,7 +47,9 @@ impl Channel {
                     unclear: true,
                     ..claim
                 });
-                self.back_off(&reason, now, jitter);
+                // Each time it may have arrived once more.
+                let wait = BACKOFF_MIN.saturating_mul(1 << (2 * self.failures).min(16));
+                self.wait(wait.min(UNCLEAR_MAX), &reason, now, jitter);
             }
             Outcome::Throttled(wait) => {
                 self.claim = take_back(claim);
@@ -60,7 +64,10 @@ impl Channel {
             }
             Outcome::RootGone => {
                 self.claim = take_back(claim);
-                self.root = None;
+                if self.root.take().is_none() {
+                    let reason = "says that a message is gone that never was";
+                    self.back_off(reason, now, jitter);
+                }
             }
         }
     }
@@ -110,9 +117,11 @@ impl Channel {
     }
 
     fn back_off(&mut self, reason: &str, now: Timestamp, jitter: f64) {
-        let wait = BACKOFF_MIN
-            .saturating_mul(1 << self.failures.min(16))
-            .min(BACKOFF_MAX);
+        let wait = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16));
+        self.wait(wait.min(BACKOFF_MAX), reason, now, jitter);
+    }
+
+    fn wait(&mut self, wait: Duration, reason: &str, now: Timestamp, jitter: f64) {
         self.failures = self.failures.saturating_add(1);
         self.fails(reason, now);
         let wait = wait.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);

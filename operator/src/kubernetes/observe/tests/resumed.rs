@@ -193,3 +193,35 @@ fn cursors_are_few_and_short() {
     let text = serde_json::to_string(&cursors).unwrap();
     assert!(text.len() < 16 * 200, "{}", text.len());
 }
+
+/// The status was written, the ConfigMap was not, or is lost.
+#[test]
+fn an_outage_that_only_the_status_knows_is_one() {
+    let mut tier = Tier::running();
+    tier.fails("p0", "ended by signal 9", 10.0);
+    tier.judge_all("p0", Health::Down, "a0", false, 10.0);
+    tier.look(10.0);
+    let before = tier.endpoints.statuses();
+    tier.endpoints = Endpoints::resumed(&before, &[], &Cursors::new(), at(11.0));
+    tier.look(11.0);
+    let alerts = crate::notify::alerts(&tier.endpoints);
+    let keys: Vec<String> = alerts.iter().map(|alert| alert.key.to_string()).collect();
+    assert_eq!(keys, ["EndpointDown:p0"]);
+    assert_eq!(alerts[0].since, at(10.0));
+}
+
+/// While it could not be asked, its state was Unknown.
+#[test]
+fn one_that_could_not_be_asked_is_missed_after_a_takeover() {
+    let mut tier = Tier::running();
+    tier.silent = vec!["b0".to_owned(), "b1".to_owned()];
+    tier.look(20.0);
+    tier.is_taken_over(25.0);
+    tier.look(25.0);
+    tier.silent = vec!["b1".to_owned()];
+    tier.changes.clear();
+    tier.fails("b1", "ended by signal 9", 30.0);
+    tier.look(30.0);
+    let told = tier.told();
+    assert!(told.iter().any(|one| one.contains("b1")), "{told:?}");
+}
