@@ -166,6 +166,7 @@ const FLOWS: &[(&str, Flow)] = &[
     ("an outage is one message and its end another", outage),
     ("an annotation asks for a test message", test_message),
     ("a channel that refuses shows until it is mended", refused),
+    ("a Secret that is away for a while silences nobody", flickering),
     ("a suspended cluster is not told of", suspended),
     (
         "killed at any moment, an operator has a successor that goes on",
@@ -245,6 +246,27 @@ fn refused(world: &mut World) -> Result<()> {
     world
         .wait_for_more("its end", before, "is UP again")
         .map(drop)
+}
+
+/// As tools do that write Secrets anew. What cannot be read is known already.
+fn flickering(world: &mut World) -> Result<()> {
+    let before = world.texts().len();
+    world
+        .control_plane
+        .kubectl(&["delete", "secret", "slack"])?;
+    world.condition("ConfigValid", "False ReferenceNotFound")?;
+    world.pooler(0, "Down");
+    world.wait_for_more("the beginning", before, "is DOWN")?;
+    let url = world.inbox.url()?;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "slack"},
+        "stringData": {"url": format!("{url}2")}});
+    world.control_plane.apply(&secret.to_string())?;
+    world.condition("ConfigValid", "True Valid")?;
+    world.pooler(0, "Up");
+    world.wait_for_more("the end", before, "is UP again")?;
+    let texts = world.texts()[before..].to_vec();
+    ensure!(texts.len() == 2, "each once: {texts:?}");
+    Ok(())
 }
 
 fn suspended(world: &mut World) -> Result<()> {
