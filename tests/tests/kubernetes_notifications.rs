@@ -166,7 +166,10 @@ const FLOWS: &[(&str, Flow)] = &[
     ("an outage is one message and its end another", outage),
     ("an annotation asks for a test message", test_message),
     ("a channel that refuses shows until it is mended", refused),
-    ("a Secret that is away for a while silences nobody", flickering),
+    (
+        "a Secret that is away for a while silences nobody",
+        flickering,
+    ),
     ("a suspended cluster is not told of", suspended),
     (
         "killed at any moment, an operator has a successor that goes on",

@@ -271,26 +271,23 @@ struct Telling {
 
 impl Telling {
     fn of(cluster: &Cluster, memory: &Memory, before: &PgPoolClusterStatus) -> Self {
-        if let Some(teller) = &memory.teller {
-            return Self {
-                notifications: teller.statuses(),
-                untold: None,
-            };
-        }
+        let teller = memory.teller.as_ref();
+        let notifications = teller.map(Teller::statuses).unwrap_or_default();
         let spec = cluster.0.as_ref().ok().map(|cluster| &cluster.spec);
-        if spec.is_some_and(|spec| spec.notifications.is_empty()) {
+        let nobody = spec.is_some_and(|spec| spec.notifications.is_empty());
+        if nobody || !notifications.is_empty() {
             return Self {
-                notifications: Vec::new(),
-                untold: None,
+                notifications,
+                untold: memory.untold.clone(),
             };
         }
         // It is left alone, or what it says cannot be carried out.
-        let nobody = "nobody is told before the spec is carried out";
         let unknown = before.notifications.is_empty();
+        let why = "nobody is told before the spec is carried out";
         let untold = memory.untold.clone();
         Self {
             notifications: before.notifications.clone(),
-            untold: untold.or_else(|| unknown.then(|| nobody.to_owned())),
+            untold: untold.or_else(|| unknown.then(|| why.to_owned())),
         }
     }
 }
