@@ -317,15 +317,25 @@ fn install_as_the_readme_says(scene: &Scene) -> Result<()> {
         if line.starts_with("kubectl wait ") {
             continue;
         }
-        if let Some(arguments) = line.strip_prefix("helm ") {
-            scene.helm(arguments)?;
-        } else if let Some(arguments) = line.strip_prefix("kubectl ") {
-            scene.kubectl(arguments)?;
-        } else {
-            continue;
-        }
+        let words = match line.starts_with("helm ") || line.starts_with("kubectl ") {
+            true => words(&line)?,
+            false => continue,
+        };
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[0] {
+            "helm" => scene.cluster.helm(&words[1..])?,
+            _ => scene.cluster.kubectl(&words[1..])?,
+        };
         ran += 1;
     }
+    // Nobody is to be told anything: an operator comes later.
+    scene.kubectl("annotate pgpc shop poolkeeper.dev/notify-test-")?;
+    let quickstart = root().join("examples/quickstart.yaml");
+    scene.kubectl(&format!("apply -f {}", quickstart.display()))?;
+    let url = scene.json("get secret slack")?["data"]["url"].to_string();
+    let placeholder = "https://hooks.slack.com/services/REPLACE/ME/PLEASE";
+    let placeholder = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, placeholder);
+    ensure!(url.contains(&placeholder), "the Secret holds {url}");
     ensure!(ran >= 3, "the README has {ran} commands for Kubernetes");
     let replicas = scene.json(&format!("get deployment {OPERATOR} --namespace {SYSTEM}"))?;
     ensure!(
@@ -334,6 +344,18 @@ fn install_as_the_readme_says(scene: &Scene) -> Result<()> {
     );
     scene.kubectl("get pgpc shop")?;
     Ok(())
+}
+
+/// The words of a command line, as a shell takes it.
+fn words(line: &str) -> Result<Vec<String>> {
+    let shell = format!("printf '%s\\n' {line}");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &shell])
+        .output()
+        .context("no shell starts")?;
+    ensure!(output.status.success(), "no shell takes {line:?}");
+    let words = String::from_utf8(output.stdout)?;
+    Ok(words.lines().map(str::to_owned).collect())
 }
 
 fn upgrade_the_crd(scene: &Scene) -> Result<()> {
