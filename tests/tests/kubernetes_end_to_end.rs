@@ -47,6 +47,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a setting that needs a restart rolls", changes::roll),
     ("scaling cuts no transaction", planned::scale),
     ("a rolling restart cuts no transaction", planned::restart),
+    ("a drained node cuts no transaction", planned::drain),
     (
         "who asks while it is paused is answered later",
         planned::pause,

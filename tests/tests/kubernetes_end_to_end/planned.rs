@@ -40,6 +40,30 @@ pub(crate) fn restart(world: &mut World) -> Result<()> {
     applications.finish(world)?.check_smooth()
 }
 
+/// A node is emptied as far as the PodDisruptionBudgets let it, which is one of a
+/// kind: there is no other node for those that would take their place.
+pub(crate) fn drain(world: &mut World) -> Result<()> {
+    let before = world.all_pods()?;
+    let applications = Applications::start(world, APPLICATIONS)?;
+    applications.go_on(world, 50)?;
+    let node = world.kubectl("get nodes -o name")?;
+    let node = node.trim().trim_start_matches("node/");
+    let ours = "--pod-selector=app.kubernetes.io/instance=shop --delete-emptydir-data";
+    // It does not get to its end.
+    let drained = world.kubectl(&format!("drain {node} {ours} --timeout=8s"));
+    ensure!(drained.is_err(), "no budget was kept: {drained:?}");
+    world.until("two of them to be replaced", || {
+        let left = world.all_pods()?;
+        let kept = left.iter().filter(|pod| before.contains(pod)).count();
+        ensure!(kept == before.len() - 2, "{left:?}");
+        Ok(())
+    })?;
+    world.kubectl(&format!("uncordon {node}"))?;
+    world.settled(3)?;
+    applications.go_on(world, 50)?;
+    applications.finish(world)?.check_smooth()
+}
+
 /// Who asks while it is paused is answered when it goes on.
 pub(crate) fn pause(world: &mut World) -> Result<()> {
     let before = world.all_pods()?;

@@ -17,7 +17,8 @@ pub(crate) fn test(world: &mut World) -> Result<()> {
     wait_for(world, "default/shop: test message to ops").map(drop)
 }
 
-/// Passwords, settings, scaling, a rolling restart, a pause: nobody is told.
+/// Passwords, settings, scaling, a rolling restart, a node's drain, a pause: nobody
+/// is told.
 pub(crate) fn nothing(world: &mut World) -> Result<()> {
     let texts = world.inbox.inbox.texts();
     ensure!(texts.len() == 1, "more than the test message: {texts:?}");
