@@ -257,10 +257,10 @@ stringData:
     let alert = &posted("/am/api/v2/alerts")?.body[0];
     ensure!(alert["labels"]["alertname"] == "PoolkeeperTest", "{alert}");
 
-    inbox.answer(Answer::Status(404));
+    inbox.answer(Answer::Status(410));
     let (code, output) = notify_test(&manifest)?;
     ensure!(code == Some(1), "{code:?}: {output}");
-    ensure!(output.contains("refused: HTTP 404"), "{output}");
+    ensure!(output.contains("refused: HTTP 410"), "{output}");
     ensure!(!output.contains(inbox.secret()), "{output}");
     inbox.answer(Answer::Garbage);
     let (_, output) = notify_test(&manifest)?;
