@@ -84,13 +84,16 @@ impl Truth {
     /// Whether all endpoints of a kind were unwell at once around a time that
     /// was told.
     pub(crate) fn was_all_unwell(&self, kind: &str, told: SystemTime) -> bool {
-        let mut at = told;
-        let shifted = self.shifts.iter().rev().map(|shift| {
-            at += *shift;
-            at
-        });
-        let mut times: Vec<SystemTime> = shifted.collect();
-        times.push(told);
+        // Told between two times at which what is remembered was made older, it was
+        // made so by some of them, one after the other.
+        let mut times = vec![told];
+        for first in 0..self.shifts.len() {
+            let mut at = told;
+            for shift in &self.shifts[first..] {
+                at += *shift;
+                times.push(at);
+            }
+        }
         times.into_iter().any(|at| self.all_unwell(kind, at))
     }
 
