@@ -259,7 +259,8 @@ impl Look<'_> {
             balancers: balancers.as_deref(),
         };
         let images = rollout::images(cluster, running, &settings.images);
-        let told = observe::oldest(&self.pods, &monitor.answers(self.reference));
+        let answers = monitor.answers(self.reference);
+        let told = observe::oldest(&self.pods, &answers);
         let made_by = poolers.as_deref().and_then(template::made_by);
         let oldest = rollout::oldest(told, made_by, &images.pooler, Release::ours());
         let left_out = tier.leave_out_newer(oldest);
@@ -297,7 +298,7 @@ impl Look<'_> {
         if tier.pooler.is_budgeted
             && let Some(poolers) = &poolers
         {
-            let all_took = || self.all_took(&revision);
+            let all_took = || self.all_took(&revision, &answers);
             rollout::hold_back(&mut objects.poolers, poolers, all_took);
         }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
@@ -314,7 +315,8 @@ impl Look<'_> {
             templates: &memory.templates,
         };
         let notifier = notifier_name(self.name);
-        let tells = memory.teller.is_some();
+        // Also while it cannot be read: nobody else knows what was told.
+        let tells = !cluster.spec.notifications.is_empty();
         // Settings of before may still be mounted.
         let keep = |kind, name: &str| match kind {
             ChildKind::ConfigMap => tells && name == notifier,
@@ -389,12 +391,11 @@ impl Look<'_> {
     /// Whether every pooler that may hold servers has said that it took a
     /// configuration, and with it no more than its share of the limit. One that
     /// cannot be asked may hold more.
-    fn all_took(&self, revision: &str) -> bool {
-        let answers = self.context.monitor.answers(self.reference);
+    fn all_took(&self, revision: &str, answers: &observe::Answers) -> bool {
         let poolers = self.pods.iter().filter(|pod| {
             pod.component == Component::Pooler && !matches!(pod.phase, Phase::Failed(_))
         });
-        observe::all_took(poolers, &self.pods, &answers, revision)
+        observe::all_took(poolers, &self.pods, answers, revision)
     }
 
     /// How many poolers there are, those that are ending too.
