@@ -36,13 +36,10 @@ mod stores;
 mod telling;
 mod template;
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use kube::{Client, core::DeserializeGuard};
+use proxy_core::config::Bind;
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -87,7 +84,7 @@ pub struct Options {
     /// Hosts that webhooks may have.
     pub webhook_hosts: Vec<String>,
     /// Where `/livez`, `/readyz`, `/metrics` and `/status` are served.
-    pub http: SocketAddr,
+    pub http: Bind,
     /// Namespace of the Lease; without one that of the Pod, or of the KUBECONFIG.
     pub lease_namespace: Option<String>,
     /// Name of the Lease.
@@ -112,7 +109,7 @@ pub enum RunError {
     #[error("cannot serve HTTP on {address}: {source}")]
     Http {
         /// Where.
-        address: SocketAddr,
+        address: Bind,
         /// Why not.
         source: std::io::Error,
     },
@@ -282,17 +279,21 @@ async fn too_late(mut stop: watch::Receiver<bool>) {
 
 /// Serves HTTP, and keeps what is served current.
 fn serve(
-    address: SocketAddr,
+    address: Bind,
     settings: &Arc<Settings>,
     metrics: Arc<Metrics>,
 ) -> Result<tokio::task::AbortHandle, RunError> {
+    let failed = |source| RunError::Http { address, source };
     let listen = || {
+        let Some(address) = address.one() else {
+            return web::server::listen_everywhere(address.port);
+        };
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    let listener = listen().map_err(|source| RunError::Http { address, source })?;
-    let address = listener.local_addr().unwrap_or(address);
+    let listener = listen().map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, "serving HTTP");
     let heartbeat = Arc::new(Heartbeat::new(std::time::Instant::now()));
     let (snapshot, seen) = watch::channel(Snapshot::default());

@@ -1,11 +1,6 @@
 //! `operator`: flags, and which part of the library they call.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use operator::{
@@ -21,7 +16,7 @@ use operator::{
     overview::{self, Question},
     webhook::WebhookPolicy,
 };
-use proxy_core::config::Problem;
+use proxy_core::config::{Bind, Problem};
 
 /// Runs connection tiers of PostgreSQL as PgPoolCluster objects describe them.
 #[derive(Debug, Parser)]
@@ -130,8 +125,8 @@ struct Run {
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', default_values = WebhookPolicy::HOSTS_DEFAULT)]
     webhook_hosts: Vec<String>,
     /// Where /livez, /readyz, /metrics and /status are served.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
-    http: SocketAddr,
+    #[arg(long, value_name = "ADDR:PORT", default_value = "*:8080")]
+    http: Bind,
     /// Namespace of the Lease that the acting replica holds [default: our own]
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     lease_namespace: Option<String>,

@@ -98,13 +98,13 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let frontend = &config.frontends[0];
-    let listener = net::listen(frontend.bind, frontend.reuse_port, BACKLOG)?;
+    let listeners = net::listen_at(frontend.bind, frontend.reuse_port, BACKLOG)?;
     let web = config
         .http
         .as_ref()
-        .map(|http| net::listen(http.bind, false, server::BACKLOG))
+        .map(|http| net::listen_http(http.bind))
         .transpose()?;
-    let (shared, loops) = start_loops(config, listener)?;
+    let (shared, loops) = start_loops(config, listeners)?;
     if let Some(listener) = &web {
         let address = listener.local_addr()?;
         tracing::info!(%address, "serving HTTP");
@@ -151,9 +151,9 @@ pub async fn run(
 /// Starts the event loops, which accept nothing before [`Phase::Serving`].
 fn start_loops(
     config: BalancerConfig,
-    listener: TcpListener,
+    mut listeners: Vec<TcpListener>,
 ) -> Result<(Arc<Shared>, Vec<JoinHandle<()>>), StartError> {
-    let address = listener.local_addr()?;
+    let address = listeners[0].local_addr()?;
     let now = Instant::now();
     let (prepared, handles): (Vec<_>, Vec<_>) = (0..config.threads.max(1))
         .map(|_| event_loop::prepare(now))
@@ -162,10 +162,14 @@ fn start_loops(
         .unzip();
     let boot_id = boot::id();
     let shared = Arc::new(Shared::new(config, boot_id, address, handles));
-    let mut listener = Some(listener);
     let mut loops = Vec::new();
     for (index, prepared) in prepared.into_iter().enumerate() {
-        let event_loop = EventLoop::new(prepared, index, shared.clone(), listener.take());
+        let event_loop = EventLoop::new(
+            prepared,
+            index,
+            shared.clone(),
+            std::mem::take(&mut listeners),
+        );
         let thread = std::thread::Builder::new().name(format!("loop-{index}"));
         loops.push(thread.spawn(move || {
             let _guard = crate::AbortOnPanic;

@@ -3,17 +3,18 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::AsFd,
     time::Duration,
 };
 
-use proxy_core::config::Global;
+use proxy_core::config::{Bind, Global, ListenAddress};
 use rustix::{
     io::Errno,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use web::server;
 
 /// Why a listening socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,59 @@ impl ListenError {
     }
 }
 
-/// A listening socket on `address`; port 0 takes a free one.
+/// Listening sockets for `bind`: one, or for `*` one for IPv4 and, where the host
+/// has it, one for IPv6 with the same port.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_at(
+    bind: Bind,
+    reuse_port: bool,
+    backlog: i32,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let ip = match bind.address {
+        ListenAddress::One(ip) => ip,
+        ListenAddress::All => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let first = listen(SocketAddr::new(ip, bind.port), reuse_port, backlog)?;
+    if bind.address != ListenAddress::All {
+        return Ok(vec![first]);
+    }
+    let port = first.local_addr().map_or(bind.port, |taken| taken.port());
+    let second = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    match listen(second, reuse_port, backlog) {
+        Ok(second) => Ok(vec![first, second]),
+        Err(error) if lacks_family(&error.source) => {
+            tracing::debug!(%error, "no IPv6");
+            Ok(vec![first])
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A listening socket for HTTP on `bind`. That for `*` takes IPv4 and IPv6: whence
+/// a question comes does not matter.
+///
+/// # Errors
+/// [`ListenError`], naming the address.
+pub fn listen_http(bind: Bind) -> Result<TcpListener, ListenError> {
+    match bind.one() {
+        Some(address) => listen(address, false, server::BACKLOG),
+        None => server::listen_everywhere(bind.port).map_err(|source| ListenError {
+            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), bind.port),
+            source,
+        }),
+    }
+}
+
+/// Whether the host has no such addresses at all.
+fn lacks_family(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+/// A listening socket on `address`; port 0 takes a free one. One for IPv6 takes no
+/// IPv4, as PgBouncer's: `0.0.0.0` and `::` can be listened on side by side.
 ///
 /// With `reuse_port`, other processes of the same user may share the port
 /// (SO_REUSEPORT), and then nobody learns of a stranger on it: whoever starts
@@ -62,6 +115,9 @@ pub fn listen(
             Type::STREAM.nonblocking().cloexec(),
             Some(Protocol::TCP),
         )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
         // Without it a restart would fail for a minute, as long as connections
         // of the process before are in TIME_WAIT.
         socket.set_reuse_address(true)?;
@@ -226,6 +282,31 @@ mod tests {
         let error = listen(address, false, 16).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert!(error.hint().contains("Another process"), "{}", error.hint());
+    }
+
+    #[test]
+    fn everywhere_is_both_families_on_one_port() {
+        let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+        let listeners = listen_at(Bind::everywhere(0), false, 16).unwrap();
+        assert_eq!(listeners.len(), 1 + usize::from(has_ipv6));
+        let port = listeners[0].local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        // Nobody is told an IPv4 address that is written as an IPv6 one.
+        let (_, peer) = listeners[0].accept().unwrap();
+        assert!(peer.is_ipv4(), "{peer}");
+        if let Some(listener) = listeners.get(1) {
+            TcpStream::connect(("::1", port)).unwrap();
+            let (_, peer) = listener.accept().unwrap();
+            assert!(peer.is_ipv6(), "{peer}");
+        }
+        let taken = listen_at(Bind::everywhere(port), false, 16).unwrap_err();
+        assert!(taken.hint().contains("Another process"), "{taken}");
+        let http = listen_http(Bind::everywhere(0)).unwrap();
+        let port = http.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        if has_ipv6 {
+            TcpStream::connect(("::1", port)).unwrap();
+        }
     }
 
     #[test]

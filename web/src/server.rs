@@ -3,7 +3,11 @@
 
 mod connections;
 
-use std::{io, net::TcpListener, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -22,7 +26,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 
 use self::connections::Connections;
@@ -43,6 +47,34 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(75);
 const SEND_TIME_MAX: Duration = Duration::from_secs(30);
 /// At the end, how long requests under way may take to finish.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A listening socket for all addresses of the host, those of IPv6 too where it
+/// has them. It does not block.
+///
+/// # Errors
+/// The port is taken, or not ours to take.
+pub fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
+    let listen = |domain, address: SocketAddr| -> io::Result<TcpListener> {
+        let socket = Socket::new(
+            domain,
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let both = listen(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into());
+    both.or_else(|error| match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+        // The host may have no IPv6.
+        _ => listen(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into()),
+    })
+}
 
 /// Serves `router` on `listener`, which does not block, until `stop` resolves, then takes no more
 /// connections and gives requests under way 2 s to finish. A handler that holds

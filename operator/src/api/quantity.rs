@@ -72,6 +72,23 @@ pub struct Resources {
     pub limits: BTreeMap<String, ParameterValue>,
 }
 
+impl Resources {
+    /// Requests and limits of CPU and memory.
+    pub(super) fn of(requests: [&str; 2], limits: [&str; 2]) -> Self {
+        let both = |[cpu, memory]: [&str; 2]| {
+            [("cpu", cpu), ("memory", memory)]
+                .map(|(name, quantity)| {
+                    (name.to_owned(), ParameterValue::Text(quantity.to_owned()))
+                })
+                .into()
+        };
+        Self {
+            requests: both(requests),
+            limits: both(limits),
+        }
+    }
+}
+
 fn quantities(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",

@@ -106,7 +106,7 @@ impl<'a> Validator<'a> {
             poolers: Poolers {
                 replicas: self.number("spec.poolers.replicas", spec.poolers.replicas),
                 drain_timeout: spec.poolers.drain_timeout.0,
-                resources: spec.poolers.resources.clone().unwrap_or_default(),
+                resources: spec.poolers.resources.clone(),
                 pod_template: self.pod_template(poolers, spec.poolers.pod_template.as_ref()),
             },
             balancer: self.balancer(&spec.balancer),
@@ -171,7 +171,7 @@ impl<'a> Validator<'a> {
                 ..balancer::Check::default()
             },
             drain_timeout: balancer.drain_timeout.0,
-            resources: balancer.resources.clone().unwrap_or_default(),
+            resources: balancer.resources.clone(),
             pod_template: None,
         }
     }

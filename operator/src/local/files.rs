@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use proxy_core::config::{ListenAddress, balancer, pooler};
+use proxy_core::config::{Bind, balancer, pooler};
 
 use super::{ports::Held, store::Store};
 use crate::{
@@ -131,13 +131,10 @@ fn pooler_addresses(path: &Path) -> Option<PoolerAddresses> {
     let config = pooler::load(path, &mut |path| fs::read_to_string(path))
         .ok()?
         .global;
-    let address = |listen: ListenAddress, port| match listen {
-        ListenAddress::One(ip) => Some((ip, port).into()),
-        ListenAddress::All => None,
-    };
+    let one = |address, port| Bind { address, port }.one();
     Some(PoolerAddresses {
-        data: address(*config.listen_addr.first()?, config.listen_port)?,
-        http: address(config.http_addr, config.http_port)?,
+        data: one(*config.listen_addr.first()?, config.listen_port)?,
+        http: one(config.http_addr, config.http_port)?,
     })
 }
 
@@ -149,7 +146,8 @@ fn balancer_addresses(path: &Path) -> Vec<std::net::SocketAddr> {
         return Vec::new();
     };
     let frontends = config.frontends.iter().map(|frontend| frontend.bind);
-    frontends.chain(config.http.map(|http| http.bind)).collect()
+    let all = frontends.chain(config.http.map(|http| http.bind));
+    all.filter_map(Bind::one).collect()
 }
 
 /// Writes the files that poolers share. True if one of them changed.

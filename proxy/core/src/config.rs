@@ -2,6 +2,7 @@
 //! read, with the same checks on both sides.
 
 pub mod balancer;
+mod bind;
 pub mod ini;
 pub mod pooler;
 pub mod settings;
@@ -10,6 +11,7 @@ mod yaml;
 
 use std::{borrow::Cow, fmt};
 
+pub use bind::Bind;
 pub use pooler::{PoolerConfig, load};
 pub use settings::{
     AdvertisedAddress, AuthType, Database, Global, ListenAddress, LogFormat, Network, Peer,

@@ -1,4 +1,4 @@
-//! One event loop: its sessions, their deadlines, and in loop 0 the listener.
+//! One event loop: its sessions, their deadlines, and in loop 0 the listeners.
 //!
 //! Loop 0 accepts for all and hands each connection to the loop with the fewest
 //! sessions. The alternative, a listener in every loop, wakes all loops for each
@@ -85,7 +85,7 @@ pub(super) struct EventLoop {
     shared: Arc<Shared>,
     poll: Poll,
     heart: Arc<Heartbeat>,
-    listener: Option<TcpListener>,
+    listeners: Vec<TcpListener>,
     accepting: Accepting,
     sessions: Slab<Session>,
     /// Sessions with something to do that no edge will announce.
@@ -121,24 +121,25 @@ enum Accepting {
 }
 
 impl EventLoop {
-    /// Puts a loop together; `listener` is for loop 0 alone.
+    /// Puts a loop together; `listeners` are for loop 0 alone.
     pub(super) fn new(
         prepared: Prepared,
         index: usize,
         shared: Arc<Shared>,
-        listener: Option<std::net::TcpListener>,
+        listeners: Vec<std::net::TcpListener>,
     ) -> Self {
-        if let Some(listener) = &listener
-            && let Err(error) = net::tune(listener, &TUNING)
-        {
-            tracing::warn!(%error, "socket options not set");
+        for listener in &listeners {
+            if let Err(error) = net::tune(listener, &TUNING) {
+                tracing::warn!(%error, "socket options not set");
+            }
         }
+        let listeners = listeners.into_iter().map(TcpListener::from_std);
         let algorithm = shared.config().algorithm;
         Self {
             index,
             poll: prepared.poll,
             heart: prepared.heart,
-            listener: listener.map(TcpListener::from_std),
+            listeners: listeners.collect(),
             accepting: Accepting::NotYet,
             sessions: Slab::new(),
             ready: VecDeque::new(),

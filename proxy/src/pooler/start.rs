@@ -1,14 +1,14 @@
 //! Start and end of the process.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Weak, atomic::Ordering, mpsc},
     thread,
     time::Instant,
 };
 
-use proxy_core::config::{Global, ListenAddress, PoolerConfig, Problem};
+use proxy_core::config::{Bind, Global, PoolerConfig, Problem};
 use web::{probes::Heartbeat, server};
 
 use super::{
@@ -147,17 +147,10 @@ pub fn run(
         .map_or_else(|| "unix".to_owned(), ToString::to_string);
     let http = match config.global.http_port {
         0 => None,
-        port => {
-            let ip = match config.global.http_addr {
-                ListenAddress::All => Ipv4Addr::UNSPECIFIED.into(),
-                ListenAddress::One(ip) => ip,
-            };
-            Some(net::listen(
-                SocketAddr::new(ip, port),
-                false,
-                server::BACKLOG,
-            )?)
-        }
+        port => Some(net::listen_http(Bind {
+            address: config.global.http_addr,
+            port,
+        })?),
     };
 
     let mut parts = Vec::new();
@@ -274,22 +267,8 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
     let mut sockets = Vec::new();
     let tuning = Tuning::of_pooler(global);
     let mut port = global.listen_port;
-    for listen in &global.listen_addr {
-        let ips: Vec<IpAddr> = match *listen {
-            ListenAddress::All => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-            ListenAddress::One(ip) => vec![ip],
-        };
-        for ip in ips {
-            let address = SocketAddr::new(ip, port);
-            let listener = match net::listen(address, global.so_reuseport, BACKLOG) {
-                Ok(listener) => listener,
-                // With * the IPv4 listener may serve alone: many hosts have no IPv6.
-                Err(error) if *listen == ListenAddress::All && ip.is_ipv6() => {
-                    tracing::debug!(%error, "no IPv6");
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
+    for &address in &global.listen_addr {
+        for listener in net::listen_at(Bind { address, port }, global.so_reuseport, BACKLOG)? {
             net::tune(&listener, &tuning).map_err(system("cannot tune the listening socket"))?;
             let address = listener
                 .local_addr()

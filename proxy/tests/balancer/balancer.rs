@@ -26,6 +26,8 @@ pub const QUICK: &str = "{interval: 250ms, timeout: 250ms, rise: 2, fall: 3}";
 pub struct Config {
     pub targets: Vec<(String, SocketAddr)>,
     pub check: String,
+    /// Where both ports are.
+    pub bind: String,
     pub more: String,
 }
 
@@ -38,6 +40,7 @@ impl Config {
                 .map(|target| (target.name.clone(), target.address))
                 .collect(),
             check: STEADY.to_owned(),
+            bind: "127.0.0.1:0".to_owned(),
             more: String::new(),
         }
     }
@@ -48,6 +51,12 @@ impl Config {
         self
     }
 
+    /// Listens here instead.
+    pub fn bind(mut self, bind: &str) -> Self {
+        bind.clone_into(&mut self.bind);
+        self
+    }
+
     /// Adds a line.
     pub fn with(mut self, line: &str) -> Self {
         writeln!(self.more, "{line}").unwrap();
@@ -55,8 +64,9 @@ impl Config {
     }
 
     pub fn yaml(&self) -> String {
-        let mut yaml = String::from("frontends: [{name: postgres, bind: \"127.0.0.1:0\"}]\n");
-        yaml.push_str("http: {bind: \"127.0.0.1:0\"}\n");
+        let bind = &self.bind;
+        let mut yaml = format!("frontends: [{{name: postgres, bind: \"{bind}\"}}]\n");
+        writeln!(yaml, "http: {{bind: \"{bind}\"}}").unwrap();
         if !self.targets.is_empty() {
             yaml.push_str("targets:\n");
         }

@@ -39,8 +39,7 @@ fn a_session_that_its_target_has_closed_is_still_a_session() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = Config {
         targets: vec![("raw".into(), listener.local_addr().unwrap())],
-        check: "{type: tcp, interval: 1h, timeout: 5s}".into(),
-        more: String::new(),
+        ..Config::over([]).check("{type: tcp, interval: 1h, timeout: 5s}")
     };
     let balancer = Balancer::serving(&config);
     drop(listener.accept().unwrap());

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::{
     balancer::{Balancer, Config},
     client::{Client, read_error, read_line},
-    support::{PATIENCE, connect, wait_for},
+    support::{PATIENCE, connect, http, wait_for},
     target::Target,
 };
 
@@ -41,6 +41,22 @@ fn new_connections_go_where_the_fewest_are() {
     });
     let next: Vec<Client> = (0..3).map(|_| balancer.client()).collect();
     assert_eq!(count(&next, "pooler-1"), 3);
+}
+
+#[test]
+fn a_star_listens_on_ipv4_and_ipv6() {
+    let target = Target::start("pooler-0");
+    let balancer = Balancer::serving(&Config::over([&target]).bind("*:0"));
+    let mut hosts: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        hosts.push(Ipv6Addr::LOCALHOST.into());
+    }
+    for host in hosts {
+        let client = Client::connect((host, balancer.address.port()).into());
+        assert_eq!(client.target, "pooler-0", "{host}");
+        let web = SocketAddr::new(host, balancer.web.port());
+        assert_eq!(http::get(web, "/readyz").status, 200, "{host}");
+    }
 }
 
 #[test]
@@ -355,8 +371,7 @@ fn over_raw_target() -> (Balancer, TcpListener) {
     let address: SocketAddr = listener.local_addr().unwrap();
     let config = Config {
         targets: vec![("raw".into(), address)],
-        check: "{type: tcp, interval: 1h, timeout: 5s}".into(),
-        more: String::new(),
+        ..Config::over([]).check("{type: tcp, interval: 1h, timeout: 5s}")
     };
     let balancer = Balancer::serving(&config);
     let (check, _) = listener.accept().unwrap();

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::TcpStream,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
     process::Command,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use crate::{
     floods::check,
     pooler::{Config, Pooler, command},
     postgres::{Play, Postgres},
+    support::http,
     wait_for,
 };
 
@@ -46,6 +47,29 @@ fn a_pidfile_is_there_while_the_process_runs_and_keeps_others_out() {
     pooler.console().begin("SHUTDOWN");
     assert!(pooler.wait().0.success());
     assert!(!pidfile.exists());
+}
+
+#[test]
+fn a_star_listens_on_ipv4_and_ipv6() {
+    let postgres = Postgres::start();
+    let config = Config::over(&postgres)
+        .set("listen_addr", "*")
+        .set("http_addr", "*");
+    let pooler = Pooler::start(&config);
+    let mut hosts: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        hosts.push(Ipv6Addr::LOCALHOST.into());
+    }
+    for host in hosts {
+        let address = SocketAddr::new(host, pooler.address.port());
+        let _client = Client::connect(address, "ann", "shop");
+        // It is told as what it is, not as IPv4 in IPv6's clothes.
+        let clients = pooler.console().query("SHOW CLIENTS").rows();
+        let seen = clients.iter().any(|row| row.contains(&host.to_string()));
+        assert!(seen, "{host}: {clients:?}");
+        let web = SocketAddr::new(host, pooler.web.port());
+        assert_eq!(http::get(web, "/readyz").status, 200, "{host}");
+    }
 }
 
 #[test]

@@ -30,12 +30,13 @@ pub struct Balancer {
 
     /// How long a balancer that is about to end waits for its sessions to end,
     /// each at the end of its transaction; what is left then is cut. At most
-    /// 24h; 0s cuts at once. Default 60s; other values are not supported yet.
+    /// 24h; 0s cuts at once. Default 60s.
     pub drain_timeout: Period,
 
-    /// CPU and memory of each. Has no effect on local processes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
+    /// CPU and memory of each; what is written stands for all of the default.
+    /// Has no effect on local processes. Default: requests of 100m and 64Mi,
+    /// limits of 1 and 256Mi.
+    pub resources: Resources,
 
     /// What the Pods are to have besides: a PodTemplateSpec of which only what
     /// is wanted is written, merged strategically over the operator's own
@@ -56,7 +57,7 @@ impl Default for Balancer {
             max_connections: 12_000,
             check: Check::default(),
             drain_timeout: Period::from_secs(60),
-            resources: None,
+            resources: Resources::of(["100m", "64Mi"], ["1", "256Mi"]),
             pod_template: None,
         }
     }

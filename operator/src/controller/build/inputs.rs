@@ -126,11 +126,11 @@ mod tests {
         let tier = tier_of("{}");
         assert_eq!(
             json(&tier, Component::Pooler),
-            r#"{"resources":{},"drainTimeoutMs":60000,"checkIntervalMs":2000}"#
+            r#"{"resources":{"requests":{"cpu":"100m","memory":"128Mi"},"limits":{"cpu":"1","memory":"512Mi"}},"drainTimeoutMs":60000,"checkIntervalMs":2000}"#
         );
         assert_eq!(
             json(&tier, Component::Balancer),
-            r#"{"resources":{},"drainTimeoutMs":60000}"#
+            r#"{"resources":{"requests":{"cpu":"100m","memory":"64Mi"},"limits":{"cpu":"1","memory":"256Mi"}},"drainTimeoutMs":60000}"#
         );
     }
 

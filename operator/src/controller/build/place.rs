@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proxy_core::config::balancer::{Discovery, Target};
+use proxy_core::config::{
+    Bind,
+    balancer::{Discovery, Target},
+};
 
 use super::Tier;
 
@@ -65,7 +68,8 @@ impl Realisation {
     #[must_use]
     pub fn pooler(&self, index: usize) -> PoolerPlace<'_> {
         PoolerPlace {
-            addresses: self.poolers[index],
+            data: self.poolers[index].data.into(),
+            http: self.poolers[index].http.into(),
             peers: Peers::Listed {
                 all: &self.poolers,
                 own: index,
@@ -83,9 +87,9 @@ impl Realisation {
     pub fn balancer(&self, index: usize) -> BalancerPlace<'_> {
         let poolers = self.poolers.iter().enumerate();
         BalancerPlace {
-            service: self.service,
+            service: self.service.into(),
             shared_service: self.shared_service,
-            dashboard: self.dashboards[index],
+            dashboard: self.dashboards[index].into(),
             targets: poolers
                 .map(|(index, pooler)| Target {
                     name: pooler_name(index),
@@ -103,8 +107,10 @@ impl Realisation {
 /// What a pooler is told of where it and others run.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolerPlace<'a> {
-    /// Where it listens.
-    pub addresses: PoolerAddresses,
+    /// Where it listens for clients.
+    pub data: Bind,
+    /// Where it serves `/status` and the like.
+    pub http: Bind,
     /// How it knows the other poolers.
     pub peers: Peers<'a>,
     /// The folder of its files.
@@ -142,11 +148,11 @@ pub enum Peers<'a> {
 #[derive(Clone, Debug)]
 pub struct BalancerPlace<'a> {
     /// Where applications connect.
-    pub service: SocketAddr,
+    pub service: Bind,
     /// Whether it shares that address with other balancers.
     pub shared_service: bool,
     /// Where it serves its dashboard.
-    pub dashboard: SocketAddr,
+    pub dashboard: Bind,
     /// The poolers, where they are known.
     pub targets: Vec<Target>,
     /// Where they are found by name otherwise.

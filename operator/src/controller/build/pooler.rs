@@ -133,11 +133,11 @@ pub fn pooler_part(tier: &Tier, place: &PoolerPlace<'_>, part: Part<'_>) -> Ini 
     if let Part::Reloadable(file) = part {
         ini.plain(&format!("%include {file}"));
     }
-    let PoolerAddresses { data, http } = place.addresses;
-    ini.setting(part, "listen_addr", &data.ip().to_string(), None);
-    ini.setting(part, "listen_port", &data.port().to_string(), None);
-    ini.setting(part, "http_addr", &http.ip().to_string(), None);
-    ini.setting(part, "http_port", &http.port().to_string(), None);
+    let PoolerPlace { data, http, .. } = place;
+    ini.setting(part, "listen_addr", &data.address.to_string(), None);
+    ini.setting(part, "listen_port", &data.port.to_string(), None);
+    ini.setting(part, "http_addr", &http.address.to_string(), None);
+    ini.setting(part, "http_port", &http.port.to_string(), None);
     match place.peers {
         Peers::Listed { own, .. } => {
             ini.setting(part, "peer_id", &peer_id(own).to_string(), None);

@@ -1,18 +1,14 @@
 //! What Pods read: Secrets for poolers, a ConfigMap for balancers, each mounted
 //! as a folder, so that a change reaches the Pods that run.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
 };
 
-use proxy_core::config::balancer::Discovery;
+use proxy_core::config::{Bind, balancer::Discovery};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -25,7 +21,7 @@ use super::{
 use crate::{
     api::Component,
     controller::build::{
-        BalancerPlace, Part, Peers, PoolerAddresses, PoolerPlace, Tier, balancer_yaml, pooler_part,
+        BalancerPlace, Part, Peers, PoolerPlace, Tier, balancer_yaml, pooler_part,
     },
 };
 
@@ -33,10 +29,8 @@ use crate::{
 /// stands for them: a file that all of them read cannot number them.
 fn pooler_place<'a>(service: &'a str, revision: Option<&'a str>) -> PoolerPlace<'a> {
     PoolerPlace {
-        addresses: PoolerAddresses {
-            data: everywhere(pooler::PORTS.postgres),
-            http: everywhere(pooler::PORTS.http),
-        },
+        data: Bind::everywhere(pooler::PORTS.postgres),
+        http: Bind::everywhere(pooler::PORTS.http),
         peers: Peers::Found {
             dns: service,
             port: pooler::PORTS.postgres,
@@ -93,10 +87,10 @@ pub(super) fn pooler(family: &Family<'_>, tier: &Tier, revision: Option<&str>) -
 /// The balancer's YAML. Nothing in it is secret.
 pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'_>) -> ConfigMap {
     let place = BalancerPlace {
-        service: everywhere(balancer::PORTS.postgres),
+        service: Bind::everywhere(balancer::PORTS.postgres),
         shared_service: false,
         reload_on_change: true,
-        dashboard: everywhere(balancer::PORTS.http),
+        dashboard: Bind::everywhere(balancer::PORTS.http),
         targets: Vec::new(),
         discovery: Some(Discovery {
             dns: pooler_service(family),
@@ -119,8 +113,4 @@ pub(super) fn balancer(family: &Family<'_>, tier: &Tier, placement: &Placement<'
 /// them.
 fn pooler_service(family: &Family<'_>) -> String {
     family.host(&family.component_name(Component::Pooler))
-}
-
-fn everywhere(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
 }

@@ -1,6 +1,6 @@
 //! The objects of the quickstart, and what must hold of those of any tier.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -340,8 +340,8 @@ fn services_and_probes_lead_to_ports_that_are_listened_on() {
     let listening = [
         [config.listen_port, config.http_port],
         [
-            balancer.frontends[0].bind.port(),
-            balancer.http.unwrap().bind.port(),
+            balancer.frontends[0].bind.port,
+            balancer.http.unwrap().bind.port,
         ],
     ];
     let documents = documents(&objects);
@@ -534,7 +534,7 @@ fn a_pod_reads_what_a_local_process_does_but_for_its_place() {
             ]
         );
         assert!(pod.global.reload_on_change);
-        let everywhere = ListenAddress::One(Ipv4Addr::UNSPECIFIED.into());
+        let everywhere = ListenAddress::All;
         assert_eq!(pod.global.listen_addr, [everywhere]);
         assert_eq!(pod.global.http_addr, everywhere);
         assert_eq!(pod.databases, local.databases);
@@ -650,7 +650,13 @@ fn resources_are_those_of_the_manifest() {
     assert_eq!(balancer, serde_json::json!({"limits": {"memory": "64Mi"}}));
     let [_, balancer] =
         pods(&made(QUICKSTART)).map(|pod| pod["containers"][0]["resources"].clone());
-    assert_eq!(balancer, serde_json::json!({}));
+    assert_eq!(
+        balancer,
+        serde_json::json!({
+            "requests": {"cpu": "100m", "memory": "64Mi"},
+            "limits": {"cpu": "1", "memory": "256Mi"},
+        })
+    );
 }
 
 const PRODUCTION: &str = include_str!("../../../../examples/production.yaml");

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::Bind;
 use crate::shared_key::SharedKey;
 
 /// The whole file.
@@ -92,8 +93,8 @@ const fn default_threads() -> u32 {
 pub struct Frontend {
     /// Name, shown on the dashboard.
     pub name: String,
-    /// Address and port.
-    pub bind: SocketAddr,
+    /// Address and port, or `*` and a port.
+    pub bind: Bind,
     /// Share the port with other processes by SO_REUSEPORT: balancer replicas
     /// on one host.
     #[serde(default)]
@@ -180,8 +181,8 @@ pub enum CheckType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Address and port.
-    pub bind: SocketAddr,
+    /// Address and port, or `*` and a port.
+    pub bind: Bind,
 }
 
 /// Durations as people write them: `2s`, `500ms`, `1m`, `1h`.

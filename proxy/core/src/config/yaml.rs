@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_saphyr::{Spanned, options::DuplicateKeyPolicy};
 
-use super::{Problem, balancer::duration, excerpt, nearest};
+use super::{Bind, Problem, balancer::duration, excerpt, nearest};
 
 /// A value and the line it stands on, counted from 1.
 #[derive(Debug)]
@@ -380,6 +380,16 @@ impl<'a> Reader<'a> {
                 .ok_or_else(|| {
                     "a numeric address and a port, such as 10.0.0.5:6432 or [::1]:6432".to_owned()
                 })
+        })
+    }
+
+    /// Where to listen.
+    pub(super) fn bind(&mut self, fields: &Fields<'_>, key: &str) -> Option<Bind> {
+        self.scalar(fields, key, |value| {
+            value
+                .text()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| Bind::EXPECTED.to_owned())
         })
     }
 

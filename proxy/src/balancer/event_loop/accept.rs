@@ -1,6 +1,6 @@
 //! How clients come in: the port, and their places.
 
-use std::{io, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{io, mem, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use mio::{Interest, Token, net::TcpStream};
 
@@ -14,7 +14,7 @@ use crate::{
     net,
 };
 
-/// Connections accepted in one turn, so that sessions are not kept waiting.
+/// Connections accepted in one turn at one listener, so that sessions are not kept waiting.
 const ACCEPTS_MAX: usize = 64;
 /// Pause after an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,9 +22,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 impl EventLoop {
     /// Begins to accept.
     pub(super) fn open(&mut self) {
-        if self.accepting == Accepting::NotYet
-            && let Some(listener) = &mut self.listener
-        {
+        if self.accepting != Accepting::NotYet {
+            return;
+        }
+        for listener in &mut self.listeners {
             self.poll
                 .registry()
                 .register(listener, LISTENER, Interest::READABLE)
@@ -42,7 +43,7 @@ impl EventLoop {
                 self.accept();
             }
         }
-        if self.listener.take().is_some() {
+        if !mem::take(&mut self.listeners).is_empty() {
             self.shared.port_closed.send_replace(true);
         }
         self.accepting = Accepting::Waiting;
@@ -54,28 +55,37 @@ impl EventLoop {
             Accepting::PausedUntil(until_ms) if self.now_ms < until_ms => return,
             Accepting::PausedUntil(_) | Accepting::Ready => {}
         }
-        self.accepting = Accepting::Ready;
+        self.accepting = Accepting::Waiting;
+        for index in 0..self.listeners.len() {
+            match self.accept_from(index) {
+                Accepting::Waiting => {}
+                paused @ Accepting::PausedUntil(_) => {
+                    self.accepting = paused;
+                    return;
+                }
+                more => self.accepting = more,
+            }
+        }
+    }
+
+    /// Takes what waits at one listener, and says whether there may be more.
+    fn accept_from(&mut self, index: usize) -> Accepting {
         for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = &self.listener else {
-                self.accepting = Accepting::Waiting;
-                return;
-            };
-            match listener.accept() {
+            match self.listeners[index].accept() {
                 Ok((client, _)) => self.place(client),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.accepting = Accepting::Waiting;
-                    return;
+                    return Accepting::Waiting;
                 }
                 Err(error) if lacks(&error) => {
                     tracing::warn!(%error, "connections not accepted for a moment");
                     let pause_ms = ACCEPT_PAUSE.as_millis() as u64;
-                    self.accepting = Accepting::PausedUntil(self.now_ms + pause_ms);
-                    return;
+                    return Accepting::PausedUntil(self.now_ms + pause_ms);
                 }
                 // That connection is broken already; the next may be well.
                 Err(error) => tracing::debug!(%error, "connection not accepted"),
             }
         }
+        Accepting::Ready
     }
 
     /// Finds a place and a loop for a connection.

@@ -1,6 +1,6 @@
 //! The balancer's file to its configuration, with every problem named.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use super::{
     Algorithm, BalancerConfig, Check, CheckType, Discovery, Frontend, Http, Target,
@@ -94,7 +94,7 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
         (&frontends, &http, fields.value("http"))
         && let Some(same) = frontends
             .iter()
-            .find(|frontend| clash(frontend.bind, http.bind))
+            .find(|frontend| frontend.bind.clashes_with(http.bind))
     {
         reader.problem(
             node.line,
@@ -147,13 +147,6 @@ fn balancer(reader: &mut Reader<'_>, document: &Node) -> Option<BalancerConfig> 
     })
 }
 
-/// Whether two sockets cannot both listen.
-fn clash(left: SocketAddr, right: SocketAddr) -> bool {
-    left.port() == right.port()
-        && left.port() != 0
-        && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
-}
-
 fn frontends(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<Frontend>> {
     let nodes = reader.items(fields, "frontends");
     if let Some(second) = nodes.get(1) {
@@ -172,7 +165,7 @@ fn frontends(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<Fronten
             &["name", "bind", "reuse_port"],
         )?;
         let name = reader.name(&fields, "name");
-        let bind = reader.address(&fields, "bind");
+        let bind = reader.bind(&fields, "bind");
         let reuse_port = reader.truth(&fields, "reuse_port");
         let name = reader.require(&fields, "name", name);
         let bind = reader.require(&fields, "bind", bind);
@@ -282,7 +275,7 @@ fn check(reader: &mut Reader<'_>, node: &Node) -> Option<Check> {
 
 fn http(reader: &mut Reader<'_>, node: &Node) -> Option<Http> {
     let fields = reader.fields(node, "http", &["bind"])?;
-    let bind = reader.address(&fields, "bind");
+    let bind = reader.bind(&fields, "bind");
     let bind = reader.require(&fields, "bind", bind);
     Some(Http { bind: bind? })
 }

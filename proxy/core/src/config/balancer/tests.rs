@@ -54,7 +54,7 @@ fn every_key_is_read() {
         }
     );
     assert_eq!(config.max_connections, 1_000_000);
-    assert_eq!(config.http.unwrap().bind.port(), 8404);
+    assert_eq!(config.http.unwrap().bind.port, 8404);
     assert_eq!(config.threads, 64);
     assert!(config.reload_on_change && config.proxy_protocol);
     assert_eq!(config.shared_key_file.as_deref(), Some("/run/key"));
@@ -123,7 +123,7 @@ revision: 7
         ),
         [
             "3: frontends[0].name is \"a b\", expected 1 to 100 letters, digits, dots, colons, _ and -",
-            "3: frontends[0].bind is \"localhost:5432\", expected a numeric address and a port, such as 10.0.0.5:6432 or [::1]:6432",
+            "3: frontends[0].bind is \"localhost:5432\", expected a numeric address and a port, such as 10.0.0.5:6432 or [::1]:6432, or *:6432 for all",
             "4: frontends has 2 entries, expected exactly one",
             "4: unknown key frontends[1].reuseport, did you mean reuse_port?",
             "4: frontends[1].name is missing",

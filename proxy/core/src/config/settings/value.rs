@@ -105,7 +105,7 @@ impl Value for Vec<String> {
 /// Where to listen. Names are not looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// `*`: everywhere.
+    /// `*`: everywhere, by IPv4 and, where the host has it, IPv6.
     All,
     /// One address; `localhost` is 127.0.0.1.
     One(IpAddr),
@@ -130,9 +130,15 @@ impl Value for ListenAddress {
     }
 
     fn format(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All => "*".to_owned(),
-            Self::One(ip) => ip.to_string(),
+            Self::All => f.write_str("*"),
+            Self::One(ip) => ip.fmt(f),
         }
     }
 }
