@@ -18,8 +18,6 @@ use web::probes::{Heartbeat, probes};
 pub struct Snapshot {
     /// Why the operator is not ready, if it is not.
     pub not_ready: Option<String>,
-    /// `/metrics`.
-    pub metrics: String,
     /// `/status`.
     pub status: Value,
 }
@@ -29,22 +27,22 @@ impl Default for Snapshot {
     fn default() -> Self {
         Self {
             not_ready: Some("starting".to_owned()),
-            metrics: String::new(),
             status: Value::Null,
         }
     }
 }
 
-/// Every route. `heartbeat` is the main loop's.
-pub fn router(heartbeat: Arc<Heartbeat>, snapshot: watch::Receiver<Snapshot>) -> Router {
+/// Every route. `heartbeat` is the main loop's, `metrics` makes that page.
+pub fn router(
+    heartbeat: Arc<Heartbeat>,
+    snapshot: watch::Receiver<Snapshot>,
+    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+) -> Router {
     let ready = {
         let snapshot = snapshot.clone();
         move || snapshot.borrow().not_ready.clone().map_or(Ok(()), Err)
     };
-    let metrics = {
-        let snapshot = snapshot.clone();
-        move || std::future::ready(snapshot.borrow().metrics.clone())
-    };
+    let metrics = move || std::future::ready(metrics());
     Router::new()
         .route("/status", get(status))
         .with_state(snapshot)

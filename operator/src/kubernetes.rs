@@ -42,6 +42,7 @@ use kube::{Client, core::DeserializeGuard};
 use proxy_core::config::Bind;
 use serde_json::json;
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -67,7 +68,7 @@ use stores::Scope;
 /// A PgPoolCluster, or why it is none: one that cannot be read stalls no other.
 type Cluster = DeserializeGuard<PgPoolCluster>;
 
-/// How often `/metrics` and `/status` are made anew, and what is gone forgotten.
+/// How often `/status` is made anew.
 const PUBLISH: Duration = Duration::from_secs(1);
 /// How long looks under way may take once the operator was told to end.
 const LOOKS_END_MAX: Duration = Duration::from_secs(8);
@@ -138,6 +139,8 @@ struct World {
     fence: Fence,
     /// Asks Pods.
     watcher: Watcher,
+    /// The thread of what is asked.
+    polls: Handle,
     /// Delivers messages.
     courier: Courier,
     heartbeat: Option<Beat>,
@@ -186,6 +189,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         metrics,
         fence,
         watcher: Monitor::watcher(),
+        polls: poll_thread().map_err(host)?,
         courier,
         heartbeat,
     };
@@ -202,6 +206,19 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     publish.abort();
     Ok(())
+}
+
+/// A thread for thousands of polls that wait: they cost least where none goes from
+/// thread to thread.
+fn poll_thread() -> std::io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("polls".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
 }
 
 /// Acts whenever it is our turn, until told to stop. Gives the lease up then.
@@ -297,7 +314,11 @@ fn serve(
     tracing::info!(%address, "serving HTTP");
     let heartbeat = Arc::new(Heartbeat::new(std::time::Instant::now()));
     let (snapshot, seen) = watch::channel(Snapshot::default());
-    let router = http::router(heartbeat.clone(), seen);
+    let page = {
+        let metrics = metrics.clone();
+        move || metrics.page()
+    };
+    let router = http::router(heartbeat.clone(), seen, page);
     tokio::spawn(web::server::serve(listener, router, std::future::pending()));
     let settings = settings.clone();
     let publish = tokio::spawn(async move {
@@ -307,7 +328,6 @@ fn serve(
             heartbeat.beat(std::time::Instant::now());
             snapshot.send_replace(Snapshot {
                 not_ready: None,
-                metrics: metrics.page(),
                 status: json!({
                     "version": env!("CARGO_PKG_VERSION"),
                     "identity": settings.identity,

@@ -39,7 +39,7 @@ use crate::{
 use output::{Format, Output};
 use ports::PortError;
 use prepare::Prepared;
-use runner::Runner;
+use runner::{Runner, Served};
 use store::{Store, StoreError};
 
 /// What a tier is run by.
@@ -258,14 +258,20 @@ pub async fn run(options: &Options) -> Result<(), LocalError> {
         .map_err(host("cannot listen on the operator's port"))?;
     let heartbeat = Arc::new(Heartbeat::new(Instant::now()));
     let (snapshot, latest) = watch::channel(Snapshot::default());
-    let router = http::router(heartbeat.clone(), latest);
+    let (metrics, page) = watch::channel(String::new());
+    let router = http::router(heartbeat.clone(), latest, move || page.borrow().clone());
     tokio::spawn(async move {
         if let Err(error) = server::serve(listener, router, std::future::pending()).await {
             eprintln!("HTTP server ended: {error}");
         }
     });
     let output = Output::new(options.output);
-    let mut runner = Runner::new(plan, store, state, output, snapshot, heartbeat)?;
+    let served = Served {
+        snapshot,
+        metrics,
+        heartbeat,
+    };
+    let mut runner = Runner::new(plan, store, state, output, served)?;
     for note in notes {
         runner.note(&note);
     }

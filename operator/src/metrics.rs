@@ -16,9 +16,9 @@ use crate::{
 series! {
     INFO = "poolkeeper_operator_info", Gauge, None, ["version"],
         "Always 1; the label says what runs.";
-    READY = "poolkeeper_operator_cluster_ready", Gauge, None, ["cluster"],
+    READY = "poolkeeper_operator_cluster_ready", Gauge, None, ["namespace", "cluster"],
         "1 while applications can be served.";
-    ENDPOINTS = "poolkeeper_operator_endpoints", Gauge, None, ["cluster", "component", "state"],
+    ENDPOINTS = "poolkeeper_operator_endpoints", Gauge, None, ["namespace", "cluster", "component", "state"],
         "Endpoints of the cluster in each state.";
     TRANSITIONS = "poolkeeper_operator_endpoint_transitions_total", Counter, None, ["cluster", "component", "to"],
         "Changes of endpoints, by the state after.";
@@ -36,6 +36,8 @@ series! {
         "1 in the replica of `operator run` that acts.";
     LOOKS = "poolkeeper_operator_reconciles_under_way", Gauge, None, [],
         "Looks at PgPoolClusters at this moment, 16 at most for each namespace or for all.";
+    WAITING = "poolkeeper_operator_reconciles_waiting", Gauge, None, [],
+        "PgPoolClusters of which something changed and which wait for a look.";
     RECONCILES = "poolkeeper_operator_reconciles_total", Counter, None, ["result", "step"],
         "Looks at a PgPoolCluster in Kubernetes: ok, or the kind of what went wrong, and the step that it came to.";
     RECONCILE_SECONDS = "poolkeeper_operator_reconcile_seconds_total", Counter, Seconds, ["step"],
@@ -49,6 +51,44 @@ pub const RESULTS: [&str; 5] = ["delivered", "failed", "unclear", "throttled", "
 
 /// The label of a look that went well.
 pub const RESULT_OK: &str = "ok";
+
+/// How a cluster does, as its status says.
+#[derive(Clone, Debug)]
+pub(crate) struct Level {
+    ready: bool,
+    endpoints: BTreeMap<(Component, &'static str), u32>,
+}
+
+impl Level {
+    pub(crate) fn of(status: &PgPoolClusterStatus) -> Self {
+        let mut endpoints = BTreeMap::new();
+        for component in Component::ALL {
+            for state in EndpointState::ALL {
+                endpoints.insert((component, state.word()), 0);
+            }
+        }
+        for one in &status.endpoints {
+            *endpoints
+                .entry((one.component, one.state.word()))
+                .or_default() += 1;
+        }
+        let mut conditions = status.conditions.iter();
+        Self {
+            ready: conditions.any(|one| one.type_ == "Ready" && one.status == "True"),
+            endpoints,
+        }
+    }
+
+    /// Its samples.
+    pub(crate) fn show(&self, page: &mut Page, namespace: &str, cluster: &str) {
+        let ready = f64::from(u8::from(self.ready));
+        page.sample(&READY, &[namespace, cluster], ready);
+        for ((component, state), endpoints) in &self.endpoints {
+            let labels = [namespace, cluster, component.word(), state];
+            page.sample(&ENDPOINTS, &labels, f64::from(*endpoints));
+        }
+    }
+}
 
 /// Counters of one cluster; those of fixed label sets begin at zero.
 #[derive(Clone, Debug)]
@@ -170,33 +210,18 @@ pub fn page(cluster: &str, status: &PgPoolClusterStatus, counters: &Counters) ->
         page.sample(series, labels, count as f64);
     };
     count(&INFO, &[env!("CARGO_PKG_VERSION")], 1);
-    let ready = status
-        .conditions
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    count(&READY, &[cluster], u64::from(ready));
-    for component in Component::ALL {
-        for state in EndpointState::ALL {
-            let endpoints = status
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.component == component && endpoint.state == state)
-                .count();
-            let labels = [cluster, component.word(), state.word()];
-            count(&ENDPOINTS, &labels, endpoints as u64);
-        }
-    }
     for ((component, to), transitions) in &counters.transitions {
         count(&TRANSITIONS, &[cluster, component.word(), to], *transitions);
     }
     for (component, restarts) in &counters.restarts {
         count(&RESTARTS, &[cluster, component.word()], *restarts);
     }
+    // Of one in a file the namespace is nobody's.
+    Level::of(status).show(&mut page, "", cluster);
     for channel in &status.notifications {
         let messages = counters.messages.get(&channel.name);
         let mut messages = messages.cloned().unwrap_or_default();
         messages.pending = channel.pending;
-        // Of those in a file the namespace is nobody's.
         messages.show(&mut page, "", cluster, &channel.name);
     }
     if let Some(heartbeats) = &counters.heartbeats {
@@ -221,8 +246,9 @@ mod tests {
     fn reference_page_is_up_to_date() {
         let part = markdown(
             "Operator",
-            "Served on port 8080 (`operator local`: plus `--port-offset`) at `/metrics`. Series with the label `cluster` \
-             are those of `operator local`; those of leading, looks and calls are those of `operator run`.",
+            "Served on port 8080 (`operator local`: plus `--port-offset`) at `/metrics`. Transitions and restarts \
+             are those of `operator local`, whose namespace is empty; those of leading, looks and calls are those of \
+             `operator run`, where the acting replica alone says how clusters do.",
             ALL,
         );
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
@@ -241,6 +267,9 @@ mod tests {
         ));
         assert!(quiet.contains(
             "endpoint_transitions_total{cluster=\"shop\",component=\"balancer\",to=\"Down\"} 0\n"
+        ));
+        assert!(quiet.contains(
+            "operator_endpoints{namespace=\"\",cluster=\"shop\",component=\"pooler\",state=\"Up\"} 0\n"
         ));
         assert!(!quiet.contains("notifications"));
         status.notifications.push(crate::api::NotificationStatus {

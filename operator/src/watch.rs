@@ -9,6 +9,7 @@ mod connection;
 
 use std::{net::SocketAddr, time::Duration};
 
+use hyper::header::HeaderValue;
 use proxy_core::{
     config::balancer::duration,
     status::{BalancerStatus, PoolerStatus},
@@ -96,8 +97,17 @@ enum NoAnswer {
     /// Whoever is asked has no place for one more.
     #[error("answers HTTP 503")]
     Busy,
+    #[error("answers what is no status")]
+    NoStatus,
     #[error("{0}")]
     Other(String),
+}
+
+/// What was answered.
+enum Said<T> {
+    New(T, Option<HeaderValue>),
+    /// What is known.
+    Same,
 }
 
 impl Watcher {
@@ -127,8 +137,8 @@ impl Watcher {
         let mut pause = PACE;
         let mut outdated_left = OUTDATED_MAX;
         loop {
-            if let Ok(status) = self
-                .get::<PoolerStatus>(&mut connection, "/status", self.timeout)
+            if let Ok(Said::New(status, _)) = self
+                .get::<PoolerStatus>(&mut connection, "/status", None, self.timeout)
                 .await
             {
                 let outdated = status.config_revision.as_ref() != Some(&revision);
@@ -205,6 +215,22 @@ impl Watcher {
         cursor: Option<&Cursor>,
         wait: Option<Duration>,
     ) -> Result<BalancerStatus, String> {
+        let status = self.news(connection, cursor, &mut None, wait).await?;
+        status.ok_or_else(|| NoAnswer::NoStatus.to_string())
+    }
+
+    /// The same, but `None` if it would say what it said last, its numbers of
+    /// connections apart: `said` names that, and is kept from call to call.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub async fn news(
+        &self,
+        connection: &mut Connection,
+        cursor: Option<&Cursor>,
+        said: &mut Option<HeaderValue>,
+        wait: Option<Duration>,
+    ) -> Result<Option<BalancerStatus>, String> {
         let mut path = "/status".to_owned();
         if let Some(cursor) = cursor {
             let (boot_id, number) = (plain(&cursor.boot_id), cursor.newest);
@@ -218,12 +244,22 @@ impl Watcher {
             }
         }
         let limit = self.timeout + wait.unwrap_or_default();
-        match self.get(connection, &path, limit).await {
+        // Whatever comes in between, what is said next is news.
+        let known = said.take();
+        match self.get(connection, &path, known.as_ref(), limit).await {
             // It holds as many polls as it may, and still says what is.
             Err(NoAnswer::Busy) if wait.is_some() => {
-                Box::pin(self.balancer(connection, cursor, None)).await
+                Box::pin(self.news(connection, cursor, said, None)).await
             }
-            answer => answer.map_err(|reason| reason.to_string()),
+            Ok(Said::New(status, tag)) => {
+                *said = tag;
+                Ok(Some(status))
+            }
+            Ok(Said::Same) => {
+                *said = known;
+                Ok(None)
+            }
+            Err(reason) => Err(reason.to_string()),
         }
     }
 
@@ -231,15 +267,18 @@ impl Watcher {
         &self,
         connection: &mut Connection,
         path: &str,
+        known: Option<&HeaderValue>,
         limit: Duration,
-    ) -> Result<T, NoAnswer> {
+    ) -> Result<Said<T>, NoAnswer> {
         let other = |reason: &str| NoAnswer::Other(reason.to_owned());
         let answer = async {
-            let answer = connection.get(path).await;
+            let answer = connection.get(path, known).await;
             let answer = answer.map_err(|failure| other(&failure.to_string()))?;
             match answer.code {
                 200..300 => serde_json::from_slice(&answer.body)
-                    .map_err(|_| other("answers what is no status")),
+                    .map(|status| Said::New(status, answer.tag))
+                    .map_err(|_| NoAnswer::NoStatus),
+                304 if known.is_some() => Ok(Said::Same),
                 503 => Err(NoAnswer::Busy),
                 code => Err(other(&format!("answers HTTP {code}"))),
             }
@@ -270,7 +309,13 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use axum::{Router, extract::RawQuery, http::StatusCode, response::IntoResponse, routing::get};
+    use axum::{
+        Router,
+        extract::RawQuery,
+        http::{HeaderMap, StatusCode},
+        response::IntoResponse,
+        routing::get,
+    };
     use serde_json::json;
 
     use super::*;
@@ -336,6 +381,44 @@ mod tests {
             queries[..3],
             ["", "since=b1:10&wait=200ms", "since=b1:20&wait=200ms"]
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_not_said_again() {
+        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let app = Router::new().route(
+            "/status",
+            get(move |headers: HeaderMap| async move {
+                let known = headers.get("if-none-match").cloned();
+                let mut seen = seen.lock().unwrap();
+                seen.push(known.clone().map(|tag| tag.to_str().unwrap().to_owned()));
+                match seen.len() {
+                    4 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                    _ if known.is_some_and(|known| known == "W/\"a\"") => {
+                        StatusCode::NOT_MODIFIED.into_response()
+                    }
+                    _ => ([("etag", "W/\"a\"")], status(7)).into_response(),
+                }
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut connection = Connection::to(listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let (watcher, mut said) = (watcher(), None);
+        let mut news = Vec::new();
+        for _ in 0..6 {
+            let answer = watcher.news(&mut connection, None, &mut said, None).await;
+            news.push(answer.map(|status| status.is_some()).ok());
+        }
+        let [new, same] = [Some(true), Some(false)];
+        // After a failure nothing counts as known.
+        assert_eq!(news, [new, same, same, None, new, same]);
+        let a = || Some("W/\"a\"".to_owned());
+        assert_eq!(*asked.lock().unwrap(), [None, a(), a(), a(), None, a()]);
+        // Who asks for all is told all.
+        let all = watcher.balancer(&mut connection, None, None).await;
+        assert_eq!(all.unwrap().newest, 7);
     }
 
     #[tokio::test]

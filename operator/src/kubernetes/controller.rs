@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures::{FutureExt as _, StreamExt as _, channel::mpsc, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, channel::mpsc, stream};
 use kube::{
     Resource as _,
     runtime::{
@@ -18,7 +18,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    Cluster, PUBLISH, World,
+    Cluster, World,
     memory::Memories,
     monitor::Monitor,
     reconcile::{Context, reconcile},
@@ -33,6 +33,8 @@ use crate::controller::objects::notifier_name;
 const LOOKS_MAX: u16 = 16;
 /// Looks that may wait to be taken.
 const LOOKS_WAITING_MAX: usize = 1_024;
+/// How often what is gone is forgotten.
+const FORGET: std::time::Duration = std::time::Duration::from_secs(60);
 /// What changes together is looked at together.
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -44,10 +46,11 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         metrics,
         fence,
         watcher: ask,
+        polls,
         ..
     } = world;
     let (looks, to_look) = mpsc::channel(LOOKS_WAITING_MAX);
-    let monitor = Monitor::new(ask.clone(), looks.clone());
+    let monitor = Monitor::new(ask.clone(), polls.clone(), looks.clone());
     let (stores, watches) = Stores::watch(client, &scope);
     let (reader, writer) = reflector::store();
     let clusters = watcher(scope.api::<Cluster>(client), watch_config())
@@ -58,7 +61,11 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
             PredicateConfig::default(),
-        );
+        )
+        .inspect_ok({
+            let metrics = metrics.clone();
+            move |cluster| metrics.changed(&ObjectRef::from_obj(cluster))
+        });
     let reporter = Reporter {
         controller: "poolkeeper-operator".to_owned(),
         instance: Some(settings.identity.clone()),
@@ -80,23 +87,29 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         // Without a sender nobody will say when.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
+    let others = watches.others.flat_map(|one| {
+        // What was told is written often, and by ourselves.
+        let tiers = (!is_notifier(&one)).then(|| tiers_of(&one));
+        stream::iter(tiers.into_iter().flatten())
+    });
+    let secrets = watches.secrets.flat_map(move |secret| {
+        let mut clusters = tiers_of(&secret);
+        let Touched {
+            namespace, name, ..
+        } = &secret;
+        clusters.extend(referring.references.of(namespace, name));
+        stream::iter(clusters)
+    });
+    let waits = || {
+        let metrics = metrics.clone();
+        move |cluster: &ObjectRef<Cluster>| metrics.changed(cluster)
+    };
     let looks = Controller::for_stream(clusters, reader.clone())
         .with_config(Config::default().concurrency(LOOKS_MAX).debounce(DEBOUNCE))
         .trigger_backoff(backoff())
-        .reconcile_on(watches.others.flat_map(|one| {
-            // What was told is written often, and by ourselves.
-            let tiers = (!is_notifier(&one)).then(|| tiers_of(&one));
-            stream::iter(tiers.into_iter().flatten())
-        }))
-        .reconcile_on(watches.secrets.flat_map(move |secret| {
-            let mut clusters = tiers_of(&secret);
-            let Touched {
-                namespace, name, ..
-            } = &secret;
-            clusters.extend(referring.references.of(namespace, name));
-            stream::iter(clusters)
-        }))
-        .reconcile_on(to_look)
+        .reconcile_on(others.inspect(waits()))
+        .reconcile_on(secrets.inspect(waits()))
+        .reconcile_on(to_look.inspect(waits()))
         .graceful_shutdown_on(end.boxed().shared())
         .run(reconcile, |_, never, _| match *never {}, context.clone());
     let looks = looks.for_each(|looked| {
@@ -106,13 +119,18 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         std::future::ready(())
     });
     let forget = async {
-        let mut tick = tokio::time::interval(PUBLISH * 60);
+        let mut tick = tokio::time::interval(FORGET);
         loop {
             tick.tick().await;
             let is_there = |cluster: &ObjectRef<Cluster>| reader.get(cluster).is_some();
+            let of_scope =
+                |cluster: &ObjectRef<Cluster>| scope.0.is_none() || scope.0 == cluster.namespace;
             context.memories.retain(is_there);
             context.references.retain(is_there);
             context.monitor.retain(is_there);
+            context
+                .metrics
+                .retain(|cluster| !of_scope(cluster) || is_there(cluster));
         }
     };
     tokio::select! {

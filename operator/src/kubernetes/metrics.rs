@@ -1,21 +1,27 @@
 //! What the operator counts of its own work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use kube::runtime::reflector::ObjectRef;
 use web::metrics::Page;
 
-use super::error::Kind;
+use super::{Cluster, error::Kind};
 use crate::{
-    api::NotificationStatus,
+    api::{NotificationStatus, PgPoolClusterStatus},
     metrics::{
-        ALL, API_CALLS, Heartbeats, INFO, LEADING, LOOKS, Messages, RECONCILE_SECONDS, RECONCILES,
-        RESULT_OK,
+        ALL, API_CALLS, Heartbeats, INFO, LEADING, LOOKS, Level, Messages, RECONCILE_SECONDS,
+        RECONCILES, RESULT_OK, WAITING,
     },
 };
+
+fn key(cluster: &ObjectRef<Cluster>) -> (String, String) {
+    let namespace = cluster.namespace.clone().unwrap_or_default();
+    (namespace, cluster.name.clone())
+}
 
 /// How far a look has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +67,10 @@ pub(super) struct Metrics(Mutex<Counts>);
 struct Counts {
     leading: bool,
     under_way: u64,
+    /// By namespace and name.
+    waiting: HashSet<(String, String)>,
+    /// By namespace and name.
+    levels: BTreeMap<(String, String), Level>,
     reconciles: BTreeMap<(&'static str, Step), u64>,
     seconds: BTreeMap<Step, f64>,
     heartbeats: Option<Heartbeats>,
@@ -71,9 +81,31 @@ struct Counts {
 }
 
 impl Metrics {
-    /// A look begins.
-    pub(super) fn begun(&self) {
-        self.lock().under_way += 1;
+    /// Something of a cluster changed.
+    pub(super) fn changed(&self, cluster: &ObjectRef<Cluster>) {
+        self.lock().waiting.insert(key(cluster));
+    }
+
+    /// A look at a cluster begins.
+    pub(super) fn begun(&self, cluster: &ObjectRef<Cluster>) {
+        let mut counts = self.lock();
+        counts.waiting.remove(&key(cluster));
+        counts.under_way += 1;
+    }
+
+    /// A cluster does so.
+    pub(super) fn does(&self, cluster: &ObjectRef<Cluster>, status: &PgPoolClusterStatus) {
+        self.lock().levels.insert(key(cluster), Level::of(status));
+    }
+
+    /// Forgets clusters that are gone.
+    pub(super) fn retain(&self, is_there: impl Fn(&ObjectRef<Cluster>) -> bool) {
+        let is_there = |(namespace, name): &(String, String)| {
+            is_there(&ObjectRef::new(name).within(namespace))
+        };
+        let mut counts = self.lock();
+        counts.waiting.retain(is_there);
+        counts.levels.retain(|cluster, _| is_there(cluster));
     }
 
     /// A step of a look took so long.
@@ -91,7 +123,10 @@ impl Metrics {
 
     /// Looks are given up because we lead no longer.
     pub(super) fn dropped(&self) {
-        self.lock().under_way = 0;
+        let mut counts = self.lock();
+        counts.under_way = 0;
+        counts.waiting.clear();
+        counts.levels.clear();
     }
 
     /// The API server was called; 0 if no answer came.
@@ -164,6 +199,7 @@ impl Metrics {
         page.sample(&INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         page.sample(&LEADING, &[], f64::from(u8::from(counts.leading)));
         page.sample(&LOOKS, &[], counts.under_way as f64);
+        page.sample(&WAITING, &[], counts.waiting.len() as f64);
         let results = [RESULT_OK].into_iter();
         for result in results.chain(Kind::ALL.map(Kind::word)) {
             for step in Step::ALL {
@@ -180,6 +216,9 @@ impl Metrics {
             let labels = [*resource, verb, &code.to_string()];
             page.sample(&API_CALLS, &labels, *count as f64);
         }
+        for ((namespace, cluster), level) in &counts.levels {
+            level.show(&mut page, namespace, cluster);
+        }
         for ((namespace, cluster), channels) in &counts.messages {
             for (channel, messages) in channels {
                 messages.show(&mut page, namespace, cluster, channel);
@@ -189,5 +228,52 @@ impl Metrics {
             heartbeats.sample(&mut page);
         }
         page.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(namespace: &str) -> ObjectRef<Cluster> {
+        ObjectRef::new("shop").within(namespace)
+    }
+
+    #[test]
+    fn clusters_wait_until_a_look_begins() {
+        let metrics = Metrics::default();
+        let waiting = |count: u32| {
+            let line = format!("poolkeeper_operator_reconciles_waiting {count}\n");
+            let page = metrics.page();
+            assert!(page.contains(&line), "{line} {page}");
+        };
+        waiting(0);
+        for namespace in ["a", "b", "b"] {
+            metrics.changed(&cluster(namespace));
+        }
+        waiting(2);
+        metrics.begun(&cluster("b"));
+        waiting(1);
+        // It is gone before a look began.
+        metrics.retain(|one| *one != cluster("a"));
+        waiting(0);
+    }
+
+    #[test]
+    fn the_replica_that_acts_says_how_clusters_do() {
+        let metrics = Metrics::default();
+        let ready = |namespace: &str| {
+            format!(
+                "poolkeeper_operator_cluster_ready{{namespace=\"{namespace}\",cluster=\"shop\"}} 0\n"
+            )
+        };
+        for namespace in ["a", "b"] {
+            metrics.does(&cluster(namespace), &PgPoolClusterStatus::default());
+            assert!(metrics.page().contains(&ready(namespace)));
+        }
+        metrics.retain(|one| *one != cluster("a"));
+        assert!(!metrics.page().contains(&ready("a")));
+        metrics.dropped();
+        assert!(!metrics.page().contains(&ready("b")));
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use futures::channel::mpsc;
 use kube::runtime::reflector::ObjectRef;
 use proxy_core::status::BalancerStatus;
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::Instant};
 
 use super::{
     Cluster,
@@ -43,6 +43,7 @@ const TRANSITIONS_MAX: usize = 1_000;
 /// Follows the balancers of every cluster.
 pub(super) struct Monitor {
     watcher: Watcher,
+    thread: Handle,
     looks: mpsc::Sender<ObjectRef<Cluster>>,
     tiers: Mutex<HashMap<ObjectRef<Cluster>, Tier>>,
 }
@@ -89,11 +90,16 @@ impl Monitor {
         Watcher::new(POLL, Duration::from_secs(5), POLL)
     }
 
-    /// Begins with no balancer. `looks` takes the clusters that should be looked
-    /// at.
-    pub(super) fn new(watcher: Watcher, looks: mpsc::Sender<ObjectRef<Cluster>>) -> Self {
+    /// Begins with no balancer. `thread` asks, `looks` takes the clusters that
+    /// should be looked at.
+    pub(super) fn new(
+        watcher: Watcher,
+        thread: Handle,
+        looks: mpsc::Sender<ObjectRef<Cluster>>,
+    ) -> Self {
         Self {
             watcher,
+            thread,
             looks,
             tiers: Mutex::default(),
         }
@@ -189,7 +195,7 @@ impl Monitor {
         Followed {
             address,
             shared,
-            task: tokio::spawn(follow).abort_handle(),
+            task: self.thread.spawn(follow).abort_handle(),
         }
     }
 }
@@ -204,34 +210,40 @@ async fn follow(
 ) {
     let mut connection = Connection::to(address);
     let mut cursor: Option<Cursor> = None;
+    let mut said = None;
     let mut failures = 0;
     loop {
+        let begin = Instant::now();
         // One that did not answer is asked at once, not waited for.
         let answers = cursor.is_some() && failures == 0;
         let wait = answers.then(|| shared.wait());
         let answer = tokio::select! {
             biased;
             () = shared.other_wanted.notified() => continue,
-            answer = watcher.balancer(&mut connection, cursor.as_ref(), wait) => answer,
+            answer = watcher.news(&mut connection, cursor.as_ref(), &mut said, wait) => answer,
         };
-        let pause = match answer {
-            Ok(status) => {
+        let next = match answer {
+            Ok(None) => {
+                failures = 0;
+                begin + PACE
+            }
+            Ok(Some(status)) => {
                 failures = 0;
                 cursor = Some(Cursor::after(&status));
                 if shared.take(Answer::Said(Box::new(status))) {
                     look(&mut looks, &cluster).await;
                 }
-                PACE
+                begin + PACE
             }
             Err(why) => {
                 failures += 1;
                 if failures >= SILENT_AFTER && shared.take(Answer::Silent(why)) {
                     look(&mut looks, &cluster).await;
                 }
-                RETRY
+                Instant::now() + RETRY
             }
         };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep_until(next).await;
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn reconcile(
     let look = async {
         let memory = context.memories.of(&reference);
         let mut memory = memory.lock().await;
-        context.metrics.begun();
+        context.metrics.begun(&reference);
         memory.begin(cluster.uid());
         memory.enter(Step::Wait, &context.metrics);
         let listed = tokio::time::timeout(CALL_TIME_MAX, context.stores.listed()).await;

@@ -123,8 +123,7 @@ pub struct Runner {
     output: Output,
     counters: Counters,
     status: PgPoolClusterStatus,
-    snapshot: channel::Sender<Snapshot>,
-    heartbeat: Arc<Heartbeat>,
+    served: Served,
     begun: Instant,
     ready_told: bool,
     stopping: bool,
@@ -134,6 +133,16 @@ pub struct Runner {
     posts_under_way: usize,
     /// What happens can be kept, and the end has not begun.
     is_well: Arc<AtomicBool>,
+}
+
+/// What the HTTP port serves, kept current.
+pub struct Served {
+    /// `/readyz` and `/status`.
+    pub snapshot: channel::Sender<Snapshot>,
+    /// `/metrics`.
+    pub metrics: channel::Sender<String>,
+    /// `/livez`.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 impl Runner {
@@ -146,8 +155,7 @@ impl Runner {
         store: Store,
         state: State,
         output: Output,
-        snapshot: channel::Sender<Snapshot>,
-        heartbeat: Arc<Heartbeat>,
+        served: Served,
     ) -> Result<Self, reqwest::Error> {
         let check = &plan.tier.balancer.check;
         let watcher = Watcher::new(check.interval, check.timeout, plan.resync);
@@ -191,8 +199,7 @@ impl Runner {
             output,
             counters: Counters::new(&names),
             status: PgPoolClusterStatus::default(),
-            snapshot,
-            heartbeat,
+            served,
             begun: Instant::now(),
             ready_told: false,
             stopping: false,
@@ -223,7 +230,7 @@ impl Runner {
         self.counters.expect_heartbeats();
         let courier = self.courier.clone();
         let happenings = self.happenings.0.clone();
-        let (heart, is_well) = (self.heartbeat.clone(), self.is_well.clone());
+        let (heart, is_well) = (self.served.heartbeat.clone(), self.is_well.clone());
         tokio::spawn(async move {
             let turns = || heart.age(Instant::now()) < STUCK_AFTER;
             let is_well = || is_well.load(Ordering::Relaxed) && turns();
@@ -279,7 +286,7 @@ impl Runner {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        self.heartbeat.beat(now);
+        self.served.heartbeat.beat(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let starts: Vec<Id> = self
             .children

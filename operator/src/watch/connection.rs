@@ -11,13 +11,15 @@ use hyper::{
     Request, Response,
     body::{Body as _, Bytes, Incoming},
     client::conn::http1::{self, SendRequest},
-    header::HOST,
+    header::{ETAG, HOST, HeaderValue, IF_NONE_MATCH},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::AbortHandle};
 
 /// Longest answer that is read: a full log of a balancer is some 500 KB.
 pub(super) const ANSWER_LENGTH_MAX: usize = 4 * 1024 * 1024;
+/// Longest name of an answer that is kept.
+const TAG_LENGTH_MAX: usize = 128;
 /// Read at once; the head of an answer must fit.
 const BUFFER_LENGTH: usize = 4 * 1024;
 
@@ -33,6 +35,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct Open {
     sender: SendRequest<Empty<Bytes>>,
+    host: HeaderValue,
     task: AbortHandle,
 }
 
@@ -46,6 +49,8 @@ impl Drop for Open {
 pub(super) struct Answer {
     /// HTTP status code.
     pub(super) code: u16,
+    /// Names what is said, if it has a name (RFC 9110, ETag).
+    pub(super) tag: Option<HeaderValue>,
     pub(super) body: Bytes,
 }
 
@@ -81,24 +86,30 @@ impl Connection {
         }
     }
 
-    /// Asks for a path. Given up before the answer is there, it asks over another
-    /// connection next time.
-    pub(super) async fn get(&mut self, path: &str) -> Result<Answer, Failure> {
+    /// Asks for a path; what `known` names need not be said again (304). Given up
+    /// before the answer is there, it asks over another connection next time.
+    pub(super) async fn get(
+        &mut self,
+        path: &str,
+        known: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
         if let Some(mut open) = self.kept.take() {
-            match open.ask(self.address, path).await {
+            match open.ask(path, known).await {
                 // A kept one may be just too old.
                 Err(error) if is_closed(&error) => {}
                 answered => return self.take(open, answered?).await,
             }
         }
         let mut open = Open::to(self.address).await?;
-        let answered = open.ask(self.address, path).await?;
+        let answered = open.ask(path, known).await?;
         self.take(open, answered).await
     }
 
     /// Reads an answer to its end, and keeps the connection if it can be used again.
     async fn take(&mut self, open: Open, answer: Response<Incoming>) -> Result<Answer, Failure> {
         let code = answer.status().as_u16();
+        let tag = answer.headers().get(ETAG);
+        let tag = tag.filter(|tag| tag.len() <= TAG_LENGTH_MAX).cloned();
         if answer.body().size_hint().lower() > ANSWER_LENGTH_MAX as u64 {
             return Err(Failure::TooLong);
         }
@@ -116,6 +127,7 @@ impl Connection {
         self.kept = Some(open);
         Ok(Answer {
             code,
+            tag,
             body: body.to_bytes(),
         })
     }
@@ -133,21 +145,26 @@ impl Open {
             // Whoever asks hears of it.
             let _ = connection.await;
         };
+        let host = HeaderValue::from_maybe_shared(address.to_string());
         Ok(Self {
             sender,
+            host: host.expect("an address is text"),
             task: tokio::spawn(serve).abort_handle(),
         })
     }
 
     async fn ask(
         &mut self,
-        address: SocketAddr,
         path: &str,
+        known: Option<&HeaderValue>,
     ) -> Result<Response<Incoming>, hyper::Error> {
         self.sender.ready().await?;
-        let request = Request::get(path).header(HOST, address.to_string());
+        let mut request = Request::get(path).header(HOST, &self.host);
+        if let Some(known) = known {
+            request = request.header(IF_NONE_MATCH, known);
+        }
         let request = request.body(Empty::new());
-        let request = request.expect("a path of ours and an address are valid");
+        let request = request.expect("a path of ours is valid");
         self.sender.send_request(request).await
     }
 }
@@ -196,7 +213,7 @@ mod tests {
     }
 
     async fn body(connection: &mut Connection) -> String {
-        let answer = connection.get("/").await.unwrap();
+        let answer = connection.get("/", None).await.unwrap();
         assert_eq!(answer.code, 200);
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
@@ -215,7 +232,7 @@ mod tests {
         }
         assert!(connection.kept.is_some());
         assert!(
-            connection.get("/").await.is_err(),
+            connection.get("/", None).await.is_err(),
             "nobody listens any more"
         );
     }
@@ -227,7 +244,7 @@ mod tests {
             &["HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"],
         ]);
         let mut connection = Connection::to(address.await);
-        let mut asked = Box::pin(connection.get("/"));
+        let mut asked = Box::pin(connection.get("/", None));
         assert!(futures::poll!(asked.as_mut()).is_pending());
         drop(asked);
         assert!(connection.kept.is_none());
@@ -257,7 +274,7 @@ mod tests {
         for (answer, expected) in answers {
             let answer = Box::leak(Box::new(answer.to_vec()));
             let mut connection = Connection::to(serve(answer).await);
-            let failure = connection.get("/").await.err().unwrap();
+            let failure = connection.get("/", None).await.err().unwrap();
             assert_eq!(failure.to_string(), expected);
             assert!(connection.kept.is_none());
         }

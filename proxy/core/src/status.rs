@@ -4,6 +4,8 @@
 //! Field names are camelCase. Times are RFC 3339 in UTC. Readers ignore fields
 //! that they do not know; a field is never removed within an API version.
 
+use std::hash::{DefaultHasher, Hasher as _};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +172,42 @@ pub struct BalancerStatus {
     /// True if some transitions after the number asked for are no longer kept,
     /// or the number belongs to another boot: read `targets` anew.
     pub missed: bool,
+}
+
+impl BalancerStatus {
+    /// Names what is said, as the weak ETag of an HTTP answer (RFC 9110, 8.8.3):
+    /// another one means that something else is said. What passes all the time
+    /// does not count: numbers of connections and clients, and look-ups that went
+    /// well; nor do `transitions`, whose newest does.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let targets = self.targets.iter().map(|target| TargetStatus {
+            connections: 0,
+            connections_total: 0,
+            report: target.report.clone().map(|report| TargetReport {
+                clients: 0,
+                waiting: 0,
+                ..report
+            }),
+            ..target.clone()
+        });
+        let discovery = self.discovery.as_deref().map(|discovery| DiscoveryStatus {
+            last_success: None,
+            ..discovery.clone()
+        });
+        let lasting = Self {
+            connections: 0,
+            targets: targets.collect(),
+            discovery: discovery.map(Box::new),
+            transitions: Vec::new(),
+            missed: false,
+            ..self.clone()
+        };
+        let text = serde_json::to_vec(&lasting).expect("plain data serialises");
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&text);
+        format!("W/\"{:016x}\"", hasher.finish())
+    }
 }
 
 /// What became of a balancer's look-ups.

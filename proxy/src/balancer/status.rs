@@ -9,7 +9,7 @@ use std::{
 use axum::{
     Json,
     extract::{Query, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use proxy_core::{config::balancer::duration, status::BalancerStatus, wire::TargetState};
@@ -36,7 +36,11 @@ pub struct Asked {
 }
 
 /// Answers `/status`.
-pub async fn status(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked>) -> Response {
+pub async fn status(
+    State(shared): State<Arc<Shared>>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
     let refused = |text: String| (StatusCode::BAD_REQUEST, format!("{text}\n")).into_response();
     let since = match asked.since.as_deref().map(since).transpose() {
         Ok(since) => since,
@@ -56,7 +60,14 @@ pub async fn status(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked
         };
         wait_for_news(&shared, number, asked.reported, Instant::now() + wait).await;
     }
-    Json(report(&shared, since)).into_response()
+    let report = report(&shared, since);
+    let tag = report.tag();
+    // Whoever names what it was told last is told nothing twice.
+    let known = headers.get(header::IF_NONE_MATCH);
+    if known.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+    }
+    ([(header::ETAG, tag)], Json(report)).into_response()
 }
 
 /// Waits for a transition after `number`, for targets to say other than what

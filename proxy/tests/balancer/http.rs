@@ -100,3 +100,26 @@ fn a_poll_ends_when_targets_say_something_else() {
     let status = crate::balancer::status(balancer.web, &query);
     assert_eq!(status.reported, Some(reported + 1));
 }
+
+#[test]
+fn a_status_is_not_sent_again_while_it_says_the_same() {
+    let target = Target::start("pooler-0");
+    let balancer = Balancer::serving(&Config::over([&target]));
+    let first = http::get(balancer.web, "/status").tag.unwrap();
+    let again = |path: &str| http::get_unless(balancer.web, path, Some(&first));
+    // Connections come and go all the time.
+    let _client = balancer.client();
+    let same = again("/status");
+    assert_eq!((same.status, &*same.body), (304, ""));
+    assert_eq!(same.tag.as_deref(), Some(&*first));
+    let reported = balancer.status().reported.unwrap();
+    target.report(|report| report.boot_id = "another".to_owned());
+    let status = balancer.status();
+    let query = format!(
+        "?since={}:{}&wait=20s&reported={reported}",
+        status.boot_id, status.newest
+    );
+    let other = again(&format!("/status{query}"));
+    assert_eq!(other.status, 200);
+    assert_ne!(other.tag.as_deref(), Some(&*first));
+}

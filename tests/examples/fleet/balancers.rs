@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value as Json, json};
+use proxy_core::status::BalancerStatus;
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
@@ -65,9 +66,17 @@ async fn answer(stream: TcpStream, fleet: &Fleet, tier: &Tier) -> Result<()> {
         if let Some(wait) = wait(&request) {
             tokio::time::sleep(wait).await;
         }
-        let body = status(tier).to_string();
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
-        let answer = format!("{head} {}\r\n\r\n{body}", body.len());
+        let status = status(tier);
+        let tag = status.tag();
+        let answer = match request.contains(&tag) {
+            true => format!("HTTP/1.1 304 Not Modified\r\netag: {tag}\r\n\r\n"),
+            false => {
+                let body = serde_json::to_string(&status)?;
+                let head = format!("etag: {tag}\r\ncontent-type: application/json");
+                let length = body.len();
+                format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}")
+            }
+        };
         stream.write_all(answer.as_bytes()).await?;
     }
 }
@@ -80,7 +89,8 @@ fn wait(request: &str) -> Option<Duration> {
     proxy_core::config::balancer::duration::parse(text).ok()
 }
 
-fn status(tier: &Tier) -> Json {
+/// What a balancer of ours says whose tier does well.
+fn status(tier: &Tier) -> BalancerStatus {
     let revision = tier.revision.borrow().clone();
     let targets = (0..POOLERS).map(|index| {
         let address = format!("{}:6432", tier.pooler(index));
@@ -92,10 +102,12 @@ fn status(tier: &Tier) -> Json {
                 "clients": 12, "waiting": 0},
         })
     });
-    json!({
+    let status = json!({
         "version": env!("CARGO_PKG_VERSION"), "bootId": "0a1b2c3d4e5f6071", "state": "ready",
         "configRevision": revision, "startedAt": "2026-01-01T00:00:00Z",
         "connections": 36, "maxConnections": 12000, "targets": targets.collect::<Vec<_>>(),
         "reloads": {"failuresTotal": 0}, "transitions": [], "newest": 7, "missed": false,
-    })
+        "reported": 3,
+    });
+    serde_json::from_value(status).expect("it is one")
 }

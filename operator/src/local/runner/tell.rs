@@ -116,9 +116,10 @@ impl Runner {
         }
         let cluster = &self.plan.tier.name;
         let children: Vec<&Running> = self.children.values().map(|child| &child.running).collect();
-        self.snapshot.send_replace(Snapshot {
+        let page = metrics::page(cluster, &self.status, &self.counters);
+        self.served.metrics.send_replace(page);
+        self.served.snapshot.send_replace(Snapshot {
             not_ready: self.stopping.then(|| "stopping".to_owned()),
-            metrics: metrics::page(cluster, &self.status, &self.counters),
             status: json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "cluster": cluster,
