@@ -8,7 +8,7 @@
 #[allow(dead_code, reason = "other scenarios use the rest")]
 mod api;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use api::{Api, eventually};
 use serde_json::{Value as Json, json};
 use tests::{ControlPlane, Scratch, kubernetes::ClusterOperator};
@@ -19,6 +19,8 @@ const OBJECTS: &str = include_str!("../fixtures/rendered-by-0.0.9/objects.yaml")
 const SETTINGS: &str = "shop-pooler-0123456789";
 /// The revision of its configuration.
 const REVISION: &str = "000000000009";
+/// How a Deployment begins.
+const DEPLOYMENT: &str = "kind: Deployment\nmetadata:\n";
 const UPDATE: &str = "poolkeeper.dev/update";
 
 #[test]
@@ -27,7 +29,7 @@ fn a_newer_operator_replaces_no_pod_until_it_is_asked_to() -> Result<()> {
     control_plane.install_crds()?;
     let api = Api::connect(&control_plane.kubeconfig())?;
     let world = World { control_plane, api };
-    world.rendered_by_the_earlier_version()?;
+    world.rendered(OBJECTS)?;
     let before = [world.deployment("pooler")?, world.deployment("balancer")?];
     let mut operator = world.operator()?;
     let log = |what, operator: &ClusterOperator| {
@@ -47,6 +49,86 @@ fn a_newer_operator_replaces_no_pod_until_it_is_asked_to() -> Result<()> {
     world.is_updated().with_context(|| log("update", &operator))
 }
 
+/// What the commit before rendered of the quickstart stays as well: it is taken for
+/// that of an earlier version with other images.
+#[test]
+fn what_the_commit_before_rendered_stays() -> Result<()> {
+    let (commit, golden) = golden_of_the_commit_before()?;
+    eprintln!("as rendered by {commit}");
+    let control_plane = ControlPlane::builder().with_controller_manager().start()?;
+    control_plane.install_crds()?;
+    let api = Api::connect(&control_plane.kubeconfig())?;
+    let world = World { control_plane, api };
+    world.rendered(&as_of_0_0_9(&golden)?)?;
+    let before = [world.deployment("pooler")?, world.deployment("balancer")?];
+    let operator = world.operator()?;
+    let stays = || {
+        world
+            .api
+            .wait_for_condition("shop", "UpdateAvailable", "True NewImages")?;
+        world
+            .api
+            .wait_for_condition("shop", "ConfigValid", "True Valid")?;
+        for before in &before {
+            let now = world.api.deployment(name_of(before))?;
+            ensure!(template(&now) == template(before), "{before}\n{now}");
+        }
+        world.ensure_templates("pooler", 1)?;
+        world.ensure_templates("balancer", 1)
+    };
+    stays().with_context(|| format!("the operator says:\n{}", operator.log()))
+}
+
+/// The commit before the newest one and its golden file; the newest one's where
+/// the history is cut off.
+fn golden_of_the_commit_before() -> Result<(&'static str, String)> {
+    for commit in ["HEAD~1", "HEAD"] {
+        let file = format!("{commit}:operator/tests/golden/quickstart/objects.yaml");
+        let shown = std::process::Command::new("git")
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .args(["show", &file])
+            .output()
+            .context("git")?;
+        if shown.status.success() {
+            return Ok((commit, String::from_utf8(shown.stdout)?));
+        }
+    }
+    bail!("git shows neither HEAD~1 nor HEAD")
+}
+
+/// Rendered objects with what is added when they are written, by version 0.0.9 and
+/// with its images.
+fn as_of_0_0_9(golden: &str) -> Result<String> {
+    let annotations = |text: &'static str| text.split_once("  labels:\n").map(|(before, _)| before);
+    let annotations: Vec<&str> = OBJECTS
+        .split(DEPLOYMENT)
+        .skip(1)
+        .filter_map(annotations)
+        .collect();
+    let parts: Vec<&str> = golden.split(DEPLOYMENT).collect();
+    ensure!(
+        annotations.len() == 2 && parts.len() == 3,
+        "two Deployments are expected"
+    );
+    let [first, poolers, balancers] = [parts[0], parts[1], parts[2]];
+    let [of_poolers, of_balancers] = [annotations[0], annotations[1]];
+    let text = [
+        first,
+        DEPLOYMENT,
+        of_poolers,
+        poolers,
+        DEPLOYMENT,
+        of_balancers,
+        balancers,
+    ];
+    let text = text.concat();
+    ensure!(text.contains("example.org/pooler:1"), "no image: {text}");
+    Ok(text
+        .replace("8e1f0f6c-0000-4000-8000-000000000000", "UID-OF-THE-CLUSTER")
+        .replace("example.org/pooler:1", "example.org/pooler:0")
+        .replace("example.org/balancer:1", "example.org/balancer:0"))
+}
+
 struct World {
     control_plane: ControlPlane,
     api: Api,
@@ -58,12 +140,12 @@ impl World {
     }
 
     /// What is there when the newer operator begins.
-    fn rendered_by_the_earlier_version(&self) -> Result<()> {
+    fn rendered(&self, objects: &str) -> Result<()> {
         self.control_plane.apply(CLUSTER)?;
         let cluster = self.api.cluster("shop")?;
         let uid = cluster["metadata"]["uid"].as_str().context("no uid")?;
         let dir = Scratch::new()?;
-        let objects = OBJECTS.replace("UID-OF-THE-CLUSTER", uid);
+        let objects = objects.replace("UID-OF-THE-CLUSTER", uid);
         let file = dir.write("objects.yaml", &objects)?;
         self.control_plane.kubectl(&[
             "apply",
