@@ -79,6 +79,14 @@ const FAIRNESS_MARGIN: Duration = Duration::from_millis(2);
 /// servers already open will have served in a moment must not fill the pool.
 const OPENING_MAX: u32 = 4;
 
+/// How long a server is kept in a drain while nobody needs it.
+///
+/// Its place is worth more to the pooler that comes after, but a server closed
+/// after each transaction would be opened again for the next. So a place is
+/// opened again at most once in this time, and under load those stay open that
+/// were in use at once within it.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
+
 /// How soon a waiter that nothing can be done for looks again. A place may
 /// become free without this loop's being told: a server closed on another
 /// loop or in a pool that shares a budget, a limit raised.
@@ -113,6 +121,7 @@ pub struct Shared {
     /// Servers open or being opened, on all loops.
     open: AtomicU32,
     paused: AtomicBool,
+    draining: AtomicBool,
     retry: Retry,
     parts: Box<[Part]>,
     budgets: Vec<Arc<Budget>>,
@@ -144,6 +153,7 @@ impl Shared {
             login_retry_us: AtomicU64::new(0),
             open: AtomicU32::new(0),
             paused: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             retry: Retry::default(),
             parts: (0..threads)
                 .map(|_| Part {
@@ -180,6 +190,27 @@ impl Shared {
     /// to call [`Pool::resume`] until it has nothing more, then [`Pool::next_step`].
     pub fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);
+    }
+
+    /// From now on servers that nobody needs are given up
+    /// ([`Pool::idle_too_long`]), and none is opened for the minimum. Who needs
+    /// one is served as before, within the same limits.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether servers that nobody needs are given up.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Servers kept open though nobody needs them.
+    fn minimum(&self) -> u32 {
+        if self.is_draining() && !sabotaged(Sabotage::MinimumInDrain) {
+            return 0;
+        }
+        self.size_min.load(Ordering::Relaxed)
     }
 
     /// Forgets past failures to open a server: the next attempt may come at once.
@@ -478,7 +509,8 @@ impl Pool {
     }
 
     fn take_idle(&mut self) -> Option<ServerKey> {
-        let idle = if self.round_robin {
+        // In turns none of them would ever be one that nobody needs.
+        let idle = if self.round_robin && !self.shared.is_draining() {
             self.idle.pop_front()
         } else {
             self.idle.pop_back()
@@ -530,7 +562,7 @@ impl Pool {
             return Step::Ask(thread);
         }
         let missing = self.waiting.len().saturating_sub(self.opening as usize);
-        let below_min = self.shared.open() < self.shared.size_min.load(Ordering::Relaxed);
+        let below_min = self.shared.open() < self.shared.minimum();
         if (missing == 0 && !below_min) || self.opening >= OPENING_MAX {
             return Step::Wait;
         }
@@ -703,13 +735,19 @@ impl Pool {
         Some((server, waiter.client))
     }
 
-    /// The server that has been idle longest, if for `longest` and if the pool
-    /// has more than its minimum: to be closed.
+    /// The server that has been idle longest, if for `longest`, in a drain for
+    /// [`GIVE_UP_AFTER`], and if the pool has more than its minimum: to be closed.
+    /// Zero means never, but in a drain.
     #[must_use]
     pub fn idle_too_long(&self, longest: Duration, now: Moment) -> Option<ServerKey> {
         let oldest = self.idle.front()?;
-        let spare = self.shared.open() > self.shared.size_min.load(Ordering::Relaxed);
-        (spare && now.since(oldest.since) >= longest).then_some(oldest.server)
+        let mut longest = (!longest.is_zero()).then_some(longest);
+        if self.shared.is_draining() && !sabotaged(Sabotage::NothingGivenUp) {
+            longest = Some(longest.map_or(GIVE_UP_AFTER, |it| it.min(GIVE_UP_AFTER)));
+        }
+        let spare = self.shared.open() > self.shared.minimum();
+        let is_late = longest.is_some_and(|longest| now.since(oldest.since) >= longest);
+        (spare && is_late).then_some(oldest.server)
     }
 }
 

@@ -24,6 +24,10 @@ pub(crate) enum Sabotage {
     SharedUnnamed,
     /// A waiter of a full pool waits until its own loop is told something.
     NoLookingAgain,
+    /// A pool that drains keeps its idle servers as any other.
+    NothingGivenUp,
+    /// A pool that drains opens servers for its minimum.
+    MinimumInDrain,
 }
 
 #[cfg(test)]

@@ -112,6 +112,8 @@ fn each_missing_safeguard_is_noticed() {
         (Sabotage::AnswerAtOnce, 3_000, &[Rule::WrongAnswer]),
         (Sabotage::SharedUnnamed, 1_000, &[Rule::WrongAnswer]),
         (Sabotage::NoLookingAgain, 3_000, &[Rule::Forgotten]),
+        (Sabotage::NothingGivenUp, 300, &[Rule::NotGivenUp]),
+        (Sabotage::MinimumInDrain, 300, &[Rule::NotGivenUp]),
     ] {
         let broken = |seed| {
             let violation = sabotage::with(Some(fault), || run(seed, false)).err()?;

@@ -179,6 +179,118 @@ fn a_paused_pool_grants_nothing() {
 }
 
 #[test]
+fn a_server_that_nobody_needs_is_given_up_in_a_drain() {
+    let limits = Limits {
+        size_min: 2,
+        ..LIMITS
+    };
+    let mut pool = pool(limits);
+    let began = Moment(1);
+    for server in [10, 11] {
+        assert_eq!(open(&mut pool, server, began), Returned::Kept);
+    }
+    let later = began + GIVE_UP_AFTER;
+    let (never, soon) = (Duration::ZERO, Duration::from_millis(5));
+    assert_eq!(pool.idle_too_long(soon, later), None, "it is the minimum");
+    pool.shared().begin_drain();
+    let before = Moment(later.0 - 1);
+    assert_eq!(pool.idle_too_long(never, before), None);
+    assert_eq!(
+        pool.idle_too_long(soon, began + soon),
+        Some(10),
+        "no later than without a drain"
+    );
+    for server in [10, 11] {
+        assert_eq!(pool.idle_too_long(never, later), Some(server));
+        pool.retire(server);
+    }
+    pool.closed(10);
+    pool.closed(11);
+    assert_eq!(pool.next_step(later), Step::Wait, "nobody needs one");
+    assert_eq!(pool.request(0, later), Request::Queued);
+    assert_eq!(open(&mut pool, 12, later), Returned::Serve(0));
+    assert_eq!(pool.next_step(later), Step::Wait, "not the minimum");
+}
+
+/// Those in use at once stay open, however the pool chooses among them
+/// otherwise; the others go.
+#[test]
+fn servers_that_are_needed_now_and_then_are_kept_in_a_drain() {
+    for round_robin in [false, true] {
+        let limits = Limits { size: 3, ..LIMITS };
+        let mut pool = Pool::new(0, Shared::new(1, limits, Vec::new()), round_robin);
+        let mut now = Moment(1);
+        for client in 0..3 {
+            pool.request(client, now);
+        }
+        for (server, client) in [(10, 0), (11, 1), (12, 2)] {
+            assert_eq!(open(&mut pool, server, now), Returned::Serve(client));
+        }
+        for server in [10, 11, 12] {
+            assert_eq!(pool.returned(server, now), Returned::Kept);
+        }
+        pool.shared().begin_drain();
+        let mut given_up = Vec::new();
+        for _ in 0..10 {
+            now = now + GIVE_UP_AFTER / 2;
+            while let Some(server) = pool.idle_too_long(Duration::ZERO, now) {
+                given_up.push(server);
+                pool.closed(server);
+            }
+            let granted = [0, 1].map(|client| pool.request(client, now));
+            assert_eq!(granted, [Request::Granted(12), Request::Granted(11)]);
+            for server in [11, 12] {
+                assert_eq!(pool.returned(server, now), Returned::Kept);
+            }
+        }
+        assert_eq!(given_up, [10]);
+    }
+}
+
+#[test]
+fn limits_and_reserve_are_the_same_in_a_drain() {
+    let limits = Limits {
+        size: 1,
+        reserve: 1,
+        ..LIMITS
+    };
+    let mut pool = pool(limits);
+    pool.shared().begin_drain();
+    for client in 0..3 {
+        pool.request(client, Moment(0));
+    }
+    assert_eq!(open(&mut pool, 10, Moment(0)), Returned::Serve(0));
+    assert_eq!(
+        pool.next_step(Moment(0)),
+        Step::WaitUntil(Moment(0) + LOOK_AGAIN)
+    );
+    let late = Moment(5_000_000);
+    assert_eq!(open(&mut pool, 11, late), Returned::Serve(1));
+    assert!(matches!(pool.next_step(late), Step::WaitUntil(_)), "full");
+    assert_eq!(pool.returned(10, late), Returned::Serve(2));
+}
+
+#[test]
+fn a_paused_pool_that_drains_has_no_server_and_opens_none() {
+    let limits = Limits {
+        size_min: 1,
+        ..LIMITS
+    };
+    let mut pool = pool(limits);
+    let now = Moment(1);
+    assert_eq!(open(&mut pool, 10, now), Returned::Kept);
+    pool.request(0, now);
+    pool.shared().begin_drain();
+    pool.shared().set_paused(true);
+    assert_eq!(pool.returned(10, now), Returned::Close);
+    pool.closed(10);
+    pool.request(1, now);
+    assert_eq!(pool.next_step(now), Step::Wait);
+    pool.shared().set_paused(false);
+    assert_eq!(open(&mut pool, 11, now), Returned::Serve(1), "resumed");
+}
+
+#[test]
 fn a_waiter_that_comes_back_takes_an_idle_server() {
     let mut pool = pool(LIMITS);
     let now = Moment(1);

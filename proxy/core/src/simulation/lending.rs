@@ -326,8 +326,11 @@ impl World {
                 self.refuse_client(client, SqlState::INTERNAL, "query_wait_timeout");
             }
             let idle = self.idle_longest;
-            if let Some(server) = self.parts[thread][id].idle_too_long(idle, self.now) {
+            while let Some(server) = self.parts[thread][id].idle_too_long(idle, self.now) {
                 self.close_server(server);
+                if !self.draining {
+                    break;
+                }
             }
             // For the minimum; waiters must not depend on it.
             if self.parts[thread][id].waiting_len() == 0 {

@@ -1,5 +1,5 @@
 //! What goes wrong: PostgreSQL away, logins rejected, pools paused, limits
-//! changed, servers lost.
+//! changed, servers lost, the end of the pooler.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl World {
             return;
         }
         let id = self.random.below(self.pools.len());
-        match self.random.below(7) {
+        match self.random.below(8) {
             0 => self.weather = Weather::Failing(OpenFailure::Unreachable),
             1 => {
                 self.weather = Weather::Failing(OpenFailure::Rejected);
@@ -53,6 +53,7 @@ impl World {
                 }
             }
             5 => self.lose_servers(),
+            6 => self.begin_drain(),
             _ => {
                 for key in 0..self.servers.len() {
                     let server = &self.servers[key];
@@ -72,6 +73,14 @@ impl World {
         self.pools[id].set_paused(paused);
         for thread in 0..self.parts.len() {
             self.tell(thread, Letter::PoolsChanged);
+        }
+    }
+
+    /// The pooler is told to end. Here its sessions end by themselves.
+    fn begin_drain(&mut self) {
+        self.draining = true;
+        for pool in &self.pools {
+            pool.begin_drain();
         }
     }
 

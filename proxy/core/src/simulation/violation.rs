@@ -23,6 +23,8 @@ pub(super) enum Rule {
     GivenBackUnclean,
     /// What a session believes its server to have been taught is the truth.
     Taught,
+    /// A pooler that drains has no server for long that nobody needs.
+    NotGivenUp,
     /// Counters agree with what they count.
     Counts,
     /// Queues and buffers are bounded.

@@ -9,7 +9,7 @@ use super::{
     world::World,
 };
 use crate::{
-    pool::{ClientKey, Moment, ServerKey, Thread},
+    pool::{ClientKey, GIVE_UP_AFTER, Moment, Pool, ServerKey, Thread},
     session::DUE_MAX,
     wire,
 };
@@ -22,7 +22,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_millis(60);
 /// failed attempts and the time to open a few take.
 const NOT_OPENED_AFTER: Duration = Duration::from_millis(500);
 
-/// How late a waiter may be refused: the janitor's round.
+/// How late a waiter may be refused, or a server given up: the janitor's round.
 const LATE: Duration = Duration::from_millis(25);
 
 /// What is remembered from event to event.
@@ -76,6 +76,7 @@ impl World {
         for id in 0..self.pools.len() {
             self.check_counts(id);
             self.check_forgotten(id);
+            self.check_given_up(id);
         }
         self.check_bounds();
         let used = self.budget.used();
@@ -175,6 +176,20 @@ impl World {
         }
     }
 
+    fn check_given_up(&mut self, id: usize) {
+        if !self.draining {
+            return;
+        }
+        let late_at = |since: Moment| self.now.since(since) > GIVE_UP_AFTER + LATE;
+        let oldest = |parts: &Vec<Pool>| parts[id].idle().next();
+        let mut oldest = self.parts.iter().filter_map(oldest);
+        let late = oldest.find(|(_, since)| late_at(*since));
+        if let Some((server, _)) = late {
+            let text = format!("server {server} of pool {id} is kept in a drain");
+            self.fail(Rule::NotGivenUp, text);
+        }
+    }
+
     fn check_bounds(&mut self) {
         for (key, client) in self.clients.iter().enumerate() {
             // What is read at a time comes on top of what is kept.
@@ -205,6 +220,10 @@ impl World {
         } else {
             0
         };
+        if self.draining && self.parts[thread][id].waiting_len() == 0 {
+            let text = format!("pool {id} opens a server that nobody waits for");
+            return self.fail(Rule::NotGivenUp, text);
+        }
         // The place has been taken already.
         let open = self.pools[id].open();
         if open > limits.size + reserve {

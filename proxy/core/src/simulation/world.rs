@@ -114,6 +114,7 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) servers: Vec<Server>,
     pub(super) weather: Weather,
+    pub(super) draining: bool,
     pub(super) watch: Watch,
     pub(super) violation: Option<Violation>,
 }
@@ -165,6 +166,7 @@ impl World {
             clients: Vec::new(),
             servers: Vec::new(),
             weather: Weather::Fair,
+            draining: false,
             watch: Watch::new(pools),
             violation: None,
             random,
@@ -255,7 +257,8 @@ impl World {
         }
     }
 
-    /// Runs until every application is done and every server idle.
+    /// Runs until every application is done and every server idle, in a drain
+    /// closed.
     pub(super) fn run(mut self) -> Result<(), Violation> {
         let mut events = 0;
         while !self.is_over() {
@@ -291,7 +294,10 @@ impl World {
         let servers = self.servers.iter();
         let at_rest = |server: &Server| match server.place {
             Place::Opening | Place::Moving | Place::Closing => false,
-            Place::Here => server.setup.is_none() && server.client.is_none() && !server.orphaned,
+            Place::Here => {
+                let idle = server.setup.is_none() && server.client.is_none() && !server.orphaned;
+                idle && !self.draining
+            }
             Place::Closed => true,
         };
         all_gone && servers.clone().all(at_rest) && self.now > TROUBLE_ENDS
