@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use tests::{Balancer, Pooler, Postgres, Raw, Signal, http, pooler, wait};
+use proxy_core::wire;
+use tests::{Balancer, Pooler, Postgres, Raw, Signal, http, pooler, raw, wait};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn tier() -> Result<(Postgres, Pooler)> {
     let postgres = Postgres::start()?;
@@ -68,6 +71,71 @@ fn new_clients_are_served_while_balancers_do_not_know_yet() -> Result<()> {
             .is_ok_and(|status| status["state"] == "draining")
     })?;
     assert_eq!(pooler.client()?.value("SELECT 1")?, "1");
+    Ok(())
+}
+
+/// Their places are for the poolers that come after; who is still here gets one
+/// when it needs it, within the limits.
+#[test]
+fn a_draining_pooler_gives_up_its_servers_while_clients_are_connected() -> Result<()> {
+    if pooler::is_original() {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    let mut pooler = Pooler::in_front_of(&postgres)
+        // Nobody's turn to go comes before the test is over.
+        .set("drain_timeout", "86400")
+        .set("default_pool_size", "2")
+        .set("min_pool_size", "1")
+        .start()?;
+    let mut clients = [pooler.client()?, pooler.client()?, pooler.client()?];
+    for client in &mut clients[..2] {
+        client.query("BEGIN")?;
+    }
+    assert_eq!(postgres.connections_of(&["app"])?, 2);
+    clients[0].query("COMMIT")?;
+    pooler.signal(Signal::TERM);
+    let servers = |count: usize| {
+        wait::until("servers to be given up", LIMIT, || {
+            match postgres.connections_of(&["app"]) {
+                Ok(open) if open == count => Ok(()),
+                other => Err(format!("{other:?} instead of {count}")),
+            }
+        })
+    };
+    servers(1)?;
+    assert_eq!(clients[1].value("SELECT 1")?, "1", "it is in a transaction");
+    clients[1].query("COMMIT")?;
+    servers(0)?;
+
+    for client in &mut clients[..2] {
+        client.query("BEGIN")?;
+    }
+    clients[2].send(&wire::query("SELECT 'third'"))?;
+    wait::until_true("a client that waits", LIMIT, || {
+        let status = pooler.status();
+        status.is_ok_and(|status| status["clients"]["waiting"] == 1)
+    })?;
+    assert_eq!(
+        postgres.connections_of(&["app"])?,
+        2,
+        "no more than the limit"
+    );
+    for client in &mut clients[..2] {
+        assert_eq!(client.query("COMMIT")?.tags(), ["COMMIT"]);
+    }
+    assert_eq!(clients[2].until_ready()?.value().as_deref(), Some("third"));
+    servers(0)?;
+
+    clients[0].send(&wire::query("SELECT pg_sleep(300)"))?;
+    wait::until_true("the query to run", LIMIT, || {
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        postgres.sql("postgres", asleep).is_ok_and(|it| it == "1")
+    })?;
+    raw::cancel(pooler.address(), &clients[0].key)?;
+    assert_eq!(clients[0].until_ready()?.code(), "57014");
+    servers(0)?;
+    assert_eq!(clients[0].value("SELECT 7")?, "7", "it is still connected");
     Ok(())
 }
 

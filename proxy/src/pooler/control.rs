@@ -404,7 +404,7 @@ impl Control {
             shared.tell_all(|| Mail::Stop);
             return;
         }
-        shared.draining.store(true, Ordering::SeqCst);
+        shared.pools.begin_drain();
         let timeout = shared.live().config.global.drain_timeout;
         tracing::info!(
             timeout_s = timeout.as_secs(),

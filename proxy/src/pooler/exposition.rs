@@ -1,6 +1,6 @@
 //! `/metrics`: what the loops count, as Prometheus reads it.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::time::Instant;
 
 use super::{
     control::Control, counters::NotOpened, pools::PoolInfo, shared::Shared, snapshot::PoolSnapshot,
@@ -57,8 +57,11 @@ fn process(page: &mut Page, shared: &Shared, view: &View) {
         shared.started_at.as_millisecond() as f64 / 1e3,
     );
     page.sample(&series::PAUSED, &[], f64::from(view.is_paused));
-    let draining = shared.draining.load(Ordering::SeqCst);
-    page.sample(&series::DRAINING, &[], f64::from(draining));
+    page.sample(
+        &series::DRAINING,
+        &[],
+        f64::from(shared.pools.is_draining()),
+    );
     page.sample(
         &series::CLIENTS_LIMIT,
         &[],

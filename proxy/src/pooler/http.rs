@@ -22,7 +22,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
     let ready = {
         let shared = control.shared.clone();
         move || {
-            if shared.draining.load(Ordering::SeqCst) {
+            if shared.pools.is_draining() {
                 Err("draining".to_owned())
             } else if shared.listening.load(Ordering::SeqCst) {
                 Ok(())

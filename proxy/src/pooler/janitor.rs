@@ -251,7 +251,7 @@ impl EventLoop {
     }
 
     /// Closes servers that have been idle or open too long, opens those that
-    /// `min_pool_size` asks for.
+    /// `min_pool_size` asks for. In a drain gives up those that nobody needs.
     fn trim_pools(&mut self) {
         let idle_max = self.live.config.global.server_idle_timeout;
         for id in self.pool_ids() {
@@ -267,12 +267,15 @@ impl EventLoop {
             {
                 self.close_server(key, "its pool has no more use for it");
             }
-            if !idle_max.is_zero()
-                && let Some(key) = self.pools[&id].pool.idle_too_long(idle_max, self.now)
-            {
-                self.close_server(key, "it was idle for server_idle_timeout");
+            while let Some(key) = self.pools[&id].pool.idle_too_long(idle_max, self.now) {
+                // In a drain all at once: others wait for their places.
+                if !self.shared.pools.is_draining() {
+                    self.close_server(key, "it was idle for server_idle_timeout");
+                    break;
+                }
+                self.close_server(key, "nobody needs it in a drain");
             }
-            if self.drain.is_none() && !self.steps.contains_key(&id) {
+            if !self.steps.contains_key(&id) {
                 self.step_pool(id);
             }
         }

@@ -96,6 +96,7 @@ pub(super) struct Pools {
     threads: usize,
     table: Mutex<Table>,
     paused_all: AtomicBool,
+    draining: AtomicBool,
     /// `max_server_connections`, of all pools.
     budget: Arc<Budget>,
 }
@@ -106,6 +107,7 @@ impl Pools {
             threads,
             table: Mutex::new(Table::new(connector)),
             paused_all: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             budget: Arc::new(Budget::new(0)),
         }
     }
@@ -177,6 +179,9 @@ impl Pools {
             vec![db_budget.clone(), user_budget.clone(), self.budget.clone()],
         );
         shared.set_paused(state.paused || self.is_paused());
+        if self.is_draining() {
+            shared.begin_drain();
+        }
         let info = Arc::new(PoolInfo {
             id,
             database: database.to_owned(),
@@ -360,6 +365,19 @@ impl Pools {
             info.shared.set_paused(paused || self.is_paused());
         }
         Ok(())
+    }
+
+    /// The process is about to end: servers that nobody needs are given up.
+    pub(super) fn begin_drain(&self) {
+        // Under the lock: a pool that is being added sees it, or is seen here.
+        let table = lock(&self.table);
+        self.draining.store(true, Ordering::SeqCst);
+        table.all().for_each(|info| info.shared.begin_drain());
+    }
+
+    /// Whether the process is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// How servers are connected to.

@@ -313,7 +313,6 @@ pub(super) struct Shared {
     ids: AtomicU64,
     /// Clients counted against max_client_conn.
     pub(super) clients: AtomicU32,
-    pub(super) draining: AtomicBool,
     pub(super) listening: AtomicBool,
     /// Address and port clients connect to, for `/status`.
     pub(super) listen: String,
@@ -362,7 +361,6 @@ impl Shared {
             cancel_keys: Mutex::new(HashMap::new()),
             ids: AtomicU64::new(1),
             clients: AtomicU32::new(0),
-            draining: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             listen,
             check_interval_ms: AtomicU64::new(0),
@@ -446,7 +444,7 @@ impl Shared {
     }
 
     pub(super) fn state(&self) -> TargetState {
-        if self.draining.load(Ordering::SeqCst) {
+        if self.pools.is_draining() {
             TargetState::Draining
         } else if self.pools.is_paused() {
             TargetState::Paused

@@ -142,7 +142,8 @@ settings! {
     /// How often the serial number of a DNS zone is asked for.
     dns_zone_check_period: Duration = "0", [], reload, NoEffect("every name is resolved again after dns_max_ttl");
 
-    /// *Ours.* How long a pooler that is asked to stop spreads the end of its sessions over.
+    /// *Ours.* How long a pooler that is asked to stop spreads the end of its sessions over. Servers that nobody
+    /// has needed for a second are closed meanwhile.
     drain_timeout: Duration = "60", [0, 86_400], reload, Honoured;
 
     /// *Ours.* The address of the HTTP port.
