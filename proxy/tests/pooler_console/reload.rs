@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy_core::wire::SqlState;
+use proxy_core::wire::{self, SqlState};
 use rustix::process::Signal;
 
 use crate::{
@@ -180,14 +180,26 @@ fn files_that_change_are_left_alone_unless_that_is_asked_for() {
 #[test]
 fn pools_can_be_paused_by_the_configuration() {
     let postgres = Postgres::start();
-    let config = Config::over(&postgres);
+    let config = Config::over(&postgres).set("min_pool_size", "1");
     let paused = config.clone().set("paused", "1");
     let pooler = Pooler::start(&paused);
     let state = || pooler.get("/status").body.contains("\"paused\"");
     assert_eq!(pooler.get("/readyz").status, 200);
     assert!(state());
+    // The first of its pool, it would be told what a server says of itself.
+    let mut early = Client::from(connect(pooler.address));
+    early.send(&wire::startup(&[("user", "ann"), ("database", "shop")]));
+    let mut console = pooler.console();
+    wait_for("a client that waits", || {
+        let pools = console.query("SHOW POOLS");
+        let known = pools.rows().iter().any(|row| row[0] == "shop");
+        (known && pools.value("database", "shop", "cl_waiting") == "1").then_some(())
+    });
+    assert_eq!(postgres.logins(), 0, "not for it nor for the minimum");
+    assert_eq!(pooler.get("/readyz").status, 200);
     reload(&pooler, &config);
     assert!(!state());
+    assert!(early.read().kinds().ends_with('Z'));
     assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
     reload(&pooler, &paused);
     assert!(state());

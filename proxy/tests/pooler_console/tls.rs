@@ -1,8 +1,10 @@
 //! TLS: a client that says goodbye when it is told to.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -31,8 +33,14 @@ pub(crate) fn offered(config: Config) -> Config {
         .set("client_tls_key_file", "{dir}/key.pem")
 }
 
-/// Makes a certificate in `directory`, with Debian's `openssl`.
+/// Makes a certificate in `directory`.
 pub(crate) fn command(directory: &Path) -> Command {
+    make(directory);
+    pooler::command()
+}
+
+/// Makes a certificate and its key in `directory`, with Debian's `openssl`.
+fn make(directory: &Path) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
         .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
@@ -45,7 +53,41 @@ pub(crate) fn command(directory: &Path) -> Command {
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
-    pooler::command()
+}
+
+/// Mounts what `fill` makes as kubelet does a Secret: files are links through
+/// `..data`, a link that is swapped.
+fn mount(at: &Path, version: &str, fill: impl FnOnce(&Path)) {
+    let made = at.join(version);
+    fs::create_dir_all(&made).unwrap();
+    fill(&made);
+    let (data, next) = (at.join("..data"), at.join("..data_tmp"));
+    let before = fs::read_link(&data).ok();
+    symlink(version, &next).unwrap();
+    fs::rename(next, data).unwrap();
+    if let Some(before) = before {
+        fs::remove_dir_all(at.join(before)).unwrap();
+        return;
+    }
+    for name in ["cert.pem", "key.pem"] {
+        symlink(Path::new("..data").join(name), at.join(name)).unwrap();
+    }
+}
+
+/// The serial number of a certificate, as openssl prints it.
+fn serial(certificate: &[u8], form: &str) -> String {
+    let mut openssl = Command::new("openssl")
+        .args(["x509", "-noout", "-serial", "-inform", form])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = openssl.stdin.take().unwrap();
+    input.write_all(certificate).unwrap();
+    drop(input);
+    let printed = openssl.wait_with_output().unwrap();
+    assert!(printed.status.success(), "{printed:?}");
+    String::from_utf8(printed.stdout).unwrap()
 }
 
 /// A client whose bytes are encrypted.
@@ -75,6 +117,12 @@ impl Client {
         let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
         tls.complete_io(&mut stream).unwrap();
         Self { stream, tls }
+    }
+
+    /// The serial number of the certificate that it was shown.
+    fn serial(&self) -> String {
+        let shown = self.tls.peer_certificates().unwrap();
+        serial(&shown[0], "DER")
     }
 
     #[track_caller]
@@ -183,4 +231,62 @@ fn what_comes_with_a_goodbye_is_dealt_with_first() {
     wait_for("the last query", || {
         postgres.has_seen("SELECT 'last'").then_some(())
     });
+}
+
+/// As cert-manager does it every few weeks.
+#[test]
+fn a_renewed_certificate_is_shown_to_new_clients_and_ends_no_session() {
+    let postgres = Postgres::start();
+    let config = offered(Config::over(&postgres))
+        .set("client_tls_cert_file", "{dir}/tls/cert.pem")
+        .set("client_tls_key_file", "{dir}/tls/key.pem")
+        .set("reload_on_change", "1");
+    let pooler = Pooler::start_by(&config, |directory| {
+        mount(&directory.join("tls"), "..1", make);
+        pooler::command()
+    });
+    let files = pooler.directory().join("tls");
+    let mounted = || serial(&fs::read(files.join("cert.pem")).unwrap(), "PEM");
+    let shown = || Client::connect(pooler.address).serial();
+    let mut open = Client::connect(pooler.address);
+    open.log_in();
+    let first = mounted();
+    assert_eq!(open.serial(), first);
+    let mut goes_on = |what: &str| {
+        open.send(&wire::query(what));
+        open.until_ready();
+        assert!(postgres.has_seen(what));
+    };
+
+    mount(&files, "..2", make);
+    let renewed = mounted();
+    assert_ne!(renewed, first);
+    wait_for("the renewed one", || (shown() == renewed).then_some(()));
+    goes_on("SELECT 'renewed'");
+
+    // With the key of another.
+    mount(&files, "..3", |directory| {
+        make(directory);
+        let cert = directory.join("cert.pem");
+        let kept = fs::read(&cert).unwrap();
+        make(directory);
+        fs::write(cert, kept).unwrap();
+    });
+    assert_ne!(mounted(), renewed);
+    let refused = wait_for("the refusal", || {
+        let log = pooler.log();
+        let line = log.lines().find(|line| line.contains("not reloaded"));
+        line.map(str::to_owned)
+    });
+    for part in ["client_tls_cert_file", "client_tls_key_file", "KeyMismatch"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert_eq!(shown(), renewed, "what was in force stays");
+    goes_on("SELECT 'refused'");
+    assert!(pooler.get("/status").body.contains("client_tls_cert_file"));
+
+    mount(&files, "..4", make);
+    let mended = mounted();
+    wait_for("the mended one", || (shown() == mended).then_some(()));
+    goes_on("SELECT 'mended'");
 }
