@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "not every test asks it everything")]
 pub mod dns;
+#[allow(dead_code, reason = "not every test asks it everything")]
 pub mod http;
 pub mod process;
 
