@@ -45,7 +45,22 @@ fn the_api_server_refuses_what_check_refuses() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    what_is_just_within_its_bounds_is_accepted(&cluster)?;
     a_load_balancer_class_stays(&cluster).context("changes")
+}
+
+/// A test of the operator sees that every bound is among them.
+fn what_is_just_within_its_bounds_is_accepted(cluster: &ControlPlane) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/tests/manifests/bounds");
+    let mut manifests = 0;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let answer = dry_run(cluster, &fs::read_to_string(&path)?);
+        answer.map_err(|answer| anyhow::anyhow!("{}: {answer}", path.display()))?;
+        manifests += 1;
+    }
+    ensure!(manifests >= 4, "only {manifests} manifests");
+    Ok(())
 }
 
 /// Strict: an unknown field is an error, not a warning.

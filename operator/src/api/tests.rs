@@ -39,18 +39,19 @@ fn walk(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
 
 #[test]
 fn every_field_is_described() {
-    walk(
-        &schema()["properties"]["spec"],
-        "spec",
-        &mut |path, schema| {
+    let mut fields = 0;
+    for part in ["spec", "status"] {
+        walk(&schema()["properties"][part], part, &mut |path, schema| {
             if !path.ends_with("[]") {
                 let described = schema["description"]
                     .as_str()
                     .is_some_and(|text| !text.is_empty());
                 assert!(described, "{path} has no description");
+                fields += 1;
             }
-        },
-    );
+        });
+    }
+    assert!(fields > 100, "only {fields} fields found");
 }
 
 #[test]
@@ -177,6 +178,78 @@ fn rules_refuse_what_excludes_itself() {
             "{change} gave {errors:?}, expected {expected}"
         );
     }
+}
+
+/// The manifests of `tests/manifests/bounds`. The scenario `kubernetes_manifests`
+/// holds a real API server against the same files.
+fn at_the_bounds() -> Vec<Value> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests/bounds");
+    let files = std::fs::read_dir(folder).unwrap();
+    let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    texts
+        .map(|text| serde_yaml::from_str(&text).unwrap())
+        .collect()
+}
+
+/// What stands at a path, as [`walk`] names it, in a manifest.
+fn standing<'a>(manifest: &'a Value, path: &str) -> Vec<&'a Value> {
+    path.split('.').fold(vec![manifest], |values, step| {
+        let name = step.trim_end_matches("[]");
+        let below = values.into_iter().map(|value| &value[name]);
+        match step.ends_with("[]") {
+            true => below
+                .flat_map(|list| list.as_array().into_iter().flatten())
+                .collect(),
+            false => below.collect(),
+        }
+    })
+}
+
+/// The field and the durations that a rule bounds it by.
+fn durations(rule: &str) -> impl Iterator<Item = (&str, &str)> {
+    rule.split("duration(self.").skip(1).filter_map(|part| {
+        let (field, bound) = part.split_once(')')?;
+        let (_, bound) = bound.split_once("= duration('")?;
+        Some((field, bound.split_once('\'')?.0))
+    })
+}
+
+#[test]
+fn what_is_just_within_its_bounds_is_accepted() {
+    let manifests = at_the_bounds();
+    for manifest in &manifests {
+        let cluster: PgPoolCluster = serde_json::from_value(manifest.clone()).unwrap();
+        let result = cluster.validate_cel();
+        assert!(result.is_ok(), "{manifest}: {result:?}");
+    }
+    let mut bounds = 0;
+    let mut is_reached = |path: &str, bound: &Value| {
+        let mut found = manifests.iter().flat_map(|one| standing(one, path));
+        let is_there = found.any(|value| match (value.as_i64(), bound.as_f64()) {
+            (Some(value), Some(bound)) => value as f64 == bound,
+            _ => value == bound,
+        });
+        assert!(is_there, "no manifest has {path}: {bound}");
+        bounds += 1;
+    };
+    walk(
+        &schema()["properties"]["spec"],
+        "spec",
+        &mut |path, schema| {
+            for bound in [&schema["minimum"], &schema["maximum"]] {
+                if !bound.is_null() {
+                    is_reached(path, bound);
+                }
+            }
+            let rules = schema["x-kubernetes-validations"].as_array();
+            for rule in rules.into_iter().flatten() {
+                for (field, bound) in durations(rule["rule"].as_str().unwrap()) {
+                    is_reached(&format!("{path}.{field}"), &json!(bound));
+                }
+            }
+        },
+    );
+    assert!(bounds > 60, "only {bounds} bounds found");
 }
 
 /// The chart holds the CRD as a template, because helm never upgrades what lies in
