@@ -54,8 +54,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("a cluster-wide operator needs these rights", act_everywhere),
     ("without the right to own, nothing is created", own_nothing),
     (
-        "a named namespace is all it can act in",
-        act_in_one_namespace,
+        "named namespaces are all it can act in",
+        act_in_named_namespaces,
     ),
     ("an uninstallation leaves CRD and clusters", uninstall),
     (
@@ -504,23 +504,28 @@ fn aggregate(scene: &Scene) -> Result<()> {
 fn act_everywhere(scene: &Scene) -> Result<()> {
     scene.quickstart("team-a")?;
     let operator = scene.start_operator(SYSTEM, OPERATOR)?;
-    let shown = scene
-        .wait_for_tier("team-a")
-        .and_then(|()| prune(scene))
-        .and_then(|()| forget_settings(scene))
-        .and_then(|()| refill(scene))
-        .and_then(|()| enforce(scene))
-        .and_then(|()| restore(scene))
-        .and_then(|()| nudge(scene))
-        .and_then(|()| stall(scene));
-    shown.with_context(|| operator.child.log_tail())?;
-    let asked = scene.asked(OPERATOR)?;
-    let mut allowed = rights(&scene.json(&format!("get clusterrole {OPERATOR}"))?);
-    allowed.extend(rights(
-        &scene.json(&format!("get role {OPERATOR}-lease --namespace {SYSTEM}"))?,
-    ));
+    use_every_right(scene, "team-a", OPERATOR).with_context(|| operator.child.log_tail())?;
+    let role = scene.json(&format!("get clusterrole {OPERATOR}"))?;
+    let lease = scene.json(&format!("get role {OPERATOR}-lease --namespace {SYSTEM}"))?;
+    ensure_none_is_idle(&scene.asked(OPERATOR)?, &[role, lease])
+}
+
+/// Everything that an operator may have to do in a namespace, where `shop` is.
+fn use_every_right(scene: &Scene, place: &str, account: &str) -> Result<()> {
+    scene.wait_for_tier(place)?;
+    prune(scene, place)?;
+    forget_settings(scene, place)?;
+    refill(scene, place)?;
+    enforce(scene, place)?;
+    restore(scene, place)?;
+    nudge(scene, place, account)?;
+    stall(scene, place, account)
+}
+
+fn ensure_none_is_idle(asked: &BTreeSet<(String, String)>, roles: &[Value]) -> Result<()> {
+    let allowed: BTreeSet<_> = roles.iter().flat_map(rights).collect();
     let idle: Vec<_> = allowed
-        .difference(&asked)
+        .difference(asked)
         .filter(|(resource, verb)| (resource.as_str(), verb.as_str()) != OWNING)
         .collect();
     ensure!(idle.is_empty(), "nobody used these rights: {idle:?}");
@@ -528,11 +533,11 @@ fn act_everywhere(scene: &Scene) -> Result<()> {
 }
 
 /// Metadata of an object that `shop` controls and has no use for.
-fn left_over(scene: &Scene, name: &str) -> Result<Value> {
-    let shop = scene.json("get pgpc shop --namespace team-a")?;
+fn left_over(scene: &Scene, place: &str, name: &str) -> Result<Value> {
+    let shop = scene.json(&format!("get pgpc shop --namespace {place}"))?;
     Ok(json!({
         "name": name,
-        "namespace": "team-a",
+        "namespace": place,
         "labels": {"app.kubernetes.io/managed-by": "poolkeeper-operator"},
         "ownerReferences": [{
             "apiVersion": "poolkeeper.dev/v1alpha1", "kind": "PgPoolCluster", "name": "shop",
@@ -542,8 +547,8 @@ fn left_over(scene: &Scene, name: &str) -> Result<Value> {
 }
 
 /// What a cluster controls and no longer wants is deleted, of each kind.
-fn prune(scene: &Scene) -> Result<()> {
-    let metadata = left_over(scene, "left-over")?;
+fn prune(scene: &Scene, place: &str) -> Result<()> {
+    let metadata = left_over(scene, place, "left-over")?;
     let selector = json!({"matchLabels": {"left": "over"}});
     let template = json!({
         "metadata": {"labels": {"left": "over"}},
@@ -584,7 +589,8 @@ fn prune(scene: &Scene) -> Result<()> {
             object["spec"] = spec;
         }
         scene.cluster.apply(&object.to_string())?;
-        let get = format!("get {resource} left-over --namespace team-a --ignore-not-found -o name");
+        let get =
+            format!("get {resource} left-over --namespace {place} --ignore-not-found -o name");
         scene.until(&format!("{kind} left-over to be deleted"), || {
             Ok(scene.kubectl(&get)?.is_empty())
         })?;
@@ -593,8 +599,8 @@ fn prune(scene: &Scene) -> Result<()> {
 }
 
 /// Settings of before go once no ReplicaSet mounts them.
-fn forget_settings(scene: &Scene) -> Result<()> {
-    let present = scene.kubectl("get secret --namespace team-a -o name")?;
+fn forget_settings(scene: &Scene, place: &str) -> Result<()> {
+    let present = scene.kubectl(&format!("get secret --namespace {place} -o name"))?;
     let present = present
         .lines()
         .find_map(|line| {
@@ -605,32 +611,32 @@ fn forget_settings(scene: &Scene) -> Result<()> {
     let former = format!("shop-pooler-{}", "0".repeat(present.len()));
     ensure!(!former.ends_with(present), "the hash is all zeros");
     let mut secret = json!({"apiVersion": "v1", "kind": "Secret"});
-    secret["metadata"] = left_over(scene, &former)?;
+    secret["metadata"] = left_over(scene, place, &former)?;
     scene.cluster.apply(&secret.to_string())?;
-    let get = format!("get secret {former} --namespace team-a --ignore-not-found -o name");
+    let get = format!("get secret {former} --namespace {place} --ignore-not-found -o name");
     scene.until("the former settings to be deleted", || {
         Ok(scene.kubectl(&get)?.is_empty())
     })
 }
 
-fn enforce(scene: &Scene) -> Result<()> {
+fn enforce(scene: &Scene, place: &str) -> Result<()> {
     let patch = r#"{"spec":{"networkPolicy":{"enabled":true}}}"#;
-    let name = ["patch", "pgpc", "shop", "--namespace", "team-a"];
+    let name = ["patch", "pgpc", "shop", "--namespace", place];
     let patch = ["--type=merge", "--patch", patch];
     scene.cluster.kubectl(&[&name[..], &patch].concat())?;
     scene.until("a NetworkPolicy to be created", || {
         Ok(!scene
-            .kubectl("get networkpolicy --namespace team-a -o name")?
+            .kubectl(&format!("get networkpolicy --namespace {place} -o name"))?
             .is_empty())
     })
 }
 
 /// What somebody deletes is made anew.
-fn restore(scene: &Scene) -> Result<()> {
+fn restore(scene: &Scene, place: &str) -> Result<()> {
     let kinds = "serviceaccount,configmap,service,deployment,poddisruptionbudget,networkpolicy";
-    let list = format!("get {kinds} --namespace team-a --selector {OF_SHOP} -o name");
+    let list = format!("get {kinds} --namespace {place} --selector {OF_SHOP} -o name");
     let before = scene.kubectl(&list)?;
-    let delete = format!("delete {kinds} --namespace team-a --selector {OF_SHOP}");
+    let delete = format!("delete {kinds} --namespace {place} --selector {OF_SHOP}");
     scene.kubectl(&delete)?;
     scene.until("everything to be there again", || {
         Ok(scene.kubectl(&list)? == before)
@@ -638,9 +644,9 @@ fn restore(scene: &Scene) -> Result<()> {
 }
 
 /// A Pod that is ready is told of the configuration; no kubelet is here to make it so.
-fn nudge(scene: &Scene) -> Result<()> {
+fn nudge(scene: &Scene, place: &str, account: &str) -> Result<()> {
     let poolers = "app.kubernetes.io/instance=shop,app.kubernetes.io/component=pooler";
-    let list = format!("get pod --namespace team-a --selector {poolers} -o name");
+    let list = format!("get pod --namespace {place} --selector {poolers} -o name");
     let mut pod = String::new();
     scene.until("a Pod to be created", || {
         let pods = scene.kubectl(&list)?;
@@ -649,57 +655,51 @@ fn nudge(scene: &Scene) -> Result<()> {
     })?;
     let status =
         r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
-    let patch = [
-        "patch",
-        &pod,
-        "--namespace",
-        "team-a",
-        "--subresource=status",
-    ];
+    let patch = ["patch", &pod, "--namespace", place, "--subresource=status"];
     let status = ["--type=merge", "--patch", status];
     scene.cluster.kubectl(&[&patch[..], &status].concat())?;
     let right = ("pods".to_owned(), "patch".to_owned());
     scene.until("the Pod to be told", || {
-        Ok(scene.asked(OPERATOR)?.contains(&right))
+        Ok(scene.asked(account)?.contains(&right))
     })
 }
 
 /// A key that somebody removed is made anew.
-fn refill(scene: &Scene) -> Result<()> {
+fn refill(scene: &Scene, place: &str) -> Result<()> {
     let patch = r#"[{"op":"remove","path":"/data"}]"#;
-    let name = ["secret", "shop-internal", "--namespace", "team-a"];
+    let name = ["secret", "shop-internal", "--namespace", place];
     scene
         .cluster
         .kubectl(&[&["patch"], &name[..], &["--type=json", "--patch", patch]].concat())?;
     scene.until("the key to be there again", || {
-        let secret = scene.json("get secret shop-internal --namespace team-a")?;
+        let secret = scene.json(&format!("get secret shop-internal --namespace {place}"))?;
         Ok(secret["data"]["key"].is_string())
     })
 }
 
 /// Twice the same in a row: the second time is told by the first time's Event.
-fn stall(scene: &Scene) -> Result<()> {
-    let secret = scene.json("get secret shop-users --namespace team-a")?;
+fn stall(scene: &Scene, place: &str, account: &str) -> Result<()> {
+    let secret = scene.json(&format!("get secret shop-users --namespace {place}"))?;
     let stalled = |status: &'static str| {
         scene.until(&format!("Stalled to be {status}"), || {
-            let shop = scene.json("get pgpc shop --namespace team-a")?;
+            let shop = scene.json(&format!("get pgpc shop --namespace {place}"))?;
             let conditions = shop["status"]["conditions"].as_array().cloned();
             let mut conditions = conditions.unwrap_or_default().into_iter();
             Ok(conditions.any(|one| one["type"] == "Stalled" && one["status"] == status))
         })
     };
     for _ in 0..2 {
-        scene.kubectl("delete secret shop-users --namespace team-a")?;
+        scene.kubectl(&format!("delete secret shop-users --namespace {place}"))?;
         stalled("True")?;
         let restored = json!({
             "apiVersion": "v1", "kind": "Secret", "data": secret["data"],
-            "metadata": {"name": "shop-users", "namespace": "team-a"},
+            "metadata": {"name": "shop-users", "namespace": place},
         });
         scene.cluster.apply(&restored.to_string())?;
         stalled("False")?;
     }
     scene.until("the Event to be told again", || {
-        let asked = scene.asked(OPERATOR)?;
+        let asked = scene.asked(account)?;
         Ok(asked.contains(&("events.events.k8s.io".to_owned(), "patch".to_owned())))
     })
 }
@@ -741,10 +741,14 @@ fn own_nothing(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-fn act_in_one_namespace(scene: &Scene) -> Result<()> {
-    scene.quickstart("team-b")?;
+/// Two namespaces by Roles alone; a third is left alone.
+fn act_in_named_namespaces(scene: &Scene) -> Result<()> {
+    for place in ["team-b", "team-d", "team-e"] {
+        scene.quickstart(place)?;
+    }
     let chart = root().join("charts/poolkeeper");
-    let only = "--set namespaces={team-b} --set crds.install=false --set rbac.aggregate=false";
+    let only =
+        "--set namespaces={team-b,team-d} --set crds.install=false --set rbac.aggregate=false";
     scene.helm(&format!(
         "install narrow {} --namespace narrow --create-namespace {only}",
         chart.display()
@@ -752,22 +756,43 @@ fn act_in_one_namespace(scene: &Scene) -> Result<()> {
     let wide =
         "get clusterrole,clusterrolebinding --selector app.kubernetes.io/instance=narrow -o name";
     let wide = scene.kubectl(wide)?;
-    ensure!(wide.is_empty(), "rights beyond the namespace: {wide}");
+    ensure!(wide.is_empty(), "rights beyond the namespaces: {wide}");
     let may = |place: &str| scene.may_in(place, ("narrow", NARROW), "list", "secrets");
-    scene.until("its rights in team-b to hold", || may("team-b"))?;
+    for place in ["team-b", "team-d"] {
+        scene.until("its rights to hold", || may(place))?;
+    }
     let operator = scene.start_operator("narrow", NARROW)?;
     scene
         .wait_for_tier("team-b")
+        .and_then(|()| use_every_right(scene, "team-d", NARROW))
         .with_context(|| operator.child.log_tail())?;
-    let asked = scene.asked(NARROW)?;
-    ensure!(!asked.is_empty(), "the audit log does not know it");
-    for place in ["team-a", "narrow", "default"] {
+    let role =
+        |name: &str, place: &str| scene.json(&format!("get role {name} --namespace {place}"));
+    let roles = [
+        role(NARROW, "team-d")?,
+        role(&format!("{NARROW}-lease"), "narrow")?,
+    ];
+    ensure_none_is_idle(&scene.asked(NARROW)?, &roles)?;
+    ensure!(
+        rights(&roles[0]) == rights(&role(NARROW, "team-b")?),
+        "its rights are not the same in both"
+    );
+    for place in ["team-a", "team-e", "narrow", "default"] {
         ensure!(!may(place)?, "it may list the Secrets of {place}");
     }
+    // Where nobody looks nothing is said.
+    let shop = scene.json("get pgpc shop --namespace team-e")?;
+    ensure!(shop["status"].is_null(), "team-e: {}", shop["status"]);
+    let found = scene.kubectl(&format!(
+        "get deployment,service --namespace team-e --selector {OF_SHOP} -o name"
+    ))?;
+    ensure!(found.is_empty(), "team-e has {found}");
     drop(operator);
     scene.helm("uninstall narrow --namespace narrow")?;
-    let left = scene.kubectl("get role,rolebinding --namespace team-b -o name")?;
-    ensure!(left.is_empty(), "left over: {left}");
+    for place in ["team-b", "team-d"] {
+        let left = scene.kubectl(&format!("get role,rolebinding --namespace {place} -o name"))?;
+        ensure!(left.is_empty(), "left over: {left}");
+    }
     Ok(())
 }
 
