@@ -139,7 +139,11 @@ impl ControlPlane {
             &crds.to_string_lossy(),
         ])?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s"];
-        self.kubectl(&[&established[..], &["crd", "--all"]].concat())?;
+        // kubectl fails at one that has no conditions yet.
+        wait::until("pgpc to be established", Duration::from_secs(60), || {
+            self.kubectl(&[&established[..], &["crd", "--all"]].concat())
+                .map_err(|error| error.to_string())
+        })?;
         // Established, they may still be missing in what the server offers.
         wait::until("pgpc to be served", Duration::from_secs(60), || {
             self.kubectl(&["explain", "pgpc"])
