@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proxy_core::config::balancer;
 
 use super::{
-    Fault, build,
+    Fault, FaultKind, build,
     certificates::Certificate,
     dereference::{Dereferenced, SecretData, SecretValue},
 };
@@ -50,8 +50,15 @@ pub fn validate(
     let mut faults = validator.faults;
     // What is at fault already may look wrong to the proxies for that alone.
     let known: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
-    let theirs = verdict.faults.into_iter();
-    faults.extend(theirs.filter(|fault| !known.contains(&fault.to_string())));
+    // So does what needs a certificate that is not there: it may yet come.
+    let lacks = faults
+        .iter()
+        .any(|fault| fault.kind == FaultKind::MissingReference);
+    let theirs = verdict.faults.into_iter().filter(|fault| {
+        let text = fault.to_string();
+        !known.contains(&text) && !(lacks && text.starts_with("spec.tls."))
+    });
+    faults.extend(theirs);
     cluster.certificates = validator.certificates;
     cluster.warnings = validator.warnings;
     cluster.warnings.extend(verdict.warnings);

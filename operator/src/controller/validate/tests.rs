@@ -272,10 +272,15 @@ fn cloudnativepg_is_known_by_its_names() {
 
     let verify = "  tls: {server: {mode: verify-full}}\n";
     let faults = judged(cnpg, "", verify, &app).unwrap_err();
-    let missing = faults
-        .iter()
-        .find(|fault| fault.message.contains("Secret pg-ca does not exist"));
-    assert_eq!(missing.unwrap().kind, FaultKind::MissingReference);
+    let shown: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    // What follows from it is no fault of the manifest, which would never pass.
+    assert_eq!(
+        shown,
+        ["spec.upstream.cnpgClusterRef.name: Secret pg-ca does not exist"]
+    );
+    assert_eq!(faults[0].kind, FaultKind::MissingReference);
+    let faults = judged(cnpg, "", verify, "").unwrap_err();
+    assert_eq!(faults.len(), 2, "each Secret once: {faults:#?}");
 }
 
 #[test]

@@ -166,9 +166,12 @@ impl Validator<'_> {
         None
     }
 
-    /// A fault about what is not there.
+    /// A fault about what is not there; a Secret is missed once, however many of
+    /// its keys are wanted.
     pub(super) fn missing(&mut self, path: &str, message: impl Into<String>) {
-        let fault = Fault::field(path, message);
-        self.faults.push(fault.of_kind(FaultKind::MissingReference));
+        let fault = Fault::field(path, message).of_kind(FaultKind::MissingReference);
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 }
