@@ -6,14 +6,25 @@
 
 #[path = "kubernetes_operator/api.rs"]
 mod api;
+#[path = "kubernetes_operator/cnpg.rs"]
+mod cnpg;
+#[path = "kubernetes_operator/examples.rs"]
+mod examples;
 #[path = "kubernetes_operator/fakes.rs"]
 #[allow(dead_code, reason = "other scenarios use the rest")]
 mod fakes;
+#[path = "kubernetes_operator/rollouts.rs"]
+mod rollouts;
+#[path = "kubernetes_operator/secrets.rs"]
+mod secrets;
 
 use anyhow::{Context, Result, ensure};
 use api::Api;
 use serde_json::{Value as Json, json};
-use tests::{ControlPlane, kubernetes::ClusterOperator};
+use tests::{
+    ControlPlane,
+    kubernetes::{ClusterOperator, TierImages, kubectl},
+};
 
 const QUICKSTART: &str = include_str!("../../examples/quickstart.yaml");
 
@@ -29,15 +40,19 @@ fn quickstart(name: &str) -> String {
 fn every_flow_ends_as_its_status_says() -> Result<()> {
     let control_plane = ControlPlane::builder().with_controller_manager().start()?;
     control_plane.install_crds()?;
-    let operator = ClusterOperator::start(&control_plane.kubeconfig(), &[])?;
-    let world = World {
+    let kubeconfig = control_plane.kubeconfig();
+    // What it puts up with is in the log too.
+    let log = [("RUST_LOG", "info,operator=debug,kube_client=off".as_ref())];
+    let operator = ClusterOperator::start_in(&kubeconfig, &[], &log)?;
+    let mut world = World {
         api: Api::connect(&control_plane.kubeconfig())?,
         control_plane,
         operator,
+        logs: Vec::new(),
     };
     for (name, flow) in FLOWS {
         let begin = std::time::Instant::now();
-        flow(&world).with_context(|| {
+        flow(&mut world).with_context(|| {
             format!("flow: {name}; the operator says:\n{}", world.operator.log())
         })?;
         println!("{name}: {:.1} s", begin.elapsed().as_secs_f32());
@@ -49,9 +64,11 @@ struct World {
     control_plane: ControlPlane,
     operator: ClusterOperator,
     api: Api,
+    /// Of operators that have ended.
+    logs: Vec<String>,
 }
 
-type Flow = fn(&World) -> Result<()>;
+type Flow = fn(&mut World) -> Result<()>;
 
 const FLOWS: &[(&str, Flow)] = &[
     ("a manifest becomes objects", created),
@@ -59,20 +76,38 @@ const FLOWS: &[(&str, Flow)] = &[
     ("what is no longer wanted goes", pruned),
     ("fields that are no longer wanted go", fields_go),
     ("kubectl scale sets the poolers", scaled),
+    (
+        "Secrets that are deleted come back as they were",
+        secrets::configuration,
+    ),
+    ("a rollout without Pods says why", rollouts::refused),
+    (
+        "a rollout that is late says so until the next",
+        rollouts::late,
+    ),
     ("a name that is taken is left alone", name_conflict),
     ("what cannot be carried out leaves what runs alone", invalid),
     ("a Secret that is mended is noticed", mended),
     ("a suspended cluster stays as it is", suspended),
     ("an object that cannot be read stalls no other", unreadable),
+    ("an upstream of CloudNativePG is followed", cnpg::followed),
     ("status follows the Pods and their balancer", observed),
+    (
+        "a key that is deleted is replaced, and no Pod",
+        secrets::key,
+    ),
     ("one that is made anew begins anew", anew),
     ("status says whether PostgreSQL answers", upstream),
     ("status says whether clients are served in time", capacity),
+    ("every example is carried out", examples::carried_out),
+    ("an autoscaler finds what it scales", autoscaled),
     ("at rest nothing is written", at_rest),
+    ("Pods are updated when they are to be", updated),
+    ("every line of the log is an object", logged),
     ("what is deleted takes everything along", deleted),
 ];
 
-fn created(world: &World) -> Result<()> {
+fn created(world: &mut World) -> Result<()> {
     world.control_plane.apply(&quickstart("shop"))?;
     world.condition("shop", "Reconciling", "True RollingOut")?;
     for (resource, names) in [
@@ -109,7 +144,7 @@ fn created(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn drift(world: &World) -> Result<()> {
+fn drift(world: &mut World) -> Result<()> {
     let kubectl = |arguments: &[&str]| world.control_plane.kubectl(arguments);
     kubectl(&["delete", "service", "shop-balancer"])?;
     kubectl(&["scale", "deployment", "shop-pooler", "--replicas=9"])?;
@@ -159,7 +194,7 @@ fn drift(world: &World) -> Result<()> {
 }
 
 /// An object that an earlier version of the spec, or of the operator, made.
-fn pruned(world: &World) -> Result<()> {
+fn pruned(world: &mut World) -> Result<()> {
     let owner = &world.api.cluster("shop")?["metadata"]["uid"];
     let left = |name: &str, controller: bool| {
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {
@@ -183,7 +218,7 @@ fn pruned(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn fields_go(world: &World) -> Result<()> {
+fn fields_go(world: &mut World) -> Result<()> {
     // The API server's own default shows that ours is gone.
     world.patch("shop", &json!({"spec": {"service": {"port": 6000}}}))?;
     let ports = |world: &World| {
@@ -204,7 +239,7 @@ fn fields_go(world: &World) -> Result<()> {
     })
 }
 
-fn scaled(world: &World) -> Result<()> {
+fn scaled(world: &mut World) -> Result<()> {
     world
         .control_plane
         .kubectl(&["scale", "pgpc", "shop", "--replicas=5"])?;
@@ -217,15 +252,65 @@ fn scaled(world: &World) -> Result<()> {
     world
         .control_plane
         .kubectl(&["scale", "pgpc", "shop", "--replicas=3"])?;
-    world.eventually("three poolers", || {
-        world
-            .api
-            .deployment("shop-pooler")
-            .is_ok_and(|one| one["spec"]["replicas"] == 3)
-    })
+    let scale = || -> Result<Json> {
+        let get = ["get", "pgpc", "shop", "--subresource=scale", "-o", "json"];
+        Ok(serde_json::from_str(&world.control_plane.kubectl(&get)?)?)
+    };
+    world.eventually("three poolers, observed", || {
+        scale().is_ok_and(|one| one["spec"]["replicas"] == 3 && one["status"]["replicas"] == 3)
+    })?;
+    // What an autoscaler measures are the poolers, all of them and nothing else.
+    let scale = scale()?;
+    let selector = scale["status"]["selector"].as_str().unwrap_or_default();
+    let names = |selector: &str| -> Result<Vec<Json>> {
+        let pods = world.api.list("/api/v1", "pods", selector)?;
+        Ok(pods
+            .iter()
+            .map(|one| one["metadata"]["name"].clone())
+            .collect())
+    };
+    let labels = "app.kubernetes.io/instance=shop,app.kubernetes.io/component=pooler";
+    world.eventually("the Pods of the selector to be the poolers", || {
+        let (selected, poolers) = (names(selector), names(labels));
+        matches!((selected, poolers), (Ok(selected), Ok(poolers))
+            if !selector.is_empty() && poolers.len() == 3 && selected == poolers)
+    })?;
+    let autoscale = [
+        "autoscale",
+        "pgpc",
+        "shop",
+        "--min=1",
+        "--max=9",
+        "--cpu-percent=80",
+    ];
+    world.control_plane.kubectl(&autoscale).map(drop)
 }
 
-fn name_conflict(world: &World) -> Result<()> {
+/// There are no measurements here: that the target is found is what there is to see.
+fn autoscaled(world: &mut World) -> Result<()> {
+    let mut found = Json::Null;
+    world.eventually("the autoscaler to find its target", || {
+        let group = "/apis/autoscaling/v2";
+        let autoscaler = world.api.named(group, "horizontalpodautoscalers", "shop");
+        found = autoscaler.unwrap_or_default();
+        let conditions = found["status"]["conditions"].as_array();
+        conditions.into_iter().flatten().any(|one| {
+            one["type"] == "AbleToScale"
+                && one["status"] == "True"
+                && one["reason"] == "SucceededGetScale"
+        })
+    })?;
+    let target = &found["spec"]["scaleTargetRef"];
+    ensure!(target["kind"] == "PgPoolCluster", "{target}");
+    ensure!(
+        found["status"]["currentReplicas"] == 3,
+        "{}",
+        found["status"]
+    );
+    Ok(())
+}
+
+fn name_conflict(world: &mut World) -> Result<()> {
     let kubectl = |arguments: &[&str]| world.control_plane.kubectl(arguments);
     kubectl(&["create", "service", "clusterip", "taken", "--tcp=1:1"])?;
     let before = world.api.core("services", "taken")?;
@@ -240,7 +325,33 @@ fn name_conflict(world: &World) -> Result<()> {
             .iter()
             .any(|one| one["reason"] == "NameConflict")
     })?;
+    // Looks that find the same tell nothing.
+    for round in 0..3 {
+        let looks = || {
+            world
+                .operator
+                .sum("poolkeeper_operator_reconciles_total", |_| true)
+        };
+        let before = looks()?;
+        let note = format!("example.org/note={round}");
+        kubectl(&["annotate", "pgpc", "taken", &note, "--overwrite"])?;
+        world.eventually("another look", || looks().is_ok_and(|now| now > before))?;
+    }
+    let mut events = world.api.events("taken");
+    events.retain(|one| one["reason"] == "NameConflict");
+    ensure!(
+        events.len() == 1 && events[0]["series"].is_null(),
+        "{events:?}"
+    );
     kubectl(&["delete", "service", "taken"])?;
+    // Sooner than it would look by itself, after so many times in vain.
+    kubectl(&[
+        "annotate",
+        "pgpc",
+        "taken",
+        "example.org/note=gone",
+        "--overwrite",
+    ])?;
     world.condition("taken", "Stalled", "False NotStalled")?;
     kubectl(&["delete", "pgpc", "taken"])?;
     Ok(())
@@ -248,7 +359,7 @@ fn name_conflict(world: &World) -> Result<()> {
 
 /// Deleted and made anew at once, as people do: nothing of the one before is
 /// remembered, and what is still being removed of it is nobody's mistake.
-fn anew(world: &World) -> Result<()> {
+fn anew(world: &mut World) -> Result<()> {
     let kubectl = |arguments: &[&str]| world.control_plane.kubectl(arguments);
     let again = || -> Result<()> {
         kubectl(&["delete", "pgpc", "again"])?;
@@ -284,7 +395,7 @@ fn anew(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn invalid(world: &World) -> Result<()> {
+fn invalid(world: &mut World) -> Result<()> {
     let before = world.api.deployment("shop-pooler")?;
     world.patch(
         "shop",
@@ -308,7 +419,7 @@ fn invalid(world: &World) -> Result<()> {
     world.condition("shop", "Stalled", "False NotStalled")
 }
 
-fn mended(world: &World) -> Result<()> {
+fn mended(world: &mut World) -> Result<()> {
     let users = |list: &str| json!({"stringData": {"userlist.txt": list}}).to_string();
     let patch = |list: &str| {
         let patch = ["patch", "secret", "shop-users", "--type=merge", "-p"];
@@ -335,7 +446,7 @@ fn mended(world: &World) -> Result<()> {
     })
 }
 
-fn suspended(world: &World) -> Result<()> {
+fn suspended(world: &mut World) -> Result<()> {
     world.patch(
         "shop",
         &json!({"spec": {"suspend": true, "poolers": {"replicas": 4}}}),
@@ -356,7 +467,7 @@ fn suspended(world: &World) -> Result<()> {
 
 /// What the schema lets through and the types do not: it is written while the
 /// schema says nothing, as an older version of it may have.
-fn unreadable(world: &World) -> Result<()> {
+fn unreadable(world: &mut World) -> Result<()> {
     let crd = "crd/pgpoolclusters.poolkeeper.dev";
     let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
     let open = json!([{"op": "replace", "path": schema,
@@ -383,7 +494,7 @@ fn unreadable(world: &World) -> Result<()> {
     world.control_plane.install_crds()
 }
 
-fn observed(world: &World) -> Result<()> {
+fn observed(world: &mut World) -> Result<()> {
     let pods = fakes::Pods::find(&world.api, "shop")?;
     let balancer = fakes::Balancer::start(&pods)?;
     let revision = world.api.revision("shop")?;
@@ -409,7 +520,7 @@ fn observed(world: &World) -> Result<()> {
     world.condition("shop", "Ready", "True Serving")
 }
 
-fn upstream(world: &World) -> Result<()> {
+fn upstream(world: &mut World) -> Result<()> {
     let pods = fakes::Pods::find(&world.api, "shop")?;
     let balancer = fakes::Balancer::start(&pods)?;
     let revision = world.api.revision("shop")?;
@@ -446,7 +557,7 @@ fn upstream(world: &World) -> Result<()> {
     world.condition("shop", "Ready", "True Serving")
 }
 
-fn capacity(world: &World) -> Result<()> {
+fn capacity(world: &mut World) -> Result<()> {
     let pods = fakes::Pods::find(&world.api, "shop")?;
     let balancer = fakes::Balancer::start(&pods)?;
     let revision = world.api.revision("shop")?;
@@ -473,10 +584,15 @@ fn capacity(world: &World) -> Result<()> {
     world.condition("shop", "CapacityAvailable", "True HasCapacity")
 }
 
-/// A look that finds everything as it should be writes nothing. What others did
-/// just now may still be told, so the first looks do not count.
-fn at_rest(world: &World) -> Result<()> {
+/// A look that finds everything as it should be writes nothing, of the examples
+/// too. What others did just now may still be told, so the first looks do not count.
+fn at_rest(world: &mut World) -> Result<()> {
     let operator = &world.operator;
+    let clusters = || -> Result<usize> {
+        let path = "/apis/poolkeeper.dev/v1alpha1/pgpoolclusters";
+        Ok(world.api.get(path)?["items"].as_array().map_or(0, Vec::len))
+    };
+    ensure!(clusters()? >= 7, "there are only {}", clusters()?);
     let writes = || {
         operator.sum("poolkeeper_operator_api_calls_total", |labels| {
             let reads = ["\"get\"", "\"watch\"", "\"leases\""];
@@ -491,11 +607,15 @@ fn at_rest(world: &World) -> Result<()> {
     let mut quiet = 0;
     let mut log = Vec::new();
     for round in 0..30 {
-        let (written, looked) = (writes()?, looks()?);
+        let (written, looked, clusters) = (writes()?, looks()?, clusters()?);
         let note = format!("example.org/note={round}");
-        let annotate = ["annotate", "pgpc", "shop", &note, "--overwrite"];
-        world.control_plane.kubectl(&annotate)?;
-        world.eventually("another look", || looks().is_ok_and(|now| now > looked))?;
+        let all = ["annotate", "pgpc", "--all", "--all-namespaces", &note];
+        world
+            .control_plane
+            .kubectl(&[&all[..], &["--overwrite"]].concat())?;
+        world.eventually("another look at each", || {
+            looks().is_ok_and(|now| now >= looked + clusters as f64)
+        })?;
         let more = writes()? - written;
         log.push(more);
         quiet = if more == 0.0 { quiet + 1 } else { 0 };
@@ -506,7 +626,77 @@ fn at_rest(world: &World) -> Result<()> {
     anyhow::bail!("every look writes: {log:?}")
 }
 
-fn deleted(world: &World) -> Result<()> {
+/// A newer operator replaces no Pod unless it was asked to, once or for good.
+fn updated(world: &mut World) -> Result<()> {
+    let automatic = json!({"spec": {"updatePolicy": "Automatic"}}).to_string();
+    world.control_plane.apply(&quickstart("follows"))?;
+    let patch = ["patch", "pgpc", "follows", "--type=merge", "-p", &automatic];
+    world.control_plane.kubectl(&patch)?;
+    let image = |world: &World, name: &str| {
+        let deployment = world.api.deployment(name).unwrap_or_default();
+        let containers = &deployment["spec"]["template"]["spec"]["containers"];
+        containers[0]["image"].as_str().map(str::to_owned)
+    };
+    let has = |world: &World, cluster: &str, tag: u32| {
+        world.eventually(&format!("{cluster} to have images {tag}"), || {
+            ["pooler", "balancer"].iter().all(|component| {
+                let wanted = format!("example.org/{component}:{tag}");
+                image(world, &format!("{cluster}-{component}")) == Some(wanted)
+            })
+        })
+    };
+    has(world, "follows", 1)?;
+    has(world, "shop", 1)?;
+    world.operator.terminate()?;
+    world.logs.push(world.operator.log());
+    let newer = TierImages {
+        pooler: "example.org/pooler:2",
+        balancer: "example.org/balancer:2",
+    };
+    let kubeconfig = world.control_plane.kubeconfig();
+    world.operator = ClusterOperator::start_with(&kubeconfig, newer, &[], &[])?;
+    has(world, "follows", 2)?;
+    world.condition("follows", "UpdateAvailable", "False UpToDate")?;
+    world.condition("shop", "UpdateAvailable", "True NewImages")?;
+    let message = world.api.condition("shop", "UpdateAvailable")?["message"].to_string();
+    let could = "example.org/pooler:1 could become example.org/pooler:2";
+    ensure!(message.contains(could), "{message}");
+    has(world, "shop", 1)?;
+    let asked = json!({"metadata": {"annotations": {"poolkeeper.dev/update": "2"}}});
+    world.patch("shop", &asked)?;
+    has(world, "shop", 2)?;
+    world.condition("shop", "UpdateAvailable", "False UpToDate")?;
+    world
+        .control_plane
+        .kubectl(&["delete", "pgpc", "follows"])
+        .map(drop)
+}
+
+/// What went wrong above is in it, with the cluster that it is about.
+fn logged(world: &mut World) -> Result<()> {
+    world.logs.push(world.operator.log());
+    let mut about = Vec::new();
+    for line in world.logs.iter().flat_map(|log| log.lines()) {
+        let object: Json = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        for field in ["timestamp", "level", "target"] {
+            ensure!(object[field].is_string(), "no {field} in {line}");
+        }
+        if object["span"]["name"] == "reconcile" {
+            about.push(object["span"].clone());
+        }
+    }
+    let taken = json!({"name": "reconcile", "namespace": "default", "cluster": "taken"});
+    ensure!(about.contains(&taken), "no such span: {about:?}");
+    ensure!(
+        about
+            .iter()
+            .all(|span| span["cluster"].is_string() && span["namespace"].is_string()),
+        "{about:?}"
+    );
+    Ok(())
+}
+
+fn deleted(world: &mut World) -> Result<()> {
     world.control_plane.kubectl(&["delete", "pgpc", "shop"])?;
     world.eventually("everything to go", || {
         let left = world.api.ours();
@@ -517,6 +707,11 @@ fn deleted(world: &World) -> Result<()> {
 }
 
 impl World {
+    fn apply_within(&self, namespace: &str, yaml: &str) -> Result<()> {
+        let apply = ["apply", "--namespace", namespace, "-f", "-"];
+        kubectl(&self.control_plane.kubeconfig(), &apply, Some(yaml)).map(drop)
+    }
+
     fn patch(&self, cluster: &str, patch: &Json) -> Result<()> {
         let patch = patch.to_string();
         let arguments = ["patch", "pgpc", cluster, "--type=merge", "-p", &patch];

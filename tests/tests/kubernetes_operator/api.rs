@@ -1,6 +1,6 @@
 //! Reading objects of a real API server, cheaply enough to wait for them.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use kube::{Client, Config, config::Kubeconfig};
@@ -11,9 +11,12 @@ use tokio::runtime::Runtime;
 /// Ample for a machine that is busy; nothing takes so long that goes well.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// An API server, seen from a namespace.
+#[derive(Clone)]
 pub(crate) struct Api {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     client: Client,
+    namespace: String,
 }
 
 /// Waits for something to be so.
@@ -28,13 +31,25 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Result<
 impl Api {
     pub(crate) fn connect(kubeconfig: &Path) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = Runtime::new()?;
+        let runtime = Arc::new(Runtime::new()?);
         let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
         let client = runtime.block_on(async {
             let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
             anyhow::Ok(Client::try_from(config)?)
         })?;
-        Ok(Self { runtime, client })
+        Ok(Self {
+            runtime,
+            client,
+            namespace: "default".to_owned(),
+        })
+    }
+
+    /// The same, seen from another namespace.
+    pub(crate) fn within(&self, namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Json> {
@@ -63,7 +78,8 @@ impl Api {
     }
 
     pub(crate) fn named(&self, group: &str, resource: &str, name: &str) -> Result<Json> {
-        self.get(&format!("{group}/namespaces/default/{resource}/{name}"))
+        let namespace = &self.namespace;
+        self.get(&format!("{group}/namespaces/{namespace}/{resource}/{name}"))
     }
 
     pub(crate) fn core(&self, resource: &str, name: &str) -> Result<Json> {
@@ -80,7 +96,8 @@ impl Api {
 
     pub(crate) fn list(&self, group: &str, resource: &str, selector: &str) -> Result<Vec<Json>> {
         let selector = selector.replace('=', "%3D").replace(',', "%2C");
-        let path = format!("{group}/namespaces/default/{resource}?labelSelector={selector}");
+        let namespace = &self.namespace;
+        let path = format!("{group}/namespaces/{namespace}/{resource}?labelSelector={selector}");
         Ok(self.get(&path)?["items"]
             .as_array()
             .cloned()
@@ -110,8 +127,9 @@ impl Api {
     }
 
     pub(crate) fn events(&self, cluster: &str) -> Vec<Json> {
+        let namespace = &self.namespace;
         let events = self
-            .get("/api/v1/namespaces/default/events")
+            .get(&format!("/api/v1/namespaces/{namespace}/events"))
             .unwrap_or_default();
         let events = events["items"].as_array().cloned().unwrap_or_default();
         let about = |event: &Json| event["involvedObject"]["name"] == cluster;

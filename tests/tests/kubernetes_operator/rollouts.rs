@@ -1,0 +1,75 @@
+//! A rollout that does not get on, as the Deployment's own controller tells of it.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{QUICKSTART, World};
+
+/// The API server takes no Pod: of a quota here, elsewhere of a security standard.
+pub(super) fn refused(world: &mut World) -> Result<()> {
+    let kubectl = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        world.control_plane.kubectl(&arguments)
+    };
+    let full = world.api.within("full");
+    kubectl("create namespace full")?;
+    kubectl("create quota none --hard=pods=0 --namespace full")?;
+    world.apply_within("full", QUICKSTART)?;
+    full.wait_for_condition("shop", "Stalled", "True RolloutStuck")?;
+    full.wait_for_condition("shop", "Reconciling", "False Stalled")?;
+    full.wait_for_condition("shop", "Ready", "False Starting")?;
+    let cluster = full.cluster("shop")?;
+    let stalled = full.condition("shop", "Stalled")?;
+    let message = stalled["message"].as_str().unwrap_or_default();
+    for words in ["the new poolers do not become available", "quota"] {
+        ensure!(message.contains(words), "no {words:?} in: {message}");
+    }
+    let generation = &cluster["metadata"]["generation"];
+    ensure!(stalled["observedGeneration"] == *generation, "{stalled}");
+    let observed = &cluster["status"]["observedGeneration"];
+    ensure!(observed == generation, "{observed}, not {generation}");
+
+    kubectl("delete quota none --namespace full")?;
+    // Their controller waits ever longer; a change has it try at once.
+    let more = json!({"spec": {"poolers": {"replicas": 4}, "balancer": {"replicas": 3}}});
+    let path = "/apis/poolkeeper.dev/v1alpha1/namespaces/full/pgpoolclusters/shop";
+    world.api.patch(path, &more)?;
+    full.wait_for_condition("shop", "Stalled", "False NotStalled")?;
+    full.wait_for_condition("shop", "Reconciling", "True RollingOut")?;
+    kubectl("delete namespace full --wait=false")?;
+    Ok(())
+}
+
+/// Its controller has found that the deadline passed, and says so until it gets on.
+pub(super) fn late(world: &mut World) -> Result<()> {
+    let why = "ReplicaSet \"shop-pooler-1\" has timed out progressing.";
+    let status = json!({"status": {"conditions": [{
+        "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded",
+        "message": why, "lastUpdateTime": "2026-01-01T00:00:00Z",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]}});
+    let path = "/apis/apps/v1/namespaces/default/deployments/shop-pooler";
+    world.api.patch_status(path, &status)?;
+    world.condition("shop", "Stalled", "True RolloutStuck")?;
+    world.condition("shop", "Reconciling", "False Stalled")?;
+    let generation = world.api.cluster("shop")?["metadata"]["generation"].clone();
+    for type_ in ["Stalled", "Reconciling"] {
+        let condition = world.api.condition("shop", type_)?;
+        ensure!(condition["observedGeneration"] == generation, "{condition}");
+    }
+    let message = world.api.condition("shop", "Stalled")?["message"].clone();
+    let wanted = format!("the new poolers do not become available, the old ones go on: {why}");
+    ensure!(message == wanted, "{message}");
+
+    // It is over once its controller sees that there is more.
+    let replicas = |replicas: u32| {
+        world.patch(
+            "shop",
+            &json!({"spec": {"poolers": {"replicas": replicas}}}),
+        )
+    };
+    replicas(4)?;
+    world.condition("shop", "Stalled", "False NotStalled")?;
+    world.condition("shop", "Reconciling", "True RollingOut")?;
+    replicas(3)
+}
