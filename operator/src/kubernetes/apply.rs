@@ -33,7 +33,11 @@ pub(super) const FIELD_MANAGER: &str = "poolkeeper-operator";
 /// The version of no object: etcd is empty at 1. What is applied with it is
 /// created, or refused where there is one; the API server compares versions only
 /// where there is one.
-const OF_NONE: &str = "1";
+const OF_NONE: (&str, &str) = ("resourceVersion", "1");
+
+/// How many conflicts over one child a look gets over by looking at it anew: more
+/// are somebody's who goes on writing, and the next look's.
+const CONFLICTS_MAX: u32 = 3;
 
 /// What was left of each child when it was last written or found as wanted.
 #[derive(Debug, Default)]
@@ -146,37 +150,33 @@ impl Applier<'_> {
         let left = self.left.0.get(&key);
         let is_left =
             |found: &Found| left.is_some_and(|left| left.wanted == wanted && left.found == *found);
-        let known = match self.stores.child(child.kind, self.namespace, &child.name) {
+        let mut known = match self.stores.child(child.kind, self.namespace, &child.name) {
             // It went, or the store lags behind.
             None if left.is_some() => self.look(child).await?,
             known => known,
         };
-        let found = match known {
-            Some(found) if is_left(&found) => return Ok(()),
-            Some(found) => self.change(child, &found).await?,
-            None => self.create(child).await?,
+        let mut conflicts = 0;
+        let found = loop {
+            let expected = match &known {
+                Some(found) if is_left(found) => return Ok(()),
+                Some(found) if !found.belongs_to(self.uid) => {
+                    return Err(ApplyError::conflict(child.title(), found, self.cluster));
+                }
+                Some(found) => ("uid", found.uid.as_deref().unwrap_or_default()),
+                None => OF_NONE,
+            };
+            match self.write(child, expected).await {
+                Err(error) if error.kind() == Kind::Conflict && conflicts < CONFLICTS_MAX => {
+                    // There is one though none was known, it is another, or somebody
+                    // wrote in between.
+                    conflicts += 1;
+                    known = self.look(child).await?;
+                }
+                written => break written?,
+            }
         };
         self.left.0.insert(key, Written { wanted, found });
         Ok(())
-    }
-
-    async fn create(&self, child: &Child) -> Result<Found, ApplyError> {
-        match self.write(child, ("resourceVersion", OF_NONE)).await {
-            // There is one: of somebody else, or ours, and the answer was lost.
-            Err(error) if error.kind() == Kind::Conflict => match self.look(child).await? {
-                Some(found) => self.change(child, &found).await,
-                None => Err(error.into()),
-            },
-            written => Ok(written?),
-        }
-    }
-
-    async fn change(&self, child: &Child, found: &Found) -> Result<Found, ApplyError> {
-        if !found.belongs_to(self.uid) {
-            return Err(ApplyError::conflict(child.title(), found, self.cluster));
-        }
-        let uid = found.uid.as_deref().unwrap_or_default();
-        Ok(self.write(child, ("uid", uid)).await?)
     }
 
     async fn look(&self, child: &Child) -> CallResult<Option<Found>> {

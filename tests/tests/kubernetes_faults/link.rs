@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
     thread,
@@ -20,6 +20,8 @@ pub(crate) enum Passes {
     /// What is asked arrives and is done; the answers are lost.
     Requests = 1,
     Nothing = 2,
+    /// Connections break, and new ones do as soon as they begin.
+    NoConnection = 3,
 }
 
 /// Relays connections to an address. What is lost is never delivered later, as
@@ -27,6 +29,8 @@ pub(crate) enum Passes {
 pub(crate) struct Link {
     address: SocketAddr,
     passes: Arc<AtomicU8>,
+    /// Whoever came, to be cut off.
+    near: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Link {
@@ -35,10 +39,17 @@ impl Link {
         let link = Self {
             address: listener.local_addr()?,
             passes: Arc::default(),
+            near: Arc::default(),
         };
-        let passes = link.passes.clone();
+        let (passes, all) = (link.passes.clone(), link.near.clone());
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
+                if passes.load(Ordering::SeqCst) == Passes::NoConnection as u8 {
+                    continue;
+                }
+                if let Ok(near) = near.try_clone() {
+                    all.lock().expect("nobody panics holding it").push(near);
+                }
                 let Ok(far) = TcpStream::connect(target) else {
                     continue;
                 };
@@ -60,6 +71,12 @@ impl Link {
     /// From now on. Connections that lost something are of no use afterwards.
     pub(crate) fn let_pass(&self, passes: Passes) {
         self.passes.store(passes as u8, Ordering::SeqCst);
+        if passes == Passes::NoConnection {
+            let mut near = self.near.lock().expect("nobody panics holding it");
+            for stream in near.drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use serde_json::{Value as Json, json};
 
 use crate::api::Api;
 
-const RESOURCES: &[(&str, &str)] = &[
+pub(crate) const RESOURCES: &[(&str, &str)] = &[
     ("/api/v1", "serviceaccounts"),
     ("/api/v1", "secrets"),
     ("/api/v1", "configmaps"),
     ("/api/v1", "services"),
     ("/apis/policy/v1", "poddisruptionbudgets"),
+    ("/apis/networking.k8s.io/v1", "networkpolicies"),
     ("/apis/apps/v1", "deployments"),
 ];
 
