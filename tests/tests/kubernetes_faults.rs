@@ -204,6 +204,7 @@ fn an_api_server_that_does_not_answer_is_waited_for() -> Result<()> {
         .wait_for_condition("shop", "ConfigValid", "True Valid")?;
     let http = operator.http();
 
+    eventually("it to show that it leads", || operator.leads())?;
     world.control_plane.freeze();
     eventually("a replica that cannot renew to stop leading", || {
         !operator.leads()
@@ -216,6 +217,7 @@ fn an_api_server_that_does_not_answer_is_waited_for() -> Result<()> {
     world.scale("shop", 4)?;
     world.wait_for_replicas("shop", 4)?;
 
+    eventually("it to show that it leads again", || operator.leads())?;
     world.control_plane.kill_api_server();
     eventually("a replica without a server to stop leading", || {
         !operator.leads()
@@ -228,6 +230,8 @@ fn an_api_server_that_does_not_answer_is_waited_for() -> Result<()> {
 
     // The server is well, and only the way there is not.
     for (passes, replicas) in [(Passes::NoConnection, 6), (Passes::Nothing, 7)] {
+        // What it shows of itself is up to a second old.
+        eventually("it to show that it leads", || operator.leads())?;
         link.let_pass(passes);
         world.scale("shop", replicas)?;
         eventually("a replica without a way to stop leading", || {
@@ -337,6 +341,7 @@ fn what_was_told_stays(world: &World, told: &Json) -> Result<()> {
 
 /// Without its rights it cannot even say so in a status: its log does.
 fn taken_away_in_mid_run(world: &World, operator: &ClusterOperator, rules: &str) -> Result<()> {
+    eventually("it to show that it leads", || operator.leads())?;
     let before = operator.log().len();
     let binding = ["delete", "clusterrolebinding", "op"];
     world.control_plane.kubectl(&binding)?;
