@@ -14,11 +14,12 @@ use super::{
 
 /// Longest call that is no watch.
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a watch lasts until the server ends it and it is begun anew.
-pub(super) const WATCH_TIME_MAX: Duration = Duration::from_secs(240);
+/// How long a watch lasts until the server ends it and it is begun anew: one whose
+/// connection is gone unnoticed, after a short cut of the network, is deaf no longer.
+pub(super) const WATCH_TIME_MAX: Duration = Duration::from_secs(60);
 /// A watch that says nothing for so long, though the server should have ended
 /// it, is over.
-const SILENCE_TIME_MAX: Duration = WATCH_TIME_MAX.saturating_add(Duration::from_secs(30));
+const SILENCE_TIME_MAX: Duration = WATCH_TIME_MAX.saturating_add(Duration::from_secs(15));
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Connects as the environment says: KUBECONFIG, or the Pod's service account.
