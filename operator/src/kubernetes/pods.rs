@@ -124,7 +124,11 @@ fn state(pod: &Pod, component: Component) -> Phase {
     let status = pod.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     let condition = |type_: &str| conditions.iter().find(|one| one.type_ == type_);
-    if condition("Ready").is_some_and(|ready| ready.status == "True") {
+    // Of a node that is not heard from any more, Kubernetes itself takes Ready away:
+    // what its kubelet said last is ContainersReady. Whether the process is there,
+    // those say who ask it.
+    let holds = |type_: &str| condition(type_).is_some_and(|one| one.status == "True");
+    if holds("Ready") || holds("ContainersReady") {
         return Phase::Ready;
     }
     if let Some(scheduled) = condition("PodScheduled")
@@ -260,6 +264,12 @@ mod tests {
             ),
             (
                 json!({"conditions": [{"type": "Ready", "status": "True"}]}),
+                Phase::Ready,
+            ),
+            // As the node's controller leaves it, when kubelet is not heard from.
+            (
+                json!({"conditions": [{"type": "Ready", "status": "False"},
+                    {"type": "ContainersReady", "status": "True"}]}),
                 Phase::Ready,
             ),
         ];
