@@ -19,6 +19,9 @@ use super::{
 /// Longest that the sender of a cancel request waits for its end.
 const REQUESTER_MAX: Duration = Duration::from_secs(60);
 
+/// How long a connect may take though PostgreSQL has come back since it was begun.
+const STALE_CONNECT_MIN: Duration = Duration::from_secs(1);
+
 /// Balancers that drain at a time; their sessions go all the same, by the
 /// balancer's own limit.
 const LEAVING_MAX: usize = 64;
@@ -224,6 +227,7 @@ impl EventLoop {
             );
             self.connect_failed(key, &reason, Some(Reason::Timeout));
         }
+        self.give_up_stale_connects();
         let silent: Vec<ServerKey> = self
             .servers
             .iter()
@@ -247,6 +251,27 @@ impl EventLoop {
             .collect();
         for key in overdue {
             self.server_closed(key);
+        }
+    }
+
+    /// Gives up connects that were begun while PostgreSQL was away and hang, once
+    /// it is known to be back: they lead to where it was, and as after a failure
+    /// there is one attempt at a time, everybody would wait for its end.
+    fn give_up_stale_connects(&mut self) {
+        let stale = self.servers.iter().filter(|(_, server)| {
+            let settings = &self.pools[&server.pool].settings;
+            let upstreams = &self.shared.upstreams;
+            server.is_connecting()
+                && self.now.since(server.opened_at) >= STALE_CONNECT_MIN
+                && upstreams
+                    .reachable_since(&settings.host, settings.port)
+                    .is_some_and(|since| since > server.opened_at)
+        });
+        let stale: Vec<ServerKey> = stale.map(|(key, _)| key).collect();
+        for key in stale {
+            let address = self.servers[key].address;
+            let reason = format!("{address} has not answered since before PostgreSQL was back");
+            self.connect_failed(key, &reason, None);
         }
     }
 

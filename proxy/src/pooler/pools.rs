@@ -259,7 +259,7 @@ impl Pools {
     }
 
     /// Why clients have waited for `longest` at `now`, those apart whose
-    /// PostgreSQL is out of reach.
+    /// PostgreSQL is out of reach, or was within that time.
     pub(super) fn late(
         &self,
         longest: Duration,
@@ -282,7 +282,11 @@ impl Pools {
                 Obstacle::Budget(1) => Reason::MaxUserConnections,
                 Obstacle::Budget(_) => Reason::MaxServerConnections,
             };
-            (!upstreams.is_unreachable(&settings.host, settings.port)).then_some(reason)
+            let (host, port) = (&settings.host, settings.port);
+            let back = upstreams.reachable_since(host, port);
+            let in_vain = upstreams.is_unreachable(host, port)
+                || back.is_some_and(|since| now.since(since) < longest);
+            (!in_vain).then_some(reason)
         });
         let mut reasons: Vec<Reason> = late.collect();
         reasons.sort_unstable();

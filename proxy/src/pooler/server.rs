@@ -101,6 +101,11 @@ impl Server {
             || self.setup == Some(Setup::Connect)
     }
 
+    /// Not connected yet.
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.phase, Phase::Connecting { .. })
+    }
+
     /// Told to go, and still counted.
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. })

@@ -141,6 +141,13 @@ impl Upstreams {
         entry.is_some_and(|entry| matches!(entry.upstream.judgement(), Judgement::Unreachable(_)))
     }
 
+    /// Since when a place is known to be within reach.
+    pub(super) fn reachable_since(&self, host: &str, port: u16) -> Option<Moment> {
+        let table = lock(&self.table);
+        let upstream = &table.entries.get(&place(host, port))?.upstream;
+        matches!(upstream.judgement(), Judgement::Reachable).then(|| upstream.since())
+    }
+
     /// What `/status` and the metrics show, those that cannot be used first.
     pub(super) fn statuses(&self, shared: &Shared) -> Vec<UpstreamStatus> {
         let table = lock(&self.table);
