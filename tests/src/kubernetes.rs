@@ -17,13 +17,13 @@ mod plan;
 mod postgres_image;
 mod programs;
 mod settings;
-mod static_programs;
+mod shipped_images;
 
-pub use calls::{helm, kubectl};
+pub use calls::{helm, kubectl, shell};
 pub use cluster_operator::{ClusterOperator, TierImages};
 pub use control_plane::{ControlPlane, ControlPlaneBuilder};
 pub use image::Image;
 pub use isolation::{load, sweep};
 pub use node::Node;
 pub use programs::{Program, cache};
-pub use static_programs::static_programs;
+pub use shipped_images::{ShippedImage, ShippedImages};

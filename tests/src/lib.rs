@@ -26,6 +26,7 @@ pub mod ports;
 mod postgres;
 pub mod psql;
 pub mod raw;
+pub mod readme;
 mod scratch;
 pub mod wait;
 

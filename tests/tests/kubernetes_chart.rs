@@ -13,7 +13,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tests::{As, Child, ControlPlane, Scratch, binaries, command, http, kubernetes, ports, wait};
+use tests::{
+    As, Child, ControlPlane, Scratch, binaries, command, http, kubernetes, ports, readme, wait,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -294,17 +296,14 @@ fn rights(role: &Value) -> BTreeSet<(String, String)> {
 }
 
 fn install_as_the_readme_says(scene: &Scene) -> Result<()> {
-    let readme = fs::read_to_string(root().join("README.md"))?;
-    let (_, section) = readme
-        .split_once("\n## On Kubernetes\n")
-        .context("the README has no section On Kubernetes")?;
-    let section = section.split("\n## ").next().unwrap_or_default();
     let mut ran = 0;
-    for line in section.lines() {
+    for line in readme::commands("On Kubernetes")? {
         let line = line.split(" #").next().unwrap_or_default().trim();
         // Paths are relative to the checkout.
         let line = line
             .split_whitespace()
+            // No Pod runs here: what waits for one is kubernetes_end_to_end's.
+            .filter(|word| *word != "--wait")
             .map(
                 |word| match word.starts_with("charts/") || word.starts_with("examples/") {
                     true => root().join(word).display().to_string(),
@@ -313,7 +312,6 @@ fn install_as_the_readme_says(scene: &Scene) -> Result<()> {
             )
             .collect::<Vec<_>>()
             .join(" ");
-        // No Pod runs here: what waits for one is kubernetes_end_to_end's.
         if line.starts_with("kubectl wait ") {
             continue;
         }

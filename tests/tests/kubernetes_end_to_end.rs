@@ -1,7 +1,7 @@
-//! The tier on a real node: examples/postgres.yaml and examples/quickstart.yaml
-//! applied as they are, and what befalls a tier, while applications work.
+//! The tier on a real node: what the README says typed as it stands, and what
+//! befalls a tier, while applications work.
 //!
-//! The images hold the static programs that we ship, but for the profile.
+//! The images are those that we ship, but for the profile.
 
 #[path = "kubernetes_operator/api.rs"]
 #[allow(dead_code, reason = "other scenarios use the rest")]
@@ -20,6 +20,8 @@ mod faults;
 mod operators;
 #[path = "kubernetes_end_to_end/planned.rs"]
 mod planned;
+#[path = "kubernetes_end_to_end/rounds.rs"]
+mod rounds;
 #[path = "kubernetes_notifications/secure_inbox.rs"]
 mod secure_inbox;
 #[path = "kubernetes_end_to_end/told.rs"]
@@ -35,9 +37,21 @@ use world::World;
 type Check = fn(&mut World) -> Result<()>;
 
 const CHECKS: &[(&str, Check)] = &[
+    ("the images are as they are shipped", begin::look_at_images),
+    (
+        "the README's commands, as they stand, make a tier",
+        begin::follow_the_readme,
+    ),
+    (
+        "helm test passes, and the notes lead on",
+        begin::look_at_the_release,
+    ),
     ("the examples, applied unchanged, serve", begin::serve),
     ("every Pod says what it does", begin::tell),
-    ("a test message arrives", told::test),
+    (
+        "other values replace the operator alone, and a test message arrives",
+        told::test,
+    ),
     (
         "a cancel reaches its query at whichever pooler",
         cancels::reach_their_queries,
@@ -45,6 +59,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a password changes without a restart", changes::password),
     ("a setting changes without a restart", changes::reload),
     ("a setting that needs a restart rolls", changes::roll),
+    ("a budget of servers is taken", planned::budget),
     ("scaling cuts no transaction", planned::scale),
     ("a rolling restart cuts no transaction", planned::restart),
     ("a drained node cuts no transaction", planned::drain),
@@ -58,8 +73,8 @@ const CHECKS: &[(&str, Check)] = &[
         faults::poolers_die,
     ),
     ("PostgreSQL may be away", faults::postgres_is_away),
-    ("without its kubelet it goes on", faults::kubelet_stops),
     ("of what fails each is told once", told::each_once),
+    ("without its kubelet it goes on", faults::kubelet_stops),
     (
         "an image that is missing stops a rollout",
         faults::image_is_missing,

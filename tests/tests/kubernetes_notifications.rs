@@ -12,6 +12,7 @@ mod secure_inbox;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -44,7 +45,7 @@ impl World {
     fn start() -> Result<Self> {
         let control_plane = ControlPlane::builder().with_controller_manager().start()?;
         control_plane.install_crds()?;
-        let inbox = SecureInbox::start()?;
+        let inbox = SecureInbox::start(Ipv4Addr::LOCALHOST)?;
         let operator = start_operator(&control_plane, &inbox)?;
         let manifest = QUICKSTART.replace(PLACEHOLDER, &inbox.url()?);
         ensure!(manifest != QUICKSTART, "the quickstart has changed");
@@ -136,7 +137,7 @@ impl World {
 }
 
 fn start_operator(control_plane: &ControlPlane, inbox: &SecureInbox) -> Result<ClusterOperator> {
-    let arguments = [&LEASE[..], &["--webhook-hosts", "localhost"]].concat();
+    let arguments = [&LEASE[..], &["--webhook-hosts", "127.0.0.1"]].concat();
     let authority = inbox.authority().as_os_str();
     ClusterOperator::start_in(
         &control_plane.kubeconfig(),

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use ::tests::kubernetes::{Program, static_programs};
+use ::tests::kubernetes::Program;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    generate, links,
+    generate, images, links,
     packages::{self, For},
     stage::{Stages, Tally, cargo, cargo_test, check, root},
     tools,
@@ -57,7 +57,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         });
         let programs = installed && stages.run("Kubernetes programs", kubernetes_programs);
         let images = needs_images(&flags.only);
-        let images = !images || stages.run("static programs", programs_for_images);
+        let images = !images || stages.run("static programs", images::quick_programs);
         if built && programs && images {
             stages.run("scenarios", || scenarios(&targets, &flags.only));
         } else {
@@ -102,18 +102,12 @@ fn kubernetes_programs() -> Result<Tally> {
     Ok(Tally::ONE)
 }
 
-/// The scenario whose Pods run images of what is built here.
+/// The scenario whose Pods run images of what is built here. To build it takes
+/// minutes: by itself, so that it is seen, and not within a test that others wait for.
 const ON_A_NODE: &str = "kubernetes_end_to_end";
 
 fn needs_images(only: &[String]) -> bool {
     only.is_empty() || only.iter().any(|name| name == ON_A_NODE)
-}
-
-/// Builds what that scenario's images hold, which takes minutes: here, so that
-/// it is seen, and not within a test that others wait for.
-fn programs_for_images() -> Result<Tally> {
-    println!("  {}", static_programs()?.display());
-    Ok(Tally::ONE)
 }
 
 /// One file after the other, and within each one test after the other where it

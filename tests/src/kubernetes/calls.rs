@@ -2,7 +2,9 @@
 //! own set-up.
 
 use std::{
+    env,
     io::Write,
+    os::unix::fs::symlink,
     path::Path,
     process::{self, Command, Stdio},
     time::Duration,
@@ -11,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::Program;
+use crate::Scratch;
 
 /// Runs `kubectl` with a kubeconfig, and `input` as what it reads.
 ///
@@ -26,6 +29,41 @@ pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) -> Re
 /// As [`kubectl`].
 pub fn helm(kubeconfig: Option<&Path>, arguments: &[&str]) -> Result<String> {
     run(Program::Helm, kubeconfig, arguments, None)
+}
+
+/// Runs lines of shell as somebody would who sits in the folder of this project
+/// and has helm, kubectl and a cluster, and returns what they printed. The first
+/// that fails is the last.
+///
+/// # Errors
+/// When one fails, with everything that was printed; or after ten minutes.
+pub fn shell(kubeconfig: &Path, lines: &str) -> Result<String> {
+    let home = Scratch::new()?;
+    let mut path = home.path().as_os_str().to_owned();
+    for program in [Program::Helm, Program::Kubectl] {
+        symlink(program.find()?, home.path().join(program.name()))?;
+    }
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    let output = Command::new("timeout")
+        .args(["--kill-after=1", "600", "sh", "-exc", lines])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .env("PATH", path)
+        .env("HOME", home.path())
+        .env("KUBECONFIG", kubeconfig)
+        .env_remove("HTTPS_PROXY")
+        .env_remove("https_proxy")
+        .stdin(Stdio::null())
+        .output()
+        .context("no shell starts")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, complaint) = (text(&output.stdout), text(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "it ended with {}:\n{said}{complaint}",
+        output.status
+    );
+    Ok(said)
 }
 
 fn run(

@@ -40,6 +40,7 @@ pub struct ControlPlaneBuilder {
     pub(super) bind: IpAddr,
     pub(super) service_cidr: String,
     pub(super) flags: Vec<String>,
+    pub(super) controller_flags: Vec<String>,
 }
 
 impl ControlPlane {
@@ -51,6 +52,7 @@ impl ControlPlane {
             bind: Ipv4Addr::LOCALHOST.into(),
             service_cidr: "10.96.0.0/16".to_owned(),
             flags: Vec::new(),
+            controller_flags: Vec::new(),
         }
     }
 
@@ -251,6 +253,13 @@ impl ControlPlaneBuilder {
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// Any flag of kube-controller-manager, `--name=value`.
+    #[must_use]
+    pub fn controller_flag(mut self, flag: &str) -> Self {
+        self.controller_flags.push(flag.to_owned());
         self
     }
 

@@ -37,18 +37,6 @@ impl Image {
         Self::of_one(&[Self::NAME], "pod", &Program::Pod.find()?, &config)
     }
 
-    /// Makes an image of `names` that holds and runs one static program of ours,
-    /// as `images/Dockerfile` says of those that are shipped.
-    ///
-    /// # Errors
-    /// When the program is not there, or `tar` fails.
-    pub fn of_program(names: &[&str], program: &Path) -> Result<Self> {
-        let name = program.file_name().context("a program has a name")?;
-        let name = name.to_string_lossy();
-        let config = json!({ "Entrypoint": [format!("/{name}")], "User": "65532:65532" });
-        Self::of_one(names, &name, program, &config)
-    }
-
     fn of_one(names: &[&str], name: &str, program: &Path, config: &Value) -> Result<Self> {
         let dir = Scratch::new()?;
         let root = dir.path().join("root");
@@ -125,7 +113,7 @@ fn sha256(file: &Path) -> Result<String> {
 }
 
 /// What Go calls it.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -62,6 +62,9 @@ impl Node {
             .bind(network.machine().into())
             .service_cidr(&network.services())
             .flag("--kubelet-preferred-address-types=InternalIP")
+            // Eight of kubelet's heartbeats; by default it is 50 s.
+            .controller_flag("--node-monitor-grace-period=16s")
+            .controller_flag("--node-monitor-period=2s")
             .start()?;
         let mut node = Self {
             programs: vec![("containerd", containerd)],
@@ -150,6 +153,17 @@ impl Node {
     /// When the file cannot be read, or containerd does not take it.
     pub fn load(&self, image: &Path) -> Result<()> {
         load(self.init(), image)
+    }
+
+    /// Gives an image that it has another name too.
+    ///
+    /// # Errors
+    /// When it has no such image.
+    pub fn tag(&self, image: &str, name: &str) -> Result<()> {
+        self.isolation.shell(&format!(
+            "ctr --address {} --namespace k8s.io images tag {image} {name}",
+            settings::CONTAINERD_SOCKET
+        ))
     }
 
     /// Gives it a volume of its own, for one claim of at most 10 GiB that names

@@ -38,6 +38,7 @@ pub(super) struct Plan {
     etcd_peer: SocketAddr,
     service_cidr: String,
     flags: Vec<String>,
+    controller_flags: Vec<String>,
     /// The tokens of [`USERS`], in their order.
     tokens: Vec<String>,
 }
@@ -52,6 +53,7 @@ impl Plan {
             etcd_peer: loopback(ports::free()?),
             service_cidr: wished.service_cidr.clone(),
             flags: wished.flags.clone(),
+            controller_flags: wished.controller_flags.clone(),
             tokens: USERS.iter().map(|_| token()).collect::<Result<_>>()?,
         };
         plan.write_tokens()?;
@@ -181,7 +183,8 @@ impl Plan {
                 "--leader-elect=false",
                 // Nobody asks it anything.
                 "--secure-port=0",
-            ]);
+            ])
+            .args(&self.controller_flags);
         let log = self.path("kube-controller-manager.log");
         Child::start(command, &log)
     }

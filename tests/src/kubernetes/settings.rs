@@ -76,6 +76,8 @@ pub(crate) fn kubelet(network: Network, resolv_conf: &Path) -> Value {
         // Machines that are themselves containers lack some rights, and
         // are full or small: pods run nevertheless.
         "featureGates": { "KubeletInUserNamespace": true },
+        // A heartbeat every quarter of it; see the control plane's grace period.
+        "nodeLeaseDurationSeconds": 8,
         "failCgroupV1": false,
         "failSwapOn": false,
         "localStorageCapacityIsolation": false,

@@ -4,15 +4,15 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls, error::SqlState};
 
 use crate::world::{LIMIT, World};
 
@@ -27,9 +27,28 @@ pub(crate) struct Applications {
 struct Shared {
     stop: AtomicBool,
     done: AtomicU64,
-    cut: AtomicU64,
+    cuts: Mutex<Vec<Cut>>,
     moved: AtomicU64,
     refused: AtomicU64,
+    looks: AtomicU64,
+    most: Mutex<Servers>,
+}
+
+/// What a tier has open at PostgreSQL.
+#[derive(Clone, Debug, Default)]
+struct Servers {
+    sum: i64,
+    /// By the address that they come from.
+    each: Vec<(String, i64)>,
+}
+
+/// A transaction that broke off after it had begun.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut {
+    /// When that was seen.
+    pub(crate) at: Instant,
+    /// What was said, if anything was.
+    pub(crate) code: Option<SqlState>,
 }
 
 /// What became of all transactions and connections.
@@ -55,9 +74,13 @@ impl Applications {
         let address = world.service()?;
         let runtime = Runtime::new()?;
         let shared = Arc::<Shared>::default();
-        let tasks = (0..count)
+        let mut tasks: Vec<_> = (0..count)
             .map(|_| runtime.spawn(work(config(address, &world.password), shared.clone())))
             .collect();
+        if world.budget.is_some() {
+            let direct = config(world.postgres()?, &world.password);
+            tasks.push(runtime.spawn(count_servers(direct, shared.clone())));
+        }
         Ok(Self {
             runtime,
             shared,
@@ -68,6 +91,11 @@ impl Applications {
     /// Transactions that were answered so far.
     pub(crate) fn done(&self) -> u64 {
         self.shared.done.load(Ordering::Relaxed)
+    }
+
+    /// Those that broke off so far.
+    pub(crate) fn cuts(&self) -> Vec<Cut> {
+        self.shared.cuts().clone()
     }
 
     /// Waits until `more` transactions were answered from now on.
@@ -89,7 +117,7 @@ impl Applications {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let account = Account {
             done: count(&self.shared.done),
-            cut: count(&self.shared.cut),
+            cut: self.shared.cuts().len() as u64,
             moved: count(&self.shared.moved),
             refused: count(&self.shared.refused),
         };
@@ -102,7 +130,29 @@ impl Applications {
             "{kept} are in the database: {account:?}"
         );
         println!("    {account:?}");
+        if let Some(budget) = world.budget {
+            let Servers { sum: most, each } = self.shared.most().clone();
+            let looks = count(&self.shared.looks);
+            println!("    at most {most} servers of {budget}, in {looks} looks: {each:?}");
+            // Enough to tell a tier that keeps it from one that has nothing to do.
+            let most = u64::try_from(most)?;
+            ensure!(
+                most > budget / 2 && looks > 100,
+                "too little was seen: {most}, {looks} looks"
+            );
+            ensure!(most <= budget, "{most} servers, of {budget}: {each:?}");
+        }
         Ok(account)
+    }
+}
+
+impl Shared {
+    fn most(&self) -> MutexGuard<'_, Servers> {
+        self.most.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cuts(&self) -> MutexGuard<'_, Vec<Cut>> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,25 +191,69 @@ async fn work(config: Config, shared: Arc<Shared>) -> Result<()> {
             count(&shared.refused);
             continue;
         };
-        let connection = tokio::spawn(connection);
+        let mut connection = tokio::spawn(connection);
         while !shared.stop.load(Ordering::Relaxed) {
             match timeout(LIMIT, transact(&client)).await {
-                Ok(End::Done) => count(&shared.done),
+                Ok(End::Done) => {
+                    count(&shared.done);
+                }
                 Ok(End::Moved) => {
                     count(&shared.moved);
                     break;
                 }
-                Ok(End::Cut(why)) => {
+                Ok(End::Cut(mut why)) => {
+                    // What was said when no answer was awaited.
+                    if let Some(said) = last_words(&why, &mut connection).await {
+                        why = said;
+                    }
                     println!("    cut: {why}");
-                    count(&shared.cut);
+                    let (at, code) = (Instant::now(), why.code().cloned());
+                    shared.cuts().push(Cut { at, code });
                     break;
                 }
                 Err(_) => anyhow::bail!("a transaction took longer than {LIMIT:?}"),
-            };
+            }
         }
         connection.abort();
     }
     Ok(())
+}
+
+/// Counts what the tier has open at PostgreSQL, again and again.
+async fn count_servers(config: Config, shared: Arc<Shared>) -> Result<()> {
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    let query = client.prepare(SERVERS).await?;
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    while !shared.stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let rows = timeout(LIMIT, client.query(&query, &[])).await??;
+        let each: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let sum = each.iter().map(|(_, count)| count).sum();
+        let mut most = shared.most();
+        if sum > most.sum {
+            *most = Servers { sum, each };
+        }
+        drop(most);
+        shared.looks.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// PostgreSQL's own processes are of that user too, which made the cluster.
+const SERVERS: &str = "SELECT host(client_addr), count(*) FROM pg_stat_activity \
+    WHERE usename = 'app' AND backend_type = 'client backend' AND pid <> pg_backend_pid() \
+    GROUP BY 1";
+
+/// With what a connection ended, where that was its end.
+async fn last_words(
+    why: &tokio_postgres::Error,
+    connection: &mut JoinHandle<Result<(), tokio_postgres::Error>>,
+) -> Option<tokio_postgres::Error> {
+    if !why.is_closed() {
+        return None;
+    }
+    connection.await.ok()?.err()
 }
 
 enum End {

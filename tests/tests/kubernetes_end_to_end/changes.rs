@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::world::World;
 
-/// A kubelet that is not told looks at a Pod's Secrets once a minute.
-const SOON: Duration = Duration::from_secs(30);
+/// Promised; a kubelet that is not told looks at a Pod's Secrets once a minute.
+const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn password(world: &mut World) -> Result<()> {
     let before = world.all_pods()?;

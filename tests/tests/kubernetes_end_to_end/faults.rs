@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tokio_postgres::error::SqlState;
 
 use crate::{
     applications::{Account, Applications},
@@ -57,30 +58,97 @@ pub(crate) fn postgres_is_away(world: &mut World) -> Result<()> {
     let before = world.all_pods()?;
     let applications = Applications::start(world, APPLICATIONS)?;
     applications.go_on(world, 50)?;
+    let stopped = Instant::now();
     world.kubectl("scale statefulset postgres --replicas=0")?;
     told::wait_for(world, "PostgreSQL is UNREACHABLE")?;
     world.condition("Ready", "False UpstreamUnreachable")?;
+    world.kubectl("wait --for=delete pod/postgres-0 --timeout=100s")?;
+    let gone = Instant::now();
     world.kubectl("scale statefulset postgres --replicas=1")?;
     world.kubectl("rollout status statefulset/postgres --timeout=100s")?;
-    told::wait_for(world, "PostgreSQL is reachable again")?;
+    let back = Instant::now();
     applications.go_on(world, 200)?;
-    // Those that come back while it ends may be cut once more.
+    println!("    served {:.1?} after it was ready", back.elapsed());
+    told::wait_for(world, "PostgreSQL is reachable again")?;
+    let cuts = applications.cuts();
     applications.finish(world)?;
+    // What was under way when it ended, in its own words, and nothing later. Who
+    // came back while it ended may have been cut once more.
+    ensure!(
+        cuts.len() <= 2 * APPLICATIONS
+            && cuts
+                .iter()
+                .all(|cut| cut.code == Some(SqlState::ADMIN_SHUTDOWN)
+                    && (stopped..gone).contains(&cut.at)),
+        "it ended from {stopped:?} to {gone:?}: {cuts:?}"
+    );
     world.settled(3)?;
     world.condition("Ready", "True Serving")?;
     ensure!(world.all_pods()? == before, "Pods were replaced");
     Ok(())
 }
 
+/// For long enough that its Pods are taken out of all Services: sessions go on,
+/// and people are told nothing, for no pooler and no balancer is down.
 pub(crate) fn kubelet_stops(world: &mut World) -> Result<()> {
+    let (before, told) = (world.all_pods()?, world.inbox.inbox.texts());
     let applications = Applications::start(world, APPLICATIONS)?;
     applications.go_on(world, 50)?;
     world.node.freeze_kubelet(true)?;
-    let served = applications.go_on(world, 500);
+    let served = without_kubelet(world, &applications);
     world.node.freeze_kubelet(false)?;
     served?;
+    world.until("the node to be ready again", || {
+        let ready = node_ready(world)?;
+        ensure!(ready == "True", "it is {ready}");
+        Ok(())
+    })?;
+    world.settled(3)?;
+    world.until("an answer to somebody new", || {
+        world.sql(&world.password, "SELECT 1")
+    })?;
+    applications.go_on(world, 50)?;
     applications.finish(world)?.check_smooth()?;
-    world.settled(3)
+    ensure!(world.all_pods()? == before, "Pods were replaced");
+    let now = world.inbox.inbox.texts();
+    ensure!(now == told, "people were told: {now:#?}");
+    Ok(())
+}
+
+fn without_kubelet(world: &World, applications: &Applications) -> Result<()> {
+    world.until("the node to be given up", || {
+        let ready = node_ready(world)?;
+        ensure!(ready == "Unknown", "it is {ready}");
+        Ok(())
+    })?;
+    world.until("its Pods to count as not ready", || {
+        for name in ["shop-pooler", "shop-balancer"] {
+            let status = &world.api.deployment(name)?["status"];
+            ensure!(status["readyReplicas"].is_null(), "{name}: {status}");
+        }
+        Ok(())
+    })?;
+    applications.go_on(world, 500)?;
+    world.condition("Ready", "True Serving")?;
+    world.condition("PoolersAvailable", "True AllUp")?;
+    world.condition("BalancersAvailable", "True AllUp")?;
+    world.condition("Stalled", "False NotStalled")?;
+    let endpoints = world.endpoints()?;
+    ensure!(
+        endpoints.len() == 5 && endpoints.iter().all(|one| one["state"] == "Up"),
+        "{endpoints:?}"
+    );
+    Ok(())
+}
+
+/// What the API server has of the node's condition Ready.
+fn node_ready(world: &World) -> Result<String> {
+    let nodes = world.api.get("/api/v1/nodes")?;
+    let conditions = nodes["items"][0]["status"]["conditions"].as_array();
+    let conditions = conditions.context("the node has no conditions")?;
+    let ready = conditions.iter().find(|one| one["type"] == "Ready");
+    let ready = ready.context("the node is not known")?;
+    Ok(ready["status"].as_str().unwrap_or_default().to_owned())
 }
 
 /// A rollout that cannot go on stops at its first Pod, and what ran runs.

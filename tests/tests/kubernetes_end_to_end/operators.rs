@@ -1,36 +1,28 @@
 //! The operator: in Pods of its own by the chart, of another version, and what
 //! it does for several namespaces.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::{kubernetes::kubectl, psql};
 
-use crate::world::{QUICKSTART, World};
+use crate::world::{LATER, QUICKSTART, SYSTEM, World};
 
-const SYSTEM: &str = "poolkeeper-system";
-
-/// It dies, and a newer one comes by helm: nothing rolls until somebody asks.
+/// Both replicas die, and newer ones come by helm: nothing rolls until somebody asks.
 pub(crate) fn is_succeeded(world: &mut World) -> Result<()> {
     let before = world.all_pods()?;
-    world.operator.kill();
-    world.sql(&world.password, "SELECT 1")?;
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/poolkeeper");
-    let tags = "images.operator.tag=1,images.pooler.tag=2,images.balancer.tag=2";
-    let chart = chart.to_string_lossy();
-    let install = ["install", "poolkeeper", &chart, "--set-string", tags];
-    let without_crd = ["--set", "crds.install=false"];
-    // As the one before it: a webhook's host that is not allowed is an invalid spec.
-    let hosts = ["--set", "webhookHosts={localhost,hooks.slack.com}"];
-    let place = ["--namespace", SYSTEM, "--create-namespace"];
-    world
-        .node
-        .helm(&[&install[..], &without_crd, &hosts, &place].concat())?;
+    let operators = format!("-l app.kubernetes.io/component=operator --namespace {SYSTEM}");
     world.kubectl(&format!(
-        "rollout status deployment/poolkeeper-operator --namespace {SYSTEM} --timeout=100s"
+        "delete pods {operators} --grace-period=0 --force --wait=false"
     ))?;
+    world.sql(&world.password, "SELECT 1")?;
+    let tags = ["operator", "pooler", "balancer"].map(|name| format!("images.{name}.tag={LATER}"));
+    world.upgrade(&["--set-string", &tags.join(",")])?;
+    let image = "jsonpath={.spec.template.spec.containers[0].image}";
+    let get = format!("get deployment poolkeeper-operator --namespace {SYSTEM} -o {image}");
+    let image = world.kubectl(&get)?;
+    ensure!(image.ends_with(LATER), "the operator's image is {image}");
     world.condition("UpdateAvailable", "True NewImages")?;
+    world.condition("Ready", "True Serving")?;
     // It acts, and rolls nothing.
     world.patch(&json!({"spec": {"pool": {"defaultPoolSize": 50}}}))?;
     world.settled(3)?;

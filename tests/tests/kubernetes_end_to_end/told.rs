@@ -5,16 +5,28 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::world::{LIMIT, World};
+use crate::world::{LIMIT, SYSTEM, World};
 
-/// From now on messages arrive.
+/// From now on messages arrive: the chart trusts another authority, and lets
+/// another host be posted to.
 pub(crate) fn test(world: &mut World) -> Result<()> {
+    let before = world.all_pods()?;
+    let authority = world.inbox.authority().display();
+    world.kubectl(&format!(
+        "create configmap authority --namespace {SYSTEM} --from-file=ca.crt={authority}"
+    ))?;
+    let hosts = format!("webhookHosts={{{},hooks.slack.com}}", world.node.machine());
+    let trusted = "trustedCertificates.configMap.name=authority";
+    world.upgrade(&["--set", &hosts, "--set", trusted])?;
     let secret = json!({"stringData": {"url": world.inbox.url()?}}).to_string();
     let patch = ["patch", "secret", "slack", "--type=merge", "-p", &secret];
     world.node.kubectl(&patch)?;
     world.condition("NotificationsDelivered", "True Delivered")?;
-    world.kubectl("annotate pgpc shop poolkeeper.dev/notify-test=1")?;
-    wait_for(world, "default/shop: test message to ops").map(drop)
+    world.kubectl("annotate pgpc shop --overwrite poolkeeper.dev/notify-test=1")?;
+    wait_for(world, "default/shop: test message to ops")?;
+    world.settled(3)?;
+    ensure!(world.all_pods()? == before, "Pods were replaced");
+    Ok(())
 }
 
 /// Passwords, settings, scaling, a rolling restart, a node's drain, a pause: nobody

@@ -1,26 +1,25 @@
 //! A node with the images, PostgreSQL and an operator, and ways to ask it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value as Json;
 use tests::{
-    kubernetes::{ClusterOperator, Image, Node, TierImages, static_programs},
+    kubernetes::{Image, Node, ShippedImages, shell},
     psql, wait,
 };
 
 use crate::{api::Api, secure_inbox::SecureInbox};
 
-const POSTGRES: &str = include_str!("../../../examples/postgres.yaml");
 pub(crate) const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
 
 /// Ample for a machine that is busy; nothing takes so long that goes well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-pub(crate) const IMAGES: TierImages<'_> = TierImages {
-    pooler: "poolkeeper.dev/pooler:1",
-    balancer: "poolkeeper.dev/balancer:1",
-};
+/// Where the operator is, as the README has it.
+pub(crate) const SYSTEM: &str = "poolkeeper-system";
+/// What a later version's images are called.
+pub(crate) const LATER: &str = "later";
 
 /// A Pod that waits, for psql to be run in.
 const APPLICATION: &str = "
@@ -38,11 +37,13 @@ spec:
 pub(crate) struct World {
     pub(crate) node: Node,
     pub(crate) api: Api,
-    pub(crate) operator: ClusterOperator,
+    pub(crate) images: ShippedImages,
     /// Who is told.
     pub(crate) inbox: SecureInbox,
     /// Of the user app.
     pub(crate) password: String,
+    /// pool.maxServerConnections, while there is one.
+    pub(crate) budget: Option<u64>,
 }
 
 /// A Pod: its name, and what changes when it, or its process, is another.
@@ -55,39 +56,46 @@ pub(crate) struct PodIdentity {
 
 impl World {
     pub(crate) fn start() -> Result<Self> {
-        let programs = static_programs()?;
+        let images = ShippedImages::make()?;
         let node = Node::start()?;
-        for name in ["pooler", "balancer", "operator"] {
-            let names = ["1", "2"].map(|tag| format!("poolkeeper.dev/{name}:{tag}"));
-            let names = [names[0].as_str(), names[1].as_str()];
-            let image = Image::of_program(&names, &programs.join(name))?;
-            node.load(&image.path())?;
+        for program in ShippedImages::PROGRAMS {
+            node.load(&images.archive(program))?;
+            let later = format!("poolkeeper.dev/{program}:{LATER}");
+            node.tag(&ShippedImages::name(program), &later)?;
         }
         node.load(&Image::of_postgres("docker.io/library/postgres:17")?.path())?;
         node.add_volume("postgres")?;
-        node.apply(POSTGRES)?;
         node.apply(APPLICATION)?;
-        node.install_crds()?;
-        let inbox = SecureInbox::start()?;
-        let operator = ClusterOperator::start_with(
-            &node.kubeconfig(),
-            IMAGES,
-            &["--webhook-hosts", "localhost,hooks.slack.com"],
-            &[("SSL_CERT_FILE", inbox.authority().as_os_str())],
-        )?;
+        let inbox = SecureInbox::start(node.machine())?;
         let api = Api::connect(&node.kubeconfig())?;
         Ok(Self {
             node,
             api,
-            operator,
+            images,
             inbox,
             password: "change-me".to_owned(),
+            budget: None,
         })
     }
 
     /// Words that are separated by blanks.
     pub(crate) fn kubectl(&self, line: &str) -> Result<String> {
         self.node.kubectl(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    /// Lines of shell, as the README has them.
+    pub(crate) fn shell(&self, lines: &str) -> Result<String> {
+        shell(&self.node.kubeconfig(), lines)
+    }
+
+    /// Gives the release other values, and waits until it is as they say.
+    pub(crate) fn upgrade(&self, values: &[&str]) -> Result<()> {
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/poolkeeper");
+        let chart = chart.to_string_lossy();
+        let release = ["upgrade", "poolkeeper", &chart, "--namespace", SYSTEM];
+        let how = ["--reuse-values", "--wait"];
+        let arguments = [&release[..], &how, values].concat();
+        self.node.helm(&arguments).map(drop)
     }
 
     pub(crate) fn patch(&self, patch: &Json) -> Result<()> {
@@ -112,6 +120,14 @@ impl World {
         let service = self.api.core("services", "shop")?;
         let address = service["spec"]["clusterIP"].as_str();
         let address = address.context("the Service has no address")?.parse()?;
+        Ok(SocketAddr::new(address, 5432))
+    }
+
+    /// Where this machine reaches PostgreSQL itself.
+    pub(crate) fn postgres(&self) -> Result<SocketAddr> {
+        let pod = self.api.core("pods", "postgres-0")?;
+        let address = pod["status"]["podIP"].as_str();
+        let address = address.context("PostgreSQL has no address")?.parse()?;
         Ok(SocketAddr::new(address, 5432))
     }
 
@@ -206,18 +222,13 @@ impl World {
 
     /// What there is to say when something went wrong.
     pub(crate) fn account(&self) -> String {
-        let log = self.operator.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let mut account = format!(
-            "the operator says:\n{}\n",
-            lines[lines.len().saturating_sub(30)..].join("\n")
-        );
+        let mut account = String::new();
         for line in [
             "get pgpc,deployments,replicasets,pods,services,endpointslices -A -o wide",
             "get pgpc shop -o yaml",
             "get events -A --sort-by=.lastTimestamp",
             "logs -l app.kubernetes.io/name=poolkeeper --prefix --tail=8",
-            "logs -n poolkeeper-system -l app.kubernetes.io/component=operator --prefix --tail=20",
+            "logs -n poolkeeper-system -l app.kubernetes.io/component=operator --prefix --tail=30",
         ] {
             let said = self
                 .kubectl(line)

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::Arc,
     thread,
@@ -25,11 +25,12 @@ pub(crate) struct SecureInbox {
 }
 
 impl SecureInbox {
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts it at an address of this machine, which is also its host's name.
+    pub(crate) fn start(address: Ipv4Addr) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let inbox = Inbox::start()?;
         let authority = Authority::new()?;
-        let certificate = authority.issue("inbox", "DNS:localhost", Validity::Today)?;
+        let certificate = authority.issue("inbox", &format!("IP:{address}"), Validity::Today)?;
         let chain = CertificateDer::from_pem_slice(&fs::read(&certificate.cert)?)?;
         let key = PrivateKeyDer::from_pem_slice(&fs::read(&certificate.key)?)?;
         let config = ServerConfig::builder()
@@ -38,7 +39,7 @@ impl SecureInbox {
         let config = Arc::new(config);
         let root = inbox.root_url();
         let behind: SocketAddr = root.trim_start_matches("http://").parse()?;
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
         // Ends with the process; nothing is left of it.
         thread::spawn(move || {
@@ -58,10 +59,7 @@ impl SecureInbox {
     pub(crate) fn url(&self) -> Result<String> {
         let url = self.inbox.url();
         let (_, path) = url.split_once("/services/").context("a webhook's path")?;
-        Ok(format!(
-            "https://localhost:{}/services/{path}",
-            self.address.port()
-        ))
+        Ok(format!("https://{}/services/{path}", self.address))
     }
 
     /// The PEM file of its authority.
