@@ -513,11 +513,16 @@ impl Endpoints {
         changes
     }
 
-    /// How the balancers do whose kubelets have them ready.
+    /// How the balancers do whose kubelets have them ready, or had and they answer.
     fn ready_balancers(&self) -> Others {
         let ready = self.balancers.values().filter(|balancer| {
             let pod = balancer.pod.as_ref();
-            pod.is_some_and(|pod| pod.phase == Phase::Ready)
+            let answers = matches!(balancer.asked, Asked::Answers(_));
+            pod.is_some_and(|pod| match pod.phase {
+                Phase::Ready => true,
+                Phase::Unheard => answers,
+                _ => false,
+            })
         });
         ready.fold(Others::Silent, |others, balancer| {
             match (others, &balancer.asked) {

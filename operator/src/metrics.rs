@@ -246,9 +246,9 @@ mod tests {
     fn reference_page_is_up_to_date() {
         let part = markdown(
             "Operator",
-            "Served on port 8080 (`operator local`: plus `--port-offset`) at `/metrics`. Transitions and restarts \
-             are those of `operator local`, whose namespace is empty; those of leading, looks and calls are those of \
-             `operator run`, where the acting replica alone says how clusters do.",
+            "Served on port 8080 (`operator local`: plus `--port-offset`) at `/metrics`. Series with a namespace \
+             have it empty under `operator local`. Transitions and restarts are of `operator local` alone; leading, looks \
+             and calls of `operator run`. Of its replicas the acting one alone has those of clusters and endpoints.",
             ALL,
         );
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");

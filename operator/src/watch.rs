@@ -1,8 +1,9 @@
 //! Follows poolers and balancers by their `/status`. The balancers judge; here
 //! is only asked and passed on.
 //!
-//! One long poll is held at each balancer, no longer than a check's interval,
-//! so that a balancer that answers nothing is noticed as soon as a pooler is.
+//! One long poll is held at each balancer. Of local processes for no longer than a
+//! check's interval, so that a balancer that answers nothing is noticed as soon as a
+//! pooler is; of Pods for `monitoring.interval`, 30 s at most.
 //! Answers are limited in size and time: whoever answers is not trusted.
 
 mod connection;

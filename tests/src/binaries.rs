@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 /// A binary of this workspace, `pooler`, `balancer` or `operator`: in
-/// `POOLKEEPER_BIN_DIR`, or in the profile's directory that we run from.
+/// `POOLKEEPER_BIN_DIR`, from the root of this project, or in the profile's
+/// directory that we run from.
 ///
 /// # Errors
 /// When it has not been built.
 pub fn ours(name: &str) -> Result<PathBuf> {
     let dir = match std::env::var_os("POOLKEEPER_BIN_DIR") {
-        Some(dir) => PathBuf::from(dir),
+        Some(dir) => Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir),
         None => profile_dir()?,
     };
     let binary = dir.join(name);

@@ -109,8 +109,9 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
 }
 
 /// Builds the programs of images for tests, where they are not current: of the
-/// profile quick, for this machine.
+/// profile quick, for this machine. Finds what builds the images, too.
 pub(crate) fn quick_programs() -> Result<Tally> {
+    Builder::find()?;
     programs("quick", &host())
 }
 

@@ -67,7 +67,7 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "buildah",
         present: &["/usr/bin/buildah"],
-        needed_for: &[For::Images, For::Test],
+        needed_for: &[For::Images],
         why: "builds images without a daemon",
     },
     Package {

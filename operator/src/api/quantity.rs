@@ -74,7 +74,7 @@ pub struct Resources {
 
 impl Resources {
     /// Requests and limits of CPU and memory.
-    pub(super) fn of(requests: [&str; 2], limits: [&str; 2]) -> Self {
+    pub(crate) fn of(requests: [&str; 2], limits: [&str; 2]) -> Self {
         let both = |[cpu, memory]: [&str; 2]| {
             [("cpu", cpu), ("memory", memory)]
                 .map(|(name, quantity)| {

@@ -111,8 +111,8 @@ pub struct Pooler {
     pub files: Vec<File>,
     /// How long one may take to end.
     pub drain_timeout: Duration,
-    /// CPU and memory of each.
-    pub resources: Resources,
+    /// CPU and memory of each, if it is said.
+    pub resources: Option<Resources>,
     /// What the Pods are to have besides.
     pub pod_template: Option<PodTemplate>,
 }
@@ -152,8 +152,8 @@ pub struct Balancer {
     pub check: Check,
     /// How long one that ends waits for its sessions.
     pub drain_timeout: Duration,
-    /// CPU and memory of each.
-    pub resources: Resources,
+    /// CPU and memory of each, if it is said.
+    pub resources: Option<Resources>,
     /// What the Pods are to have besides.
     pub pod_template: Option<PodTemplate>,
 }

@@ -51,9 +51,12 @@ pub fn validate(
     // What is at fault already may look wrong to the proxies for that alone.
     let known: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
     // So does what needs a certificate that is not there: it may yet come.
-    let lacks = faults
-        .iter()
-        .any(|fault| fault.kind == FaultKind::MissingReference);
+    let lacks = faults.iter().any(|fault| {
+        let text = fault.to_string();
+        let of_tls = ["spec.tls.", "spec.upstream."];
+        fault.kind == FaultKind::MissingReference
+            && of_tls.iter().any(|path| text.starts_with(path))
+    });
     let theirs = verdict.faults.into_iter().filter(|fault| {
         let text = fault.to_string();
         let follows = lacks && text.starts_with("spec.tls.");

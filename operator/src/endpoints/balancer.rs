@@ -12,7 +12,7 @@ use super::{
     Policy, boot,
     former::Former,
     judgement::{Judgement, Process, Verdict},
-    pod::{NOT_READY, Phase, Pod, TOLD_TO_END},
+    pod::{NOT_READY, Phase, Pod, TOLD_TO_END, UNHEARD},
 };
 use crate::api::EndpointState;
 
@@ -284,9 +284,14 @@ impl Balancer {
                 }
                 EndpointState::Down | EndpointState::Draining => None,
             },
-            (Phase::Ready, None, Asked::Answers(_)) => {
+            (Phase::Ready | Phase::Unheard, None, Asked::Answers(_)) => {
                 verdict(EndpointState::Up, now, "answers", false)
             }
+            // Neither its node is heard from, nor it itself.
+            (Phase::Unheard, None, Asked::Silent(_)) => {
+                verdict(EndpointState::Down, now, UNHEARD, false)
+            }
+            (Phase::Unheard, None, Asked::NotYet) => None,
             (Phase::Ready, None, Asked::Silent(why)) => {
                 let reason = format!("does not answer the operator: {why}");
                 match others {

@@ -12,6 +12,8 @@ use crate::api::Component;
 
 /// Why one that was ready is out of service, in the words of nobody else.
 pub(super) const NOT_READY: &str = "its Pod is not ready any more";
+/// Why one is out of service that nobody can say anything of.
+pub(super) const UNHEARD: &str = "its node is not heard from any more";
 /// Why one is draining whose Pod is being deleted.
 pub(super) const TOLD_TO_END: &str = "its Pod was told to end";
 
@@ -22,6 +24,8 @@ pub enum Phase {
     Starting(String),
     /// It passes its readiness probe.
     Ready,
+    /// It did when its kubelet was heard last; its node is not heard from any more.
+    Unheard,
     /// Its process ended, or cannot be started: why, in words.
     Failed(String),
     /// It was told to end.
@@ -29,6 +33,11 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether its kubelet said last that it is ready.
+    pub(super) fn was_ready(&self) -> bool {
+        matches!(self, Self::Ready | Self::Unheard)
+    }
+
     /// Its process runs, and nothing else is known.
     pub(crate) fn starting() -> Self {
         Self::Starting("it is not ready yet".to_owned())

@@ -249,10 +249,10 @@ impl Endpoints {
                 let id = remembered.unwrap_or_else(|| self.comes(news, now));
                 let pod = self.pod_mut(id).expect("it is one");
                 // Of one that could not be asked it is not known whether it had served.
-                pod.served |= was_remembered && *news.phase == Phase::Ready;
+                pod.served |= was_remembered && news.phase.was_ready();
                 pod.uid = Some(news.uid.to_owned());
                 pod.phase = match news.phase {
-                    phase @ (Phase::Starting(_) | Phase::Ready) => phase.clone(),
+                    phase @ (Phase::Starting(_) | Phase::Ready | Phase::Unheard) => phase.clone(),
                     // What came before that is a story of its own.
                     Phase::Failed(_) | Phase::Ending if pod.served => Phase::Ready,
                     Phase::Failed(_) | Phase::Ending => pod.phase.clone(),

@@ -13,7 +13,7 @@ use super::{
     former::Former,
     judgement::{Judgement, Process, Verdict},
     later,
-    pod::{NOT_READY, Phase, Pod, TOLD_TO_END},
+    pod::{NOT_READY, Phase, Pod, TOLD_TO_END, UNHEARD},
 };
 use crate::{api::EndpointState, controller::build::balancer_name};
 
@@ -321,7 +321,7 @@ impl Pooler {
                     planned: planned || never_served,
                 });
             }
-            Some(Phase::Starting(_) | Phase::Ready) | None => {}
+            Some(Phase::Starting(_) | Phase::Ready | Phase::Unheard) | None => {}
         }
         let since = match &self.process {
             Process::Absent => self.pod.as_ref()?.created,
@@ -469,6 +469,7 @@ impl Pooler {
                 "its Pod is ready; no balancer can be asked",
             ),
             (Phase::Starting(_), Judges::None) if is_up => verdict(EndpointState::Down, NOT_READY),
+            (Phase::Unheard, Judges::None) if is_up => verdict(EndpointState::Down, UNHEARD),
             // One that served stays what it was until somebody knows better.
             _ if pod.served || !self.views.is_empty() => None,
             (Phase::Starting(why), _) => Some(unknown(why, now)),

@@ -35,8 +35,8 @@ pub(super) const FIELD_MANAGER: &str = "poolkeeper-operator";
 /// where there is one.
 const OF_NONE: (&str, &str) = ("resourceVersion", "1");
 
-/// How many conflicts over one child a look gets over by looking at it anew: more
-/// are somebody's who goes on writing, and the next look's.
+/// Conflicts over one child after which it is read again, and written again, within
+/// the same look. More come of somebody who goes on writing: the next look's.
 const CONFLICTS_MAX: u32 = 3;
 
 /// What was left of each child when it was last written or found as wanted.
@@ -152,7 +152,7 @@ impl Applier<'_> {
             |found: &Found| left.is_some_and(|left| left.wanted == wanted && left.found == *found);
         let mut known = match self.stores.child(child.kind, self.namespace, &child.name) {
             // It went, or the store lags behind.
-            None if left.is_some() => self.look(child).await?,
+            None if left.is_some() => self.read(child).await?,
             known => known,
         };
         let mut conflicts = 0;
@@ -170,7 +170,7 @@ impl Applier<'_> {
                     // There is one though none was known, it is another, or somebody
                     // wrote in between.
                     conflicts += 1;
-                    known = self.look(child).await?;
+                    known = self.read(child).await?;
                 }
                 written => break written?,
             }
@@ -179,7 +179,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn look(&self, child: &Child) -> CallResult<Option<Found>> {
+    async fn read(&self, child: &Child) -> CallResult<Option<Found>> {
         let api = child.kind.api(self.client, self.namespace);
         let what = format!("get {}", child.title());
         let found = client::read(&what, api.get_metadata_opt(&child.name)).await?;

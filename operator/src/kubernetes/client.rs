@@ -14,8 +14,9 @@ use super::{
 
 /// Longest call that is no watch.
 pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a watch lasts until the server ends it and it is begun anew: one whose
-/// connection is gone unnoticed, after a short cut of the network, is deaf no longer.
+/// How long a watch lasts until the server ends it and it is begun anew. One whose
+/// connection died unnoticed tells nothing until then: this bounds how long a change
+/// is missed. Shorter costs a request more for each kind and scope.
 pub(super) const WATCH_TIME_MAX: Duration = Duration::from_secs(60);
 /// A watch that says nothing for so long, though the server should have ended
 /// it, is over.

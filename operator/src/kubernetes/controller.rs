@@ -64,7 +64,7 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         )
         .inspect_ok({
             let metrics = metrics.clone();
-            move |cluster| metrics.changed(&ObjectRef::from_obj(cluster))
+            move |cluster| metrics.queued(&ObjectRef::from_obj(cluster))
         });
     let reporter = Reporter {
         controller: "poolkeeper-operator".to_owned(),
@@ -101,8 +101,13 @@ pub(super) async fn run(world: &World, scope: Scope, mut stopping: watch::Receiv
         stream::iter(clusters)
     });
     let waits = || {
-        let metrics = metrics.clone();
-        move |cluster: &ObjectRef<Cluster>| metrics.changed(cluster)
+        let (metrics, clusters) = (metrics.clone(), reader.clone());
+        move |cluster: &ObjectRef<Cluster>| {
+            // Of one that is gone, its children tell; nobody will look.
+            if clusters.get(cluster).is_some() {
+                metrics.queued(cluster);
+            }
+        }
     };
     let looks = Controller::for_stream(clusters, reader.clone())
         .with_config(Config::default().concurrency(LOOKS_MAX).debounce(DEBOUNCE))

@@ -59,7 +59,8 @@ impl Step {
     }
 }
 
-/// Counters of a process; they survive a change of the leader.
+/// Counters of a process survive a change of the leader; what waits, and how clusters
+/// do, is known to the one that acts.
 #[derive(Debug, Default)]
 pub(super) struct Metrics(Mutex<Counts>);
 
@@ -81,8 +82,8 @@ struct Counts {
 }
 
 impl Metrics {
-    /// Something of a cluster changed.
-    pub(super) fn changed(&self, cluster: &ObjectRef<Cluster>) {
+    /// Something of a cluster changed: it waits for a look.
+    pub(super) fn queued(&self, cluster: &ObjectRef<Cluster>) {
         self.lock().waiting.insert(key(cluster));
     }
 
@@ -93,8 +94,8 @@ impl Metrics {
         counts.under_way += 1;
     }
 
-    /// A cluster does so.
-    pub(super) fn does(&self, cluster: &ObjectRef<Cluster>, status: &PgPoolClusterStatus) {
+    /// Keeps what a cluster's status says, until it is gone or we lead no longer.
+    pub(super) fn record_level(&self, cluster: &ObjectRef<Cluster>, status: &PgPoolClusterStatus) {
         self.lock().levels.insert(key(cluster), Level::of(status));
     }
 
@@ -249,7 +250,7 @@ mod tests {
         };
         waiting(0);
         for namespace in ["a", "b", "b"] {
-            metrics.changed(&cluster(namespace));
+            metrics.queued(&cluster(namespace));
         }
         waiting(2);
         metrics.begun(&cluster("b"));
@@ -268,7 +269,7 @@ mod tests {
             )
         };
         for namespace in ["a", "b"] {
-            metrics.does(&cluster(namespace), &PgPoolClusterStatus::default());
+            metrics.record_level(&cluster(namespace), &PgPoolClusterStatus::default());
             assert!(metrics.page().contains(&ready(namespace)));
         }
         metrics.retain(|one| *one != cluster("a"));

@@ -124,12 +124,14 @@ fn state(pod: &Pod, component: Component) -> Phase {
     let status = pod.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     let condition = |type_: &str| conditions.iter().find(|one| one.type_ == type_);
-    // Of a node that is not heard from any more, Kubernetes itself takes Ready away:
-    // what its kubelet said last is ContainersReady. Whether the process is there,
-    // those say who ask it.
     let holds = |type_: &str| condition(type_).is_some_and(|one| one.status == "True");
-    if holds("Ready") || holds("ContainersReady") {
+    if holds("Ready") {
         return Phase::Ready;
+    }
+    // Of a node that is not heard from any more Kubernetes itself takes Ready away:
+    // this is what its kubelet said last.
+    if holds("ContainersReady") {
+        return Phase::Unheard;
     }
     if let Some(scheduled) = condition("PodScheduled")
         && scheduled.status == "False"
@@ -270,7 +272,7 @@ mod tests {
             (
                 json!({"conditions": [{"type": "Ready", "status": "False"},
                     {"type": "ContainersReady", "status": "True"}]}),
-                Phase::Ready,
+                Phase::Unheard,
             ),
         ];
         for (status, wanted) in cases {

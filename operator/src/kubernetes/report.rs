@@ -191,7 +191,7 @@ impl Look<'_> {
         memory: &mut Memory,
     ) -> CallResult<()> {
         self.record_stall(&status, cluster, memory).await;
-        self.context.metrics.does(self.reference, &status);
+        self.context.metrics.record_level(self.reference, &status);
         let known = cluster
             .0
             .as_ref()

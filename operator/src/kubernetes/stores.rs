@@ -83,7 +83,7 @@ pub(super) struct Watches {
 
 /// How every watch is asked for.
 pub(super) fn watch_config() -> watcher::Config {
-    let seconds = u32::try_from(WATCH_TIME_MAX.as_secs()).expect("minutes fit");
+    let seconds = u32::try_from(WATCH_TIME_MAX.as_secs()).expect("a minute fits");
     watcher::Config::default()
         .timeout(seconds)
         .page_size(PAGE_LENGTH)

@@ -67,7 +67,9 @@ pub async fn status(
     if known.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }
-    ([(header::ETAG, tag)], Json(report)).into_response()
+    // A browser would show numbers of connections from then.
+    let no_store = (header::CACHE_CONTROL, "no-store".to_owned());
+    ([(header::ETAG, tag), no_store], Json(report)).into_response()
 }
 
 /// Waits for a transition after `number`, for targets to say other than what

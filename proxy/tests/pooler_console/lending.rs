@@ -1,8 +1,5 @@
 //! A limit that pools on different event loops share.
 
-use std::time::{Duration, Instant};
-
-use proxy_core::pool::GIVE_UP_AFTER;
 use rustix::process::Signal;
 
 use crate::{
@@ -11,9 +8,6 @@ use crate::{
     postgres::Postgres,
     wait_for,
 };
-
-/// Time between two looks of the pooler at what is idle.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Pools of ann and of app on different loops, one server for both.
 fn two_loops_one_place() -> (Postgres, Pooler, [Client; 2]) {
@@ -97,50 +91,6 @@ fn a_loop_that_has_drained_gives_its_places_back() {
     assert_eq!(waiting.read().code(), "57P01");
     drop(waiting);
     assert!(pooler.wait().0.success());
-}
-
-/// In a drain a server is opened again only after nobody has needed it for a
-/// second: what is in use stays, though the pool takes its servers in turns.
-#[test]
-fn a_draining_pooler_keeps_the_server_in_use_and_gives_up_the_others() {
-    let postgres = Postgres::start();
-    let config = Config::over(&postgres)
-        .set("threads", "2")
-        .set("min_pool_size", "4")
-        .set("server_round_robin", "1")
-        .set("drain_timeout", "86400");
-    let pooler = Pooler::start(&config);
-    let mut console = pooler.console();
-    let mut clients = [(); 4].map(|()| pooler.client());
-    for sql in ["BEGIN", "COMMIT"] {
-        for client in &mut clients {
-            assert_eq!(client.query(sql).code(), "");
-        }
-    }
-    assert!(postgres.logins() >= 4);
-    pooler.signal(Signal::TERM);
-    let (mut answered_at, mut gaps) = (Instant::now(), 0);
-    let mut work = || {
-        assert_eq!(clients[0].query("SELECT 1").tags(), ["SELECT 0"]);
-        // A busy machine may have kept the test from asking.
-        gaps += u32::from(answered_at.elapsed() > GIVE_UP_AFTER - TICK);
-        answered_at = Instant::now();
-    };
-    wait_for("the others to be given up", || {
-        work();
-        (console.query("SHOW SERVERS").rows().len() == 1).then_some(())
-    });
-    let (began, opened) = (Instant::now(), postgres.logins());
-    wait_for("more than the time of a server that nobody needs", || {
-        work();
-        (began.elapsed() > GIVE_UP_AFTER + 2 * TICK).then_some(())
-    });
-    let more = postgres.logins() - opened;
-    assert!(more <= gaps, "{more} opened, {gaps} pauses");
-    wait_for("the last to be given up", || {
-        let servers = console.query("SHOW SERVERS");
-        servers.rows().is_empty().then_some(())
-    });
 }
 
 /// `server_lifetime` is looked at when a server is given back: one that is never

@@ -12,6 +12,7 @@ mod announced;
 mod cancels;
 mod client;
 mod commands;
+mod draining;
 mod faults;
 mod floods;
 mod lending;

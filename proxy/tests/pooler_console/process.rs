@@ -204,39 +204,6 @@ fn clients_that_wait_in_a_paused_pooler_are_let_go_when_it_drains() {
     assert_eq!(answer.error(), "the pooler is shutting down");
 }
 
-/// Not the minimum either. One that is resumed serves who waits, and gives the
-/// server up again.
-#[test]
-fn a_paused_pooler_that_drains_opens_nothing() {
-    let postgres = Postgres::start();
-    let config = Config::over(&postgres)
-        .set("min_pool_size", "1")
-        .set("drain_timeout", "86400");
-    let pooler = Pooler::start(&config);
-    let mut console = pooler.console();
-    let mut client = pooler.client();
-    client.query("SELECT 1");
-    assert_eq!(console.query("PAUSE").code(), "");
-    assert_eq!(postgres.logins(), 1);
-    pooler.signal(Signal::TERM);
-    wait_for("the drain", || {
-        pooler.log().contains("draining").then_some(())
-    });
-    client.begin("SELECT 'waited'");
-    wait_for("a waiting client", || {
-        let pools = console.query("SHOW POOLS");
-        (pools.value("database", "shop", "cl_waiting") == "1").then_some(())
-    });
-    assert_eq!(postgres.logins(), 1);
-    assert_eq!(console.query("RESUME").code(), "");
-    assert_eq!(client.read().tags(), ["SELECT 0"]);
-    wait_for("the server to be given up", || {
-        let servers = console.query("SHOW SERVERS");
-        servers.rows().is_empty().then_some(())
-    });
-    assert_eq!(postgres.logins(), 2);
-}
-
 /// As root, the pooler becomes somebody else, with all its threads.
 #[test]
 fn root_becomes_another_user_and_the_socket_has_its_group() {

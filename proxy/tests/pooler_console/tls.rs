@@ -1,4 +1,4 @@
-//! TLS: a client that says goodbye when it is told to.
+//! TLS: a client that says goodbye when it is told to, certificates that are renewed.
 
 use std::{
     fs,

@@ -34,16 +34,17 @@ impl ShippedImages {
     pub const PROGRAMS: [&'static str; 3] = ["pooler", "balancer", "operator"];
 
     /// Makes them of the profile quick. `POOLKEEPER_IMAGES_DIR` names a folder with
-    /// others, those of a release for example; then nothing is built.
+    /// others, from the root of this project: those of a release, for example. Then
+    /// nothing is built.
     ///
     /// # Errors
     /// When they cannot be built, with what was said.
     pub fn make() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         if let Some(folder) = env::var_os("POOLKEEPER_IMAGES_DIR") {
-            let folder = PathBuf::from(folder);
+            let folder = root.join(folder);
             return Ok(Self { folder });
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let folder = root.join("target/images/quick");
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);

@@ -21,7 +21,8 @@ pub struct Balancer {
     pub algorithm: Algorithm,
 
     /// Client connections of each balancer, 1 to 1000000; lowered to what its
-    /// descriptor limit allows (two each). Default 12000.
+    /// descriptor limit allows (two each). Each takes some 8 KiB of memory, most
+    /// of it the kernel's: raise resources with it. Default 12000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: i32,
 
@@ -33,10 +34,11 @@ pub struct Balancer {
     /// 24h; 0s cuts at once. Default 60s.
     pub drain_timeout: Period,
 
-    /// CPU and memory of each; what is written stands for all of the default.
-    /// Has no effect on local processes. Default: requests of 100m and 64Mi,
-    /// limits of 1 and 256Mi.
-    pub resources: Resources,
+    /// CPU and memory of each. Has no effect on local processes. Without it,
+    /// and without resources of the container `balancer` in podTemplate: requests
+    /// of 100m and 64Mi, limits of 1 and 512Mi. With {} there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 
     /// What the Pods are to have besides: a PodTemplateSpec of which only what
     /// is wanted is written, merged strategically over the operator's own
@@ -57,7 +59,7 @@ impl Default for Balancer {
             max_connections: 12_000,
             check: Check::default(),
             drain_timeout: Period::from_secs(60),
-            resources: Resources::of(["100m", "64Mi"], ["1", "256Mi"]),
+            resources: None,
             pod_template: None,
         }
     }

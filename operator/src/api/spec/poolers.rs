@@ -21,10 +21,11 @@ pub struct Poolers {
     /// cuts at once. Default 60s. Ours: drain_timeout.
     pub drain_timeout: Period,
 
-    /// CPU and memory of each; what is written stands for all of the default.
-    /// Has no effect on local processes. Default: requests of 100m and 128Mi,
-    /// limits of 1 and 512Mi.
-    pub resources: Resources,
+    /// CPU and memory of each. Has no effect on local processes. Without it,
+    /// and without resources of the container `pooler` in podTemplate: requests
+    /// of 100m and 128Mi, limits of 1 and 512Mi. With {} there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 
     /// What the Pods are to have besides: a PodTemplateSpec of which only what
     /// is wanted is written, merged strategically over the operator's own
@@ -43,7 +44,7 @@ impl Default for Poolers {
         Self {
             replicas: 3,
             drain_timeout: Period::from_secs(60),
-            resources: Resources::of(["100m", "128Mi"], ["1", "512Mi"]),
+            resources: None,
             pod_template: None,
         }
     }

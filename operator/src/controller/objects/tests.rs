@@ -633,7 +633,7 @@ fn pods_have_the_time_they_need() {
 }
 
 #[test]
-fn resources_are_those_of_the_manifest() {
+fn resources_are_those_of_the_manifest_or_the_default() {
     let manifest = QUICKSTART.replace(
         "algorithm: leastconn",
         "algorithm: leastconn\n    resources: {limits: {memory: 64Mi}}",
@@ -654,9 +654,22 @@ fn resources_are_those_of_the_manifest() {
         balancer,
         serde_json::json!({
             "requests": {"cpu": "100m", "memory": "64Mi"},
-            "limits": {"cpu": "1", "memory": "256Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
         })
     );
+    // What a podTemplate says of them is not mixed with what nobody wrote.
+    let manifest = QUICKSTART.replace(
+        "algorithm: leastconn",
+        "algorithm: leastconn\n    podTemplate: {spec: {containers: [{name: balancer, resources: {requests: {memory: 1Gi}}}]}}",
+    );
+    let [_, balancer] = pods(&made(&manifest)).map(|pod| pod["containers"][0]["resources"].clone());
+    assert_eq!(balancer, serde_json::json!({"requests": {"memory": "1Gi"}}));
+    let manifest = QUICKSTART.replace(
+        "algorithm: leastconn",
+        "algorithm: leastconn\n    resources: {}",
+    );
+    let [_, balancer] = pods(&made(&manifest)).map(|pod| pod["containers"][0]["resources"].clone());
+    assert_eq!(balancer, serde_json::json!({}));
 }
 
 const PRODUCTION: &str = include_str!("../../../../examples/production.yaml");

@@ -80,7 +80,7 @@ pub(super) struct Workload<'a> {
     /// Where the files are from; its name is not looked at.
     pub(super) config: Volume,
     pub(super) ports: Ports,
-    pub(super) resources: &'a Resources,
+    pub(super) resources: Option<&'a Resources>,
     /// What else is mounted.
     pub(super) more: Vec<Mount>,
     /// From ready to counted as available: at least until it is judged up by a
@@ -244,7 +244,7 @@ fn container(tier: &Tier, workload: &Workload<'_>) -> Container {
             port(PORT_POSTGRES, workload.ports.postgres),
             port(PORT_HTTP, workload.ports.http),
         ]),
-        resources: Some(resources(workload.resources)),
+        resources: Some(resources(&resources_of(workload))),
         // The folder, never one file of it: kubelet changes folders under Pods
         // that run, single files it leaves as they were.
         volume_mounts: Some(workload.more.iter().map(mounted).collect()),
@@ -325,6 +325,25 @@ fn leave(time: Duration) -> Option<Lifecycle> {
         }),
         ..Lifecycle::default()
     })
+}
+
+/// Those that the spec names. What a podTemplate names instead is not mixed with
+/// ours: requests above a limit would be refused.
+fn resources_of(workload: &Workload<'_>) -> Resources {
+    if let Some(resources) = workload.resources {
+        return resources.clone();
+    }
+    let spec = workload.pod_template.and_then(|own| own.0.get("spec"));
+    let containers = spec.and_then(|spec| spec["containers"].as_array());
+    let containers = containers.into_iter().flatten();
+    let word = workload.component.word();
+    let mut of_own = containers.filter(|one| one["name"] == word);
+    match workload.component {
+        _ if of_own.any(|one| !one["resources"].is_null()) => Resources::default(),
+        Component::Pooler => Resources::of(["100m", "128Mi"], ["1", "512Mi"]),
+        // Twice what 12,000 sessions take whose clients read slowly.
+        Component::Balancer => Resources::of(["100m", "64Mi"], ["1", "512Mi"]),
+    }
 }
 
 fn resources(resources: &Resources) -> ResourceRequirements {

@@ -192,8 +192,8 @@ pub struct Poolers {
     pub replicas: u32,
     /// Over how long one that ends closes its sessions.
     pub drain_timeout: Duration,
-    /// CPU and memory of each.
-    pub resources: Resources,
+    /// CPU and memory of each, if it is said.
+    pub resources: Option<Resources>,
     /// What the Pods are to have besides; fits what they have.
     pub pod_template: Option<PodTemplate>,
 }
@@ -211,8 +211,8 @@ pub struct Balancer {
     pub check: balancer::Check,
     /// How long one that ends waits for its sessions.
     pub drain_timeout: Duration,
-    /// CPU and memory of each.
-    pub resources: Resources,
+    /// CPU and memory of each, if it is said.
+    pub resources: Option<Resources>,
     /// What the Pods are to have besides; fits what they have.
     pub pod_template: Option<PodTemplate>,
 }

@@ -31,7 +31,7 @@ impl Bind {
         }
     }
 
-    /// The one address, if it is one that can be connected to.
+    /// The address and port, unless it is `*`.
     #[must_use]
     pub fn one(self) -> Option<SocketAddr> {
         match self.address {

@@ -126,6 +126,43 @@ fn operator_that_reaches_no_balancer_tells_of_no_outage() {
     assert!(notify::alerts(&tier.endpoints).is_empty());
 }
 
+/// A kubelet that is gone, and a node that is.
+#[test]
+fn on_a_node_that_is_not_heard_from_those_who_answer_are_up_and_others_down() {
+    let mut tier = Tier::running();
+    let names: Vec<String> = tier.pods.keys().cloned().collect();
+    for name in &names {
+        tier.pod(name).phase = Phase::Unheard;
+    }
+    tier.look(10.0);
+    assert!(names.iter().all(|name| tier.is_up(name)));
+    assert_eq!(tier.told(), Vec::<String>::new());
+    tier.silent = vec!["b0".to_owned(), "b1".to_owned()];
+    tier.look(20.0);
+    assert!(
+        names
+            .iter()
+            .all(|name| tier.state(name) == EndpointState::Down)
+    );
+    let told = tier.told();
+    assert_eq!(told.len(), names.len(), "{told:?}");
+    for line in &told {
+        assert!(
+            line.contains("its node is not heard from any more"),
+            "{line}"
+        );
+    }
+    let alerts = notify::alerts(&tier.endpoints);
+    assert!(!alerts.is_empty(), "nobody is served");
+    // The node is back.
+    tier.silent.clear();
+    for name in &names {
+        tier.ready(name);
+    }
+    tier.look(30.0);
+    assert!(tier.is_up("b0") && tier.is_up("b1"));
+}
+
 #[test]
 fn balancer_whose_pod_is_not_ready_any_more_is_down_and_not_heard() {
     let mut tier = Tier::running();
