@@ -144,12 +144,8 @@ impl Scene {
         let log = self.dir.path().join(format!("{name}.log"));
         let mut start = command(&binaries::ours("operator")?, As::Ourselves);
         start
-            .args(arguments.iter().filter_map(Value::as_str).map(|argument| {
-                match argument.starts_with("--http=") {
-                    true => format!("--http=127.0.0.1:{port}"),
-                    false => argument.to_owned(),
-                }
-            }))
+            .args(arguments.iter().filter_map(Value::as_str))
+            .arg(format!("--http=127.0.0.1:{port}"))
             // An image from scratch has no authorities.
             .envs([("SSL_CERT_FILE", "/none"), ("SSL_CERT_DIR", "/none")])
             .env("POD_NAME", "operator-0")
