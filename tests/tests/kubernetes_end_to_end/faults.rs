@@ -92,6 +92,9 @@ pub(crate) fn postgres_is_away(world: &mut World) -> Result<()> {
 /// and people are told nothing, for no pooler and no balancer is down.
 pub(crate) fn kubelet_stops(world: &mut World) -> Result<()> {
     let (before, told) = (world.all_pods()?, world.inbox.inbox.texts());
+    // PostgreSQL is on that node too, and out of its Service it would rightly be told
+    // as unreachable.
+    keep_postgres_in_its_service(world, true)?;
     let applications = Applications::start(world, APPLICATIONS)?;
     applications.go_on(world, 50)?;
     world.node.freeze_kubelet(true)?;
@@ -109,10 +112,18 @@ pub(crate) fn kubelet_stops(world: &mut World) -> Result<()> {
     })?;
     applications.go_on(world, 50)?;
     applications.finish(world)?.check_smooth()?;
+    keep_postgres_in_its_service(world, false)?;
     ensure!(world.all_pods()? == before, "Pods were replaced");
     let now = world.inbox.inbox.texts();
     ensure!(now == told, "people were told: {now:#?}");
     Ok(())
+}
+
+/// Whether it stays there though its Pod counts as not ready.
+fn keep_postgres_in_its_service(world: &World, stays: bool) -> Result<()> {
+    let patch = json!({"spec": {"publishNotReadyAddresses": stays}});
+    let line = format!("patch service postgres --patch {patch}");
+    world.kubectl(&line).map(drop)
 }
 
 fn without_kubelet(world: &World, applications: &Applications) -> Result<()> {
