@@ -195,13 +195,22 @@ impl BalancerStatus {
             last_success: None,
             ..discovery.clone()
         });
+        // By name, so that the log, which may be long, is not copied.
         let lasting = Self {
+            version: self.version.clone(),
+            boot_id: self.boot_id.clone(),
+            state: self.state,
+            config_revision: self.config_revision.clone(),
+            started_at: self.started_at,
             connections: 0,
+            max_connections: self.max_connections,
             targets: targets.collect(),
             discovery: discovery.map(Box::new),
+            reloads: self.reloads.clone(),
+            reported: self.reported,
             transitions: Vec::new(),
+            newest: self.newest,
             missed: false,
-            ..self.clone()
         };
         let text = serde_json::to_vec(&lasting).expect("plain data serialises");
         let mut hasher = DefaultHasher::new();
