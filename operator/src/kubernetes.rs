@@ -36,7 +36,7 @@ mod stores;
 mod telling;
 mod template;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use kube::{Client, core::DeserializeGuard};
 use proxy_core::config::Bind;
@@ -46,7 +46,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use web::probes::Heartbeat;
+use web::{listener, probes::Heartbeat};
 
 pub use election::LeaseOptions;
 
@@ -301,15 +301,11 @@ fn serve(
     metrics: Arc<Metrics>,
 ) -> Result<tokio::task::AbortHandle, RunError> {
     let failed = |source| RunError::Http { address, source };
-    let listen = || {
-        let Some(address) = address.one() else {
-            return web::server::listen_everywhere(address.port);
-        };
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+    let listener = match address.one() {
+        Some(address) => listener::listen(address, listener::Options::default()),
+        None => listener::listen_everywhere(address.port),
     };
-    let listener = listen().map_err(failed)?;
+    let listener = listener.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(%address, "serving HTTP");
     let heartbeat = Arc::new(Heartbeat::new(std::time::Instant::now()));

@@ -13,8 +13,8 @@ use rustix::{
     io::Errno,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use web::server;
+use socket2::{SockRef, TcpKeepalive};
+use web::listener;
 
 /// Why a listening socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +80,8 @@ pub fn listen_at(
 /// [`ListenError`], naming the address.
 pub fn listen_http(bind: Bind) -> Result<TcpListener, ListenError> {
     match bind.one() {
-        Some(address) => listen(address, false, server::BACKLOG),
-        None => server::listen_everywhere(bind.port).map_err(|source| ListenError {
+        Some(address) => listen(address, false, listener::BACKLOG),
+        None => listener::listen_everywhere(bind.port).map_err(|source| ListenError {
             address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), bind.port),
             source,
         }),
@@ -109,26 +109,12 @@ pub fn listen(
     reuse_port: bool,
     backlog: i32,
 ) -> Result<TcpListener, ListenError> {
-    let make = || -> io::Result<TcpListener> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Without it a restart would fail for a minute, as long as connections
-        // of the process before are in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        if reuse_port {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(backlog)?;
-        Ok(socket.into())
+    let options = listener::Options {
+        reuse_port,
+        backlog,
+        ..listener::Options::default()
     };
-    make().map_err(|source| ListenError { address, source })
+    listener::listen(address, options).map_err(|source| ListenError { address, source })
 }
 
 /// Starts a connection to `address`; it is made, or has failed, when the

@@ -3,11 +3,7 @@
 
 mod connections;
 
-use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    time::Duration,
-};
+use std::{io, net::TcpListener, time::Duration};
 
 use axum::{
     Router,
@@ -26,16 +22,13 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use self::connections::Connections;
 
 /// Connections at once; for one more, another is closed.
 pub const CONNECTIONS_MAX: usize = 128;
-/// What to listen with: connections that come in the moment before they are
-/// accepted.
-pub const BACKLOG: i32 = 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the end of one request to the end of the next one's headers; it is the
@@ -47,34 +40,6 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(75);
 const SEND_TIME_MAX: Duration = Duration::from_secs(30);
 /// At the end, how long requests under way may take to finish.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// A listening socket for all addresses of the host, those of IPv6 too where it
-/// has them. It does not block.
-///
-/// # Errors
-/// The port is taken, or not ours to take.
-pub fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
-    let listen = |domain, address: SocketAddr| -> io::Result<TcpListener> {
-        let socket = Socket::new(
-            domain,
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    let both = listen(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into());
-    both.or_else(|error| match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-        // The host may have no IPv6.
-        _ => listen(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into()),
-    })
-}
 
 /// Serves `router` on `listener`, which does not block, until `stop` resolves, then takes no more
 /// connections and gives requests under way 2 s to finish. A handler that holds

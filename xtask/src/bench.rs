@@ -21,8 +21,9 @@ use anyhow::{Context, Result, ensure};
 use tests::{Certificate, Postgres, pgbench};
 
 use crate::{
+    commands::{cargo, root, succeeds},
     packages::{self, For},
-    stage::{cargo, root, seconds, succeeds},
+    stage::seconds,
 };
 use column::Column;
 use measure::Account;

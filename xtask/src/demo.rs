@@ -13,8 +13,9 @@ use anyhow::{Context, Result, ensure};
 use tests::{Inbox, Load, Operator, Pgbench, Postgres, Signal, http, load, pgbench, wait};
 
 use crate::{
+    commands::{cargo, root, succeeds},
     packages::{self, For},
-    stage::{cargo, root, seconds, succeeds},
+    stage::seconds,
 };
 
 /// Applications, each with one connection.

@@ -5,7 +5,8 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    stage::{Tally, cargo, cargo_test},
+    commands::{cargo, cargo_test},
+    stage::Tally,
     test::Targets,
 };
 
@@ -25,7 +26,7 @@ pub(crate) fn write(targets: &Targets) -> Result<Tally> {
         cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
             .args(targets.golden())
             // Last: it renders what the others have written.
-            .args(["--test", "chart_templates"])
+            .args(["--test", "kubernetes_templates"])
             .env(UPDATE, "1"),
     )
 }

@@ -1,15 +1,13 @@
 //! Stages: what is being done, how long it took, how it ended.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    ops::AddAssign,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
 /// What a stage found: how many checks held and how many did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,16 +26,99 @@ impl Tally {
     };
 }
 
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
 struct Done {
     name: String,
     tally: Tally,
     took: Duration,
 }
 
+impl Done {
+    /// Runs a stage; an error is one failed check, told at once.
+    fn of(name: &str, stage: impl FnOnce() -> Result<Tally>) -> Self {
+        let started = Instant::now();
+        let tally = stage().unwrap_or_else(|error| {
+            println!("  {name}: error: {error:#}");
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        });
+        let took = started.elapsed();
+        println!("--- {name}: {} in {}", verdict(tally), seconds(took));
+        Self {
+            name: name.to_owned(),
+            tally,
+            took,
+        }
+    }
+}
+
+fn verdict(tally: Tally) -> &'static str {
+    match tally.failed {
+        0 => "ok",
+        _ => "FAILED",
+    }
+}
+
 /// Runs stages one after the other and keeps account.
 pub(crate) struct Stages {
     started: Instant,
     done: Vec<Done>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Stages that go on beside those of [`Stages`], one after the other, with what
+/// they leave of the processors: builds, while tests wait for something.
+pub(crate) struct Beside {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// A stage of [`Beside`] that somebody is to wait for.
+pub(crate) struct Pending {
+    name: &'static str,
+    done: mpsc::Receiver<Done>,
+}
+
+impl Beside {
+    pub(crate) fn new() -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::spawn(move || {
+            // Of this thread alone, on Linux, and of the processes that it starts.
+            if let Err(error) = rustix::process::setpriority_process(None, 19) {
+                println!("  cannot do with less of the processors: {error}");
+            }
+            for job in queue {
+                job();
+            }
+        });
+        Self { jobs }
+    }
+
+    /// Begins a stage once those before it have ended.
+    pub(crate) fn begin(
+        &self,
+        name: &'static str,
+        stage: impl FnOnce() -> Result<Tally> + Send + 'static,
+    ) -> Pending {
+        let (sender, done) = mpsc::channel();
+        let job = Box::new(move || {
+            println!("\n=== {name}, beside the rest");
+            // Nobody waits for it any more when the whole run ends with an error.
+            let _ = sender.send(Done::of(name, stage));
+        });
+        // If one before it panicked, the wait says that there is no result.
+        let _ = self.jobs.send(job);
+        Pending { name, done }
+    }
 }
 
 impl Stages {
@@ -48,28 +129,25 @@ impl Stages {
         }
     }
 
-    /// Runs one stage; an error is one failed check, told at once.
-    ///
-    /// Returns whether everything in it held.
+    /// Runs one stage, and returns whether everything in it held.
     pub(crate) fn run(&mut self, name: &str, stage: impl FnOnce() -> Result<Tally>) -> bool {
         println!("\n=== {name}");
-        let started = Instant::now();
-        let tally = stage().unwrap_or_else(|error| {
-            println!("  error: {error:#}");
-            Tally {
-                failed: 1,
-                ..Tally::default()
-            }
-        });
-        let took = started.elapsed();
-        let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
-        println!("--- {name}: {verdict} in {}", seconds(took));
-        self.done.push(Done {
-            name: name.to_owned(),
-            tally,
-            took,
-        });
-        tally.failed == 0
+        self.keep(Done::of(name, stage))
+    }
+
+    /// Waits for a stage that goes on beside; otherwise as [`Self::run`].
+    pub(crate) fn wait(&mut self, pending: Pending) -> bool {
+        let Pending { name, done } = pending;
+        let done = done
+            .recv()
+            .unwrap_or_else(|_| Done::of(name, || bail!("it ended without a result")));
+        self.keep(done)
+    }
+
+    fn keep(&mut self, done: Done) -> bool {
+        let held = done.tally.failed == 0;
+        self.done.push(done);
+        held
     }
 
     /// Prints the account; its last line is the one that CI reads.
@@ -77,16 +155,14 @@ impl Stages {
         println!();
         let mut sum = Tally::default();
         for Done { name, tally, took } in &self.done {
-            let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+            let verdict = verdict(*tally);
             println!(
                 "{verdict:<7}{:>7}  {name} ({} passed, {} failed)",
                 seconds(*took),
                 tally.passed,
                 tally.failed
             );
-            sum.passed += tally.passed;
-            sum.failed += tally.failed;
-            sum.skipped += tally.skipped;
+            sum += *tally;
         }
         println!("{:>14}  in all\n", seconds(self.started.elapsed()));
         match sum.skipped {
@@ -105,147 +181,45 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// The root of the repository.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this crate lies in the repository's root")
-        .to_owned()
-}
-
-/// `cargo`, the one that runs us, in the repository's root.
-pub(crate) fn cargo(arguments: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(root());
-    // What cargo told us of ourselves is not for other crates: ring's build
-    // script would see it change, and everything above ring be built anew each
-    // time somebody alternates between cargo and cargo xtask.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        let ours = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-        ];
-        if ours.iter().any(|start| text.starts_with(start)) {
-            command.env_remove(&name);
-        }
-    }
-    command
-}
-
-/// Runs a command whose output goes to the terminal; false if it fails.
-pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("{} does not start", command.get_program().to_string_lossy()))?;
-    Ok(status.success())
-}
-
-/// Runs a command that is one check.
-pub(crate) fn check(command: &mut Command) -> Result<Tally> {
-    anyhow::ensure!(
-        succeeds(command)?,
-        "{} {} failed",
-        command.get_program().to_string_lossy(),
-        command
-            .get_args()
-            .map(|argument| argument.to_string_lossy())
-            .collect::<Vec<_>>()
-            .join(" ")
-    );
-    Ok(Tally::ONE)
-}
-
-/// Runs `cargo test …`, passes its output on, and adds up its result lines.
-///
-/// A run that ends badly without a failed test (it does not compile, a test
-/// process died) is one failure.
-pub(crate) fn cargo_test(command: &mut Command) -> Result<Tally> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cargo does not start")?;
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || forward(stdout, &sender));
-    let mut tally = Tally::default();
-    for line in lines {
-        println!("{line}");
-        add_result(&line, &mut tally);
-    }
-    let status = child.wait()?;
-    if !status.success() && tally.failed == 0 {
-        println!("  cargo test ended with {status}");
-        tally.failed = 1;
-    }
-    Ok(tally)
-}
-
-fn forward(output: impl Read, lines: &mpsc::Sender<String>) {
-    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if lines.send(line).is_err() {
-            return;
-        }
-    }
-}
-
-/// Adds libtest's `test result: ok. 3 passed; 0 failed; 1 ignored; …` to `tally`.
-fn add_result(line: &str, tally: &mut Tally) {
-    let Some((_, counts)) = line
-        .strip_prefix("test result: ")
-        .and_then(|rest| rest.split_once(". "))
-    else {
-        return;
-    };
-    for part in counts.split("; ") {
-        let Some((number, what)) = part.split_once(' ') else {
-            continue;
-        };
-        let Ok(number) = number.parse::<u64>() else {
-            continue;
-        };
-        match what {
-            "passed" => tally.passed += number,
-            "failed" => tally.failed += number,
-            "ignored" => tally.skipped += number,
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
-    fn result_lines_add_up() {
-        let mut tally = Tally::default();
-        for line in [
-            "running 4 tests",
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.1s",
-            "test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2s",
-        ] {
-            add_result(line, &mut tally);
-        }
+    fn stages_beside_follow_each_other_and_take_what_is_left_of_the_processors() {
+        static FIRST_ENDED: AtomicBool = AtomicBool::new(false);
+        let mut stages = Stages::new();
+        let beside = Beside::new();
+        let first = beside.begin("first", || {
+            thread::yield_now();
+            FIRST_ENDED.store(true, Ordering::SeqCst);
+            bail!("it fails")
+        });
+        let second = beside.begin("second", || {
+            assert!(FIRST_ENDED.load(Ordering::SeqCst));
+            assert_eq!(rustix::process::getpriority_process(None)?, 19);
+            Ok(Tally::ONE)
+        });
+        assert!(stages.wait(second));
+        assert!(!stages.wait(first));
+        let ours = rustix::process::getpriority_process(None).unwrap();
+        assert!(ours < 19, "{ours}");
         assert_eq!(
-            tally,
+            stages.finish(),
             Tally {
-                passed: 8,
-                failed: 2,
-                skipped: 1
+                passed: 1,
+                failed: 1,
+                skipped: 0
             }
         );
     }
 
     #[test]
-    fn a_run_that_dies_without_a_result_is_a_failure() {
-        let mut command = Command::new("false");
-        assert_eq!(cargo_test(&mut command).unwrap().failed, 1);
+    fn a_stage_beside_that_dies_is_a_failure() {
+        let mut stages = Stages::new();
+        let pending = Beside::new().begin("dies", || panic!("for a test"));
+        assert!(!stages.wait(pending));
     }
 }

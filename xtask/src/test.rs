@@ -3,12 +3,13 @@
 use std::process::Command;
 
 use ::tests::kubernetes::Program;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
+    commands::{cargo, cargo_test, cargo_tests, check, root},
     generate, images, links,
     packages::{self, For},
-    stage::{Stages, Tally, cargo, cargo_test, check, root},
+    stage::{Beside, Stages, Tally},
     tools,
 };
 
@@ -29,7 +30,25 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         !(partial && std::env::var("CI").is_ok_and(|value| value == "true")),
         "--fast and --only leave checks out, and with CI=true nothing is left out"
     );
+    let targets = Targets::read()?;
+    let scenarios = match flags.fast {
+        true => Scenarios::default(),
+        false => targets.scenarios(&flags.only)?,
+    };
     let mut stages = Stages::new();
+
+    // What scenarios need is made while other stages wait for something.
+    let beside = Beside::new();
+    let packages = (!flags.fast).then(|| beside.begin("system packages", packages));
+    let mut for_kubernetes = Vec::new();
+    if scenarios.need_kubernetes() {
+        for_kubernetes.push(beside.begin("Kubernetes programs", kubernetes_programs));
+    }
+    if scenarios.need_images() {
+        for_kubernetes.push(beside.begin("static programs", images::quick_programs));
+    }
+    let cargo_deny = (!partial).then(|| beside.begin("cargo-deny", cargo_deny));
+
     let only = !flags.only.is_empty();
     if !only {
         stages.run("formatting", || {
@@ -37,34 +56,24 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         });
         stages.run("lints", lints);
     }
-    let built = stages.run("build", || {
-        check(&mut cargo(&[
-            "build",
-            "--workspace",
-            "--bins",
-            "--keep-going",
-        ]))
-    });
-    let targets = Targets::read()?;
+    let mut ready = stages.run("build", || build(&targets, &scenarios, only));
     if !only {
         stages.run("tests beside the code", || beside_the_code(&targets));
         stages.run("links in the documentation", || links::check(&root()));
     }
-    if !flags.fast {
-        let installed = stages.run("system packages", || {
-            packages::install(For::Test)?;
-            Ok(Tally::ONE)
+    if let Some(packages) = packages {
+        ready &= stages.wait(packages);
+    }
+    if !scenarios.plain.is_empty() {
+        stages.run("scenarios", || run_scenarios(ready, [&scenarios.plain]));
+    }
+    for pending in for_kubernetes {
+        ready &= stages.wait(pending);
+    }
+    if scenarios.need_kubernetes() {
+        stages.run("scenarios of Kubernetes", || {
+            run_scenarios(ready, [&scenarios.on_a_node, &scenarios.of_kubernetes])
         });
-        let programs = installed && stages.run("Kubernetes programs", kubernetes_programs);
-        let images = needs_images(&flags.only);
-        let images = !images || stages.run("static programs", images::quick_programs);
-        if built && programs && images {
-            stages.run("scenarios", || scenarios(&targets, &flags.only));
-        } else {
-            stages.run("scenarios", || {
-                bail!("not run: they need what failed above")
-            });
-        }
     }
     if !partial {
         stages.run("reference documentation", documentation);
@@ -72,6 +81,10 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             cargo_test(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
         });
         stages.run("generated files are current", || generated(&targets));
+    }
+    if let Some(cargo_deny) = cargo_deny
+        && stages.wait(cargo_deny)
+    {
         stages.run("licences, sources, bans", licences);
     }
     let sum = stages.finish();
@@ -87,11 +100,27 @@ fn lints() -> Result<Tally> {
     )
 }
 
+/// The programs, and the tests that later stages run: at once, so that they are
+/// built with the same features.
+fn build(targets: &Targets, scenarios: &Scenarios, only: bool) -> Result<Tally> {
+    let mut build = cargo(&["build", "--workspace", "--keep-going", "--bins"]);
+    build.args(named(scenarios.all()));
+    if !only {
+        build.args(targets.beside_the_code());
+    }
+    check(&mut build)
+}
+
 fn beside_the_code(targets: &Targets) -> Result<Tally> {
     cargo_test(
         cargo(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"])
             .args(targets.beside_the_code()),
     )
+}
+
+fn packages() -> Result<Tally> {
+    packages::install(For::Test)?;
+    Ok(Tally::ONE)
 }
 
 /// Builds those that are missing, which takes minutes once for each version.
@@ -102,33 +131,73 @@ fn kubernetes_programs() -> Result<Tally> {
     Ok(Tally::ONE)
 }
 
-/// The scenario whose Pods run images of what is built here. To build it takes
-/// minutes: by itself, so that it is seen, and not within a test that others wait for.
-const ON_A_NODE: &str = "kubernetes_end_to_end";
-
-fn needs_images(only: &[String]) -> bool {
-    let given = std::env::var_os("POOLKEEPER_IMAGES_DIR").is_some();
-    !given && (only.is_empty() || only.iter().any(|name| name == ON_A_NODE))
+fn cargo_deny() -> Result<Tally> {
+    tools::cargo_deny()?;
+    Ok(Tally::ONE)
 }
 
-/// One file after the other, and within each one test after the other where it
-/// measures time: the file says so itself, by taking the machine for itself.
-fn scenarios(targets: &Targets, only: &[String]) -> Result<Tally> {
-    for name in only {
-        ensure!(
-            targets.scenarios.contains(name),
-            "no scenario is called {name}; there are: {}",
-            targets.scenarios.join(", ")
-        );
+/// Runs `groups` at once, and in each one file after the other.
+fn run_scenarios<const N: usize>(ready: bool, groups: [&[String]; N]) -> Result<Tally> {
+    ensure!(ready, "not run: they need what failed above");
+    let groups = groups.into_iter().filter(|group| !group.is_empty());
+    let mut runs: Vec<Command> = groups
+        .map(|group| {
+            let mut run = cargo(&["test", "--workspace", "--no-fail-fast"]);
+            run.args(named(group));
+            run
+        })
+        .collect();
+    cargo_tests(&mut runs)
+}
+
+/// `--test NAME` for each.
+fn named<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+    let names = names.into_iter();
+    names.flat_map(|name| ["--test", name.as_str()]).collect()
+}
+
+/// The scenarios to run, told apart by what they need.
+#[derive(Default)]
+struct Scenarios {
+    /// Need packages of the system at most.
+    plain: Vec<String>,
+    /// `kubernetes_*`: need the programs of Kubernetes.
+    of_kubernetes: Vec<String>,
+    /// Needs images besides, and takes as long as all those together: it waits,
+    /// mostly, and so runs at the same time.
+    on_a_node: Vec<String>,
+}
+
+impl Scenarios {
+    fn of(names: impl IntoIterator<Item = String>) -> Self {
+        let mut scenarios = Self::default();
+        for name in names {
+            let group = match name.as_str() {
+                "kubernetes_end_to_end" => &mut scenarios.on_a_node,
+                name if name.starts_with("kubernetes_") => &mut scenarios.of_kubernetes,
+                _ => &mut scenarios.plain,
+            };
+            group.push(name);
+        }
+        scenarios
     }
-    let chosen = targets
-        .scenarios
-        .iter()
-        .filter(|name| only.is_empty() || only.contains(name));
-    cargo_test(
-        cargo(&["test", "--workspace", "--no-fail-fast"])
-            .args(chosen.flat_map(|name| ["--test", name])),
-    )
+
+    fn all(&self) -> impl Iterator<Item = &String> {
+        self.plain
+            .iter()
+            .chain(&self.of_kubernetes)
+            .chain(&self.on_a_node)
+    }
+
+    fn need_kubernetes(&self) -> bool {
+        !(self.of_kubernetes.is_empty() && self.on_a_node.is_empty())
+    }
+
+    /// To build what is in the images takes minutes: by itself, so that it is
+    /// seen, and not within a test that others wait for.
+    fn need_images(&self) -> bool {
+        !self.on_a_node.is_empty() && std::env::var_os("POOLKEEPER_IMAGES_DIR").is_none()
+    }
 }
 
 fn documentation() -> Result<Tally> {
@@ -249,18 +318,30 @@ impl Targets {
         targets
     }
 
+    /// The scenarios called so; all of them if none is.
+    fn scenarios(&self, only: &[String]) -> Result<Scenarios> {
+        for name in only {
+            ensure!(
+                self.scenarios.contains(name),
+                "no scenario is called {name}; there are: {}",
+                self.scenarios.join(", ")
+            );
+        }
+        let chosen = match only.is_empty() {
+            true => &self.scenarios,
+            false => only,
+        };
+        Ok(Scenarios::of(chosen.iter().cloned()))
+    }
+
     /// Arguments that add the tests of every crate that compare with golden files.
     pub(crate) fn golden(&self) -> Vec<&str> {
-        let golden = self.others.iter().filter(|name| *name == "golden");
-        golden.flat_map(|name| ["--test", name]).collect()
+        named(self.others.iter().filter(|name| *name == "golden"))
     }
 
     /// Arguments that add the integration tests of every crate but `tests`.
     pub(crate) fn beside_the_code(&self) -> Vec<&str> {
-        self.others
-            .iter()
-            .flat_map(|name| ["--test", name])
-            .collect()
+        named(&self.others)
     }
 }
 
@@ -283,6 +364,35 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn every_scenario_is_run_once_and_those_of_kubernetes_wait_for_its_programs() {
+        let targets = Targets::read().unwrap();
+        let scenarios = targets.scenarios(&[]).unwrap();
+        let mut names: Vec<&String> = scenarios.all().collect();
+        names.sort();
+        assert_eq!(names, targets.scenarios.iter().collect::<Vec<_>>());
+        for name in &scenarios.plain {
+            let path = root().join(format!("tests/tests/{name}.rs"));
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(
+                !text.contains("ControlPlane") && !text.contains("Program::"),
+                "{name} needs programs of Kubernetes: call it kubernetes_{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_scenario_that_is_chosen_prepares_what_it_needs_and_no_more() {
+        let targets = Targets::read().unwrap();
+        let chosen = |name: &str| targets.scenarios(&[name.to_owned()]).unwrap();
+        assert!(!chosen("protocol").need_kubernetes());
+        assert!(chosen("kubernetes_chart").need_kubernetes());
+        assert!(!chosen("kubernetes_chart").need_images());
+        assert!(chosen("kubernetes_end_to_end").need_kubernetes());
+        let error = targets.scenarios(&["protocoll".to_owned()]).err().unwrap();
+        assert!(error.to_string().contains("protocoll"), "{error}");
     }
 
     /// `--test NAME` chooses by name alone, in all crates.

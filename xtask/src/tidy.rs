@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use clap::CommandFactory;
 
-use crate::{links::tracked, stage::root};
+use crate::{commands::root, links::tracked};
 
 /// (file, its text) of every tracked file that is text.
 fn texts(pattern: &str) -> Vec<(PathBuf, String)> {

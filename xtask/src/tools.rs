@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Result, ensure};
 
-use crate::stage::{cargo, root, succeeds};
+use crate::commands::{cargo, root, succeeds};
 
 /// The version in use; raise it together with `deny.toml` when its format moves.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -18,16 +18,18 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     }
     println!("  building cargo-deny {CARGO_DENY_VERSION}, once");
     fs::create_dir_all(&at)?;
-    // Unoptimised: it is built more often than it runs.
+    // Unoptimised, and for no debugger: it is built more often than it runs.
     let built = succeeds(
-        cargo(&["install", "cargo-deny", "--quiet", "--locked", "--debug"]).args([
-            "--version".as_ref(),
-            CARGO_DENY_VERSION.as_ref(),
-            "--root".as_ref(),
-            at.as_os_str(),
-            "--target-dir".as_ref(),
-            root().join("target/tools/build").as_os_str(),
-        ]),
+        cargo(&["install", "cargo-deny", "--quiet", "--locked", "--debug"])
+            .args([
+                "--version".as_ref(),
+                CARGO_DENY_VERSION.as_ref(),
+                "--root".as_ref(),
+                at.as_os_str(),
+                "--target-dir".as_ref(),
+                root().join("target/tools/build").as_os_str(),
+            ])
+            .env("CARGO_PROFILE_DEV_DEBUG", "false"),
     )?;
     ensure!(built && binary.exists(), "cargo-deny could not be built");
     // Three hundred crates' worth of intermediate files that nothing reads again.

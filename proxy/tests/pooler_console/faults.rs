@@ -1,11 +1,14 @@
 //! A PostgreSQL that dies, falls silent or refuses.
 
+use std::net::{TcpListener, TcpStream};
+
 use proxy_core::wire::{self, Severity, SqlState};
 
 use crate::{
     client::Client,
     pooler::{Config, Pooler},
     postgres::{Play, Postgres},
+    support::connect,
     wait_for,
 };
 
@@ -50,6 +53,56 @@ fn a_client_that_breaks_the_protocol_in_the_middle_of_a_row_finds_no_error_insid
     client.send(&wire::message(b'!', |_| {}));
     assert_eq!(client.rest(), half_a_row());
     assert_eq!(pooler.client().query("SELECT 1").tags(), ["SELECT 0"]);
+}
+
+/// A port where nobody answers: a connection waits to be accepted, no other may,
+/// and so the kernel drops what asks for one more.
+fn silence() -> (TcpListener, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let waits = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener, waits)
+}
+
+/// In how many hundredths of a second the kernel repeats the requests for
+/// connections to `port` that are not answered.
+fn repeats(port: u16) -> Vec<u64> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect());
+    rows.filter_map(|row: Vec<&str>| {
+        let (peer, state, timer) = (row.get(2)?, row.get(3)?, row.get(5)?);
+        let asks = peer.ends_with(&format!(":{port:04X}")) && *state == "02";
+        let (_, when) = timer.split_once(':')?;
+        asks.then(|| u64::from_str_radix(when, 16).ok())?
+    })
+    .collect()
+}
+
+/// As when a Pod is gone with its address: what asks there goes on asking, and
+/// only somebody new finds the other one.
+#[test]
+fn a_connect_from_before_postgresql_was_back_holds_nobody_up() {
+    let (listener, _waits) = silence();
+    let port = listener.local_addr().unwrap().port();
+    let config = Config::new()
+        .database("shop", &format!("host=127.0.0.1 port={port} user=app"))
+        .set("upstream_check_interval", "1")
+        .set("server_connect_timeout", "600");
+    let pooler = Pooler::start(&config);
+    let mut client = Client::from(connect(pooler.address));
+    client.send(&wire::startup(&[("user", "ann"), ("database", "shop")]));
+    // It asks less and less often; our own questions, which end after a second, do not.
+    wait_for("a connect that hangs", || {
+        repeats(port).iter().any(|when| *when > 400).then_some(())
+    });
+    let _postgres = Postgres::start_on(listener);
+    let greeting = client.read().kinds();
+    assert!(greeting.ends_with('Z'), "{greeting}");
+    wait_for("the log", || {
+        let log = pooler.log();
+        log.contains("has not answered since before PostgreSQL was back")
+            .then_some(())
+    });
 }
 
 fn checking(postgres: &Postgres) -> Config {

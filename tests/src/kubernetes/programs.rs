@@ -235,7 +235,9 @@ impl Program {
         let output = Command::new("nice")
             .args(["-n", "10"])
             .arg(go)
-            .args(["build", "-trimpath", "-buildvcs=false", "-ldflags"])
+            .args(["build", "-trimpath", "-buildvcs=false"])
+            // What debuggers want is not linked: it need not be compiled either.
+            .args(["-gcflags=all=-dwarf=false", "-ldflags"])
             .arg(module.linker_flags())
             .arg("-o")
             .arg(to)
@@ -243,6 +245,8 @@ impl Program {
             .current_dir(module.dir())
             .env("CGO_ENABLED", "0")
             .env("GOWORK", "off")
+            // The compiler's own: a fifth less work for some memory.
+            .env("GOGC", "400")
             .stdin(Stdio::null())
             .output()
             .context("go does not start")?;

@@ -120,6 +120,11 @@ fn never_do_two_replicas_act() -> Result<()> {
         told.collect::<Vec<_>>()
     };
     eventually("an Event", || !stalled(&world).is_empty())?;
+    // Who leads later knows from the status what was told.
+    eventually("a status that says so", || {
+        let condition = world.api.condition("taken", "Stalled");
+        condition.is_ok_and(|condition| condition["reason"] == "NameConflict")
+    })?;
 
     // It cannot say that it stops: its lease has to end.
     first.freeze(true);

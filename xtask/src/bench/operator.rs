@@ -19,8 +19,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
+    commands::{cargo, root, succeeds},
     packages::{self, For},
-    stage::{cargo, root, seconds, succeeds},
+    stage::seconds,
 };
 
 /// As whom the operator writes, in the audit log.

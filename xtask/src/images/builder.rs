@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{packages, stage::root};
+use crate::{commands::root, packages};
 
 /// What builds.
 pub(super) enum Builder {

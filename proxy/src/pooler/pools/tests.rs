@@ -1,5 +1,10 @@
 use std::path::Path;
 
+use proxy_core::{
+    pool::Pool,
+    upstream::{self, Observation},
+};
+
 use super::*;
 
 fn config(databases: &str) -> PoolerConfig {
@@ -83,13 +88,41 @@ fn a_paused_database_is_not_forgotten() {
     assert!(pools.databases().is_empty());
 }
 
+#[test]
+fn who_waited_while_postgresql_was_away_shows_no_want() {
+    let config = config("shop = host=10.0.0.1");
+    let (pools, upstreams) = (Pools::new(1, Arc::default()), Upstreams::default());
+    upstreams.reconfigure(&config);
+    let info = pools.admit(&config, "shop", "ann").unwrap();
+    let mut waits = Pool::new(0, info.shared.clone(), false);
+    waits.request(1, at(1));
+    let late = |seconds| pools.late(Duration::from_secs(5), &upstreams, at(seconds));
+    assert_eq!(late(5), []);
+    assert_eq!(late(6), [Reason::ClientsWait]);
+
+    let observe = |observation, seconds| {
+        upstreams.observe("10.0.0.1", 5432, observation, at(seconds));
+    };
+    for _ in 0..2 {
+        observe(Observation::Failed(upstream::Reason::Timeout), 7);
+    }
+    assert_eq!(late(8), [], "PostgreSQL is away");
+    observe(Observation::Answered, 20);
+    assert_eq!(late(24), [], "the wait is of the time before");
+    assert_eq!(
+        late(25),
+        [Reason::ClientsWait],
+        "all this time it was there"
+    );
+}
+
 /// Who leaves a database that clients made up leaves no servers behind.
 #[test]
 fn a_minimum_of_servers_is_kept_for_clients_or_an_entry() {
     let before = config("shop = host=10.0.0.1\n* = host=10.0.0.1");
     let pools = Pools::new(1, Arc::default());
     let waits = |info: &PoolInfo| {
-        let mut part = pool::Pool::new(0, info.shared.clone(), false);
+        let mut part = Pool::new(0, info.shared.clone(), false);
         part.next_step(at(1)) == pool::Step::Wait
     };
     let named = pools.admit(&before, "shop", "ann").unwrap();
@@ -159,11 +192,11 @@ fn all_pools_share_max_server_connections() {
     pools.begin(&config);
     let [one, other] = [("one", "ann"), ("other", "bob")]
         .map(|(database, user)| pools.admit(&config, database, user).unwrap());
-    let mut pool = pool::Pool::new(0, one.shared.clone(), false);
+    let mut pool = Pool::new(0, one.shared.clone(), false);
     pool.request(0, at(0));
     assert!(!other.shares_limit(&one));
     assert_eq!(pool.next_step(at(0)), pool::Step::Open);
-    let mut second = pool::Pool::new(0, other.shared.clone(), false);
+    let mut second = Pool::new(0, other.shared.clone(), false);
     second.request(0, at(0));
     assert_eq!(second.next_step(at(0)), pool::Step::Evict);
     assert!(other.shares_limit(&one));
