@@ -47,9 +47,7 @@ pub(crate) fn letter(
 
 /// An alert that says nothing but that alerts arrive.
 pub(crate) fn test(url: &Url, token: Option<&Token>, context: &Context, now: Timestamp) -> Letter {
-    let labels = json!({
-        "alertname": "PoolkeeperTest", "cluster": context.cluster, "severity": Severity::Info.word(),
-    });
+    let labels = labels("Test", Severity::Info, context);
     let alert = json!({
         "labels": labels,
         "annotations": {"summary": format!("alerts about {} arrive here", context.cluster)},
@@ -59,6 +57,23 @@ pub(crate) fn test(url: &Url, token: Option<&Token>, context: &Context, now: Tim
         bearer: token.cloned(),
         ..Letter::new(url.clone(), json!([alert]).to_string())
     }
+}
+
+/// Those of the cluster are as in the chart's rules.
+fn labels(what: &str, severity: Severity, context: &Context) -> Json {
+    let (namespace, name) = match context.cluster.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, context.cluster.as_str()),
+    };
+    let mut labels = json!({
+        "alertname": format!("Poolkeeper{what}"),
+        "pgpoolcluster": name,
+        "severity": severity.word(),
+    });
+    if let Some(namespace) = namespace {
+        labels["namespace"] = json!(namespace);
+    }
+    labels
 }
 
 fn is_open(alert: &Alert, context: &Context, now: Timestamp) -> Json {
@@ -86,11 +101,7 @@ fn describe(
     context: &Context,
     (starts, ends): (Timestamp, Timestamp),
 ) -> Json {
-    let mut labels = json!({
-        "alertname": format!("Poolkeeper{}", event.word()),
-        "cluster": context.cluster,
-        "severity": event.severity().word(),
-    });
+    let mut labels = labels(event.word(), event.severity(), context);
     if !key.subject.is_empty() {
         labels["subject"] = json!(key.subject);
     }
@@ -125,7 +136,7 @@ mod tests {
         let _ = notifier.claim(at(seconds));
         let post = notifier.claim(at(seconds + 1)).remove(0);
         let context = Context {
-            cluster: "shop".to_owned(),
+            cluster: "default/shop".to_owned(),
             links: vec![(
                 "Dashboard".to_owned(),
                 "http://127.0.0.1:8404/stats".to_owned(),
@@ -157,9 +168,9 @@ mod tests {
         assert_eq!(
             first,
             json!([{
-                "labels": {"alertname": "PoolkeeperEndpointDown", "cluster": "shop",
-                    "severity": "warning", "subject": "pooler-1"},
-                "annotations": {"summary": "shop: pooler-1 (EndpointDown)", "description": "killed"},
+                "labels": {"alertname": "PoolkeeperEndpointDown", "namespace": "default",
+                    "pgpoolcluster": "shop", "severity": "warning", "subject": "pooler-1"},
+                "annotations": {"summary": "default/shop: pooler-1 (EndpointDown)", "description": "killed"},
                 "startsAt": "1970-01-01T00:16:40Z", "endsAt": "1970-01-01T00:21:41Z",
                 "generatorURL": "http://127.0.0.1:8404/stats",
             }])

@@ -52,7 +52,9 @@ use proxy_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Component, EndpointCapacity, EndpointState, EndpointStatus, EndpointUpstream};
+use crate::api::{
+    self, Component, EndpointCapacity, EndpointState, EndpointStatus, EndpointUpstream,
+};
 use balancer::{Asked, Balancer, Others};
 use former::Former;
 use judgement::{Process, Verdict};
@@ -308,6 +310,14 @@ impl Endpoints {
         // Numbers are in order already; as text, 10 comes before 2.
         if self.wished.is_some() {
             statuses.sort_by(|a, b| (a.component, &a.name).cmp(&(b.component, &b.name)));
+        }
+        if statuses.len() > api::ENDPOINTS_MAX {
+            // Those that end are missed least; the sort keeps the order of others.
+            let mut kept: Vec<usize> = (0..statuses.len()).collect();
+            kept.sort_by_key(|&at| statuses[at].state == EndpointState::Draining);
+            kept.truncate(api::ENDPOINTS_MAX);
+            kept.sort_unstable();
+            statuses = kept.into_iter().map(|at| statuses[at].clone()).collect();
         }
         statuses
     }

@@ -302,7 +302,13 @@ fn serve(
 ) -> Result<tokio::task::AbortHandle, RunError> {
     let failed = |source| RunError::Http { address, source };
     let listener = match address.one() {
-        Some(address) => listener::listen(address, listener::Options::default()),
+        Some(address) => {
+            let options = listener::Options {
+                both_families: true,
+                ..listener::Options::default()
+            };
+            listener::listen(address, options)
+        }
         None => listener::listen_everywhere(address.port),
     };
     let listener = listener.map_err(failed)?;

@@ -16,19 +16,19 @@ use crate::{
 series! {
     INFO = "poolkeeper_operator_info", Gauge, None, ["version"],
         "Always 1; the label says what runs.";
-    READY = "poolkeeper_operator_cluster_ready", Gauge, None, ["namespace", "cluster"],
+    READY = "poolkeeper_operator_cluster_ready", Gauge, None, ["namespace", "pgpoolcluster"],
         "1 while applications can be served.";
-    ENDPOINTS = "poolkeeper_operator_endpoints", Gauge, None, ["namespace", "cluster", "component", "state"],
+    ENDPOINTS = "poolkeeper_operator_endpoints", Gauge, None, ["namespace", "pgpoolcluster", "component", "state"],
         "Endpoints of the cluster in each state.";
-    TRANSITIONS = "poolkeeper_operator_endpoint_transitions_total", Counter, None, ["cluster", "component", "to"],
+    TRANSITIONS = "poolkeeper_operator_endpoint_transitions_total", Counter, None, ["pgpoolcluster", "component", "to"],
         "Changes of endpoints, by the state after.";
-    RESTARTS = "poolkeeper_operator_process_restarts_total", Counter, None, ["cluster", "component"],
+    RESTARTS = "poolkeeper_operator_process_restarts_total", Counter, None, ["pgpoolcluster", "component"],
         "Processes started in place of one that ended.";
-    NOTIFICATIONS = "poolkeeper_operator_notifications_total", Counter, None, ["namespace", "cluster", "channel", "result"],
+    NOTIFICATIONS = "poolkeeper_operator_notifications_total", Counter, None, ["namespace", "pgpoolcluster", "channel", "result"],
         "Messages by what became of them: delivered, failed, unclear, throttled or refused.";
-    PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["namespace", "cluster", "channel"],
+    PENDING = "poolkeeper_operator_notifications_pending", Gauge, None, ["namespace", "pgpoolcluster", "channel"],
         "Messages that wait to be delivered.";
-    DELAY_SECONDS = "poolkeeper_operator_notification_delay_seconds_total", Counter, Seconds, ["namespace", "cluster", "channel"],
+    DELAY_SECONDS = "poolkeeper_operator_notification_delay_seconds_total", Counter, Seconds, ["namespace", "pgpoolcluster", "channel"],
         "Time from what happened to the delivery of news of it, added up; divided by those delivered it is the mean.";
     HEARTBEATS = "poolkeeper_operator_heartbeats_total", Counter, None, ["result"],
         "Calls of the heartbeat URL by what came of them: delivered or failed. Only with such a URL.";
@@ -263,13 +263,13 @@ mod tests {
         let mut status = PgPoolClusterStatus::default();
         let quiet = page("shop", &status, &counters);
         assert!(quiet.contains(
-            "poolkeeper_operator_process_restarts_total{cluster=\"shop\",component=\"pooler\"} 1\n"
+            "poolkeeper_operator_process_restarts_total{pgpoolcluster=\"shop\",component=\"pooler\"} 1\n"
         ));
         assert!(quiet.contains(
-            "endpoint_transitions_total{cluster=\"shop\",component=\"balancer\",to=\"Down\"} 0\n"
+            "endpoint_transitions_total{pgpoolcluster=\"shop\",component=\"balancer\",to=\"Down\"} 0\n"
         ));
         assert!(quiet.contains(
-            "operator_endpoints{namespace=\"\",cluster=\"shop\",component=\"pooler\",state=\"Up\"} 0\n"
+            "operator_endpoints{namespace=\"\",pgpoolcluster=\"shop\",component=\"pooler\",state=\"Up\"} 0\n"
         ));
         assert!(!quiet.contains("notifications"));
         status.notifications.push(crate::api::NotificationStatus {
@@ -280,10 +280,10 @@ mod tests {
         });
         let page = page("shop", &status, &counters);
         assert!(page.contains(
-            "notifications_total{namespace=\"\",cluster=\"shop\",channel=\"ops\",result=\"refused\"} 0\n"
+            "notifications_total{namespace=\"\",pgpoolcluster=\"shop\",channel=\"ops\",result=\"refused\"} 0\n"
         ));
         assert!(page.contains(
-            "notifications_pending{namespace=\"\",cluster=\"shop\",channel=\"ops\"} 2\n"
+            "notifications_pending{namespace=\"\",pgpoolcluster=\"shop\",channel=\"ops\"} 2\n"
         ));
     }
 }

@@ -46,7 +46,7 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
-use web::server;
+use web::{listener, server};
 
 use self::{
     event_loop::EventLoop,
@@ -98,7 +98,12 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let frontend = &config.frontends[0];
-    let listeners = net::listen_at(frontend.bind, frontend.reuse_port, BACKLOG)?;
+    let options = listener::Options {
+        reuse_port: frontend.reuse_port,
+        backlog: BACKLOG,
+        ..listener::Options::default()
+    };
+    let listeners = net::listen_at(frontend.bind, options)?;
     let web = config
         .http
         .as_ref()

@@ -14,7 +14,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use socket2::{SockRef, TcpKeepalive};
-use web::listener;
+use web::listener::{self, Options};
 
 /// Why a listening socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -48,22 +48,18 @@ impl ListenError {
 ///
 /// # Errors
 /// As [`listen`].
-pub fn listen_at(
-    bind: Bind,
-    reuse_port: bool,
-    backlog: i32,
-) -> Result<Vec<TcpListener>, ListenError> {
+pub fn listen_at(bind: Bind, options: Options) -> Result<Vec<TcpListener>, ListenError> {
     let ip = match bind.address {
         ListenAddress::One(ip) => ip,
         ListenAddress::All => Ipv4Addr::UNSPECIFIED.into(),
     };
-    let first = listen(SocketAddr::new(ip, bind.port), reuse_port, backlog)?;
+    let first = listen(SocketAddr::new(ip, bind.port), options)?;
     if bind.address != ListenAddress::All {
         return Ok(vec![first]);
     }
     let port = first.local_addr().map_or(bind.port, |taken| taken.port());
     let second = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-    match listen(second, reuse_port, backlog) {
+    match listen(second, options) {
         Ok(second) => Ok(vec![first, second]),
         Err(error) if lacks_family(&error.source) => {
             tracing::debug!(%error, "no IPv6");
@@ -80,7 +76,7 @@ pub fn listen_at(
 /// [`ListenError`], naming the address.
 pub fn listen_http(bind: Bind) -> Result<TcpListener, ListenError> {
     match bind.one() {
-        Some(address) => listen(address, false, listener::BACKLOG),
+        Some(address) => listen(address, Options::default()),
         None => listener::listen_everywhere(bind.port).map_err(|source| ListenError {
             address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), bind.port),
             source,
@@ -95,25 +91,15 @@ fn lacks_family(error: &io::Error) -> bool {
 }
 
 /// A listening socket on `address`; port 0 takes a free one. One for IPv6 takes no
-/// IPv4, as PgBouncer's: `0.0.0.0` and `::` can be listened on side by side.
+/// IPv4 unless it is asked to, as PgBouncer's: `0.0.0.0` and `::` can be listened on
+/// side by side.
 ///
-/// With `reuse_port`, other processes of the same user may share the port
-/// (SO_REUSEPORT), and then nobody learns of a stranger on it: whoever starts
-/// several sharers makes sure beforehand that the port is free. `backlog` is
-/// cut by the kernel to net.core.somaxconn.
+/// Where others may share the port (SO_REUSEPORT) nobody learns of a stranger on it:
+/// whoever starts several sharers makes sure beforehand that the port is free.
 ///
 /// # Errors
 /// [`ListenError`], naming the address.
-pub fn listen(
-    address: SocketAddr,
-    reuse_port: bool,
-    backlog: i32,
-) -> Result<TcpListener, ListenError> {
-    let options = listener::Options {
-        reuse_port,
-        backlog,
-        ..listener::Options::default()
-    };
+pub fn listen(address: SocketAddr, options: Options) -> Result<TcpListener, ListenError> {
     listener::listen(address, options).map_err(|source| ListenError { address, source })
 }
 
@@ -263,9 +249,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named_with_advice() {
-        let first = listen(loopback(), false, 16).unwrap();
+        let first = listen(loopback(), Options::default()).unwrap();
         let address = first.local_addr().unwrap();
-        let error = listen(address, false, 16).unwrap_err();
+        let error = listen(address, Options::default()).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert!(error.hint().contains("Another process"), "{}", error.hint());
     }
@@ -275,7 +261,7 @@ mod tests {
         // A host may have the one and not the other.
         let [has_ipv6, has_loopback] =
             ["[::]:0", "[::1]:0"].map(|address| TcpListener::bind(address).is_ok());
-        let listeners = listen_at(Bind::everywhere(0), false, 16).unwrap();
+        let listeners = listen_at(Bind::everywhere(0), Options::default()).unwrap();
         assert_eq!(listeners.len(), 1 + usize::from(has_ipv6));
         let port = listeners[0].local_addr().unwrap().port();
         TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -289,7 +275,7 @@ mod tests {
             let (_, peer) = listener.accept().unwrap();
             assert!(peer.is_ipv6(), "{peer}");
         }
-        let taken = listen_at(Bind::everywhere(port), false, 16).unwrap_err();
+        let taken = listen_at(Bind::everywhere(port), Options::default()).unwrap_err();
         assert!(taken.hint().contains("Another process"), "{taken}");
         let http = listen_http(Bind::everywhere(0)).unwrap();
         let port = http.local_addr().unwrap().port();
@@ -301,15 +287,19 @@ mod tests {
 
     #[test]
     fn sharers_share_and_others_do_not() {
-        let first = listen(loopback(), true, 16).unwrap();
+        let shared = Options {
+            reuse_port: true,
+            ..Options::default()
+        };
+        let first = listen(loopback(), shared).unwrap();
         let address = first.local_addr().unwrap();
-        listen(address, true, 16).unwrap();
-        listen(address, false, 16).unwrap_err();
+        listen(address, shared).unwrap();
+        listen(address, Options::default()).unwrap_err();
     }
 
     #[test]
     fn accepted_connections_inherit_the_listeners_options() {
-        let listener = listen(loopback(), false, 16).unwrap();
+        let listener = listen(loopback(), Options::default()).unwrap();
         let tuning = Tuning {
             nodelay: true,
             keepalive: Some(Keepalive {

@@ -202,7 +202,8 @@ fn outage(world: &mut World) -> Result<()> {
     for reason in ["EndpointDown", "EndpointUp"] {
         world.event(reason)?;
     }
-    let labels = "namespace=\"default\",cluster=\"shop\",channel=\"ops\",result=\"delivered\"";
+    let labels =
+        "namespace=\"default\",pgpoolcluster=\"shop\",channel=\"ops\",result=\"delivered\"";
     eventually("two deliveries in the metrics", || {
         let series = "poolkeeper_operator_notifications_total";
         let delivered = world.operator.sum(series, |of| of == labels);

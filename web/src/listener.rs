@@ -8,8 +8,8 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What to listen with for HTTP: connections that come in the moment before they
-/// are accepted.
+/// Connections that come in the moment before they are accepted, where it is not
+/// clients of PostgreSQL that come.
 pub const BACKLOG: i32 = 1024;
 
 /// What a listening socket is besides its address.
@@ -17,7 +17,8 @@ pub const BACKLOG: i32 = 1024;
 pub struct Options {
     /// Other sockets of the same user may share the port (SO_REUSEPORT).
     pub reuse_port: bool,
-    /// One for IPv6 takes IPv4 too: their addresses are then written as IPv6's.
+    /// One for IPv6 takes IPv4 too. Peers' addresses are then written as IPv6's,
+    /// which nobody sees of HTTP; clients of PostgreSQL are told theirs.
     pub both_families: bool,
     /// Connections that wait to be accepted, at most; the kernel cuts it to
     /// net.core.somaxconn.

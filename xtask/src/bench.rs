@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use tests::{Certificate, Postgres, pgbench};
 
 use crate::{
-    commands::{cargo, root, succeeds},
+    calls::{cargo, root, succeeds},
     packages::{self, For},
     stage::seconds,
 };

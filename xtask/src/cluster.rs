@@ -14,6 +14,7 @@ use std::{
 };
 
 use ::tests::{
+    binaries,
     kubernetes::{self, Node, Program},
     wait,
 };
@@ -174,13 +175,26 @@ fn up(home: &Home) -> Result<()> {
         return Err(error.context(log.trim().to_owned()));
     }
     println!(
-        "  one node, ready after {}; pods reach this machine at {}\n\n\
-         export KUBECONFIG={}",
+        "  one node, ready after {}; pods reach this machine at {}\n\n{}",
         seconds(started.elapsed()),
         home.about()?["machine"].as_str().unwrap_or_default(),
-        home.kubeconfig().display()
+        exports(home)?
     );
     Ok(())
+}
+
+/// What a shell needs to have: the cluster, and the programs that talk to it where
+/// they are on no path.
+fn exports(home: &Home) -> Result<String> {
+    let mut lines = format!("export KUBECONFIG={}", home.kubeconfig().display());
+    for program in [Program::Kubectl, Program::Helm] {
+        if binaries::on_path(program.name()).is_none()
+            && let Some(folder) = program.find()?.parent()
+        {
+            lines.push_str(&format!("\nexport PATH=$PATH:{}", folder.display()));
+        }
+    }
+    Ok(lines)
 }
 
 /// Ourselves again, with no tie to the terminal.
@@ -291,10 +305,10 @@ fn status(home: &Home) -> Result<()> {
     let about = home.ready()?;
     let kubeconfig = home.kubeconfig();
     println!(
-        "  runs; pods reach this machine at {}; logs are in {}\n\nexport KUBECONFIG={}\n",
+        "  runs; pods reach this machine at {}; logs are in {}\n\n{}\n",
         about["machine"].as_str().unwrap_or_default(),
         about["logs"].as_str().unwrap_or_default(),
-        kubeconfig.display()
+        exports(home)?
     );
     print!("{}", kubectl(&kubeconfig, &["get", "nodes", "-o", "wide"])?);
     print!(

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use tests::{Inbox, Load, Operator, Pgbench, Postgres, Signal, http, load, pgbench, wait};
 
 use crate::{
-    commands::{cargo, root, succeeds},
+    calls::{cargo, root, succeeds},
     packages::{self, For},
     stage::seconds,
 };

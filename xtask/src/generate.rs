@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    commands::{cargo, cargo_test},
+    calls::{cargo, cargo_test},
     stage::Tally,
     test::Targets,
 };

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    commands::{cargo, check, root},
+    calls::{cargo, check, root},
     stage::{Stages, Tally},
 };
 use builder::{Builder, Image};

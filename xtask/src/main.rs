@@ -1,8 +1,9 @@
 //! The commands that people and CI both run: `cargo xtask test` and its siblings.
 
 mod bench;
+mod calls;
 mod cluster;
-mod commands;
+
 mod demo;
 mod generate;
 mod images;

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every check, one after the other, with its time.
+//! `cargo xtask test`: every check, with its time. What scenarios need is made
+//! beside those that come before them.
 
 use std::process::Command;
 
@@ -6,7 +7,7 @@ use ::tests::kubernetes::Program;
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    commands::{cargo, cargo_test, cargo_tests, check, root},
+    calls::{cargo, cargo_test, cargo_test_by_blocks, check, root},
     generate, images, links,
     packages::{self, For},
     stage::{Beside, Stages, Tally},
@@ -17,7 +18,7 @@ use crate::{
 pub(crate) struct Flags {
     /// Leave out what takes long: scenarios against real servers, documentation,
     /// licences, regeneration. For the inner loop; CI refuses it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only")]
     fast: bool,
     /// Run only the scenarios (`tests/tests/NAME.rs`) of these names, after building.
     #[arg(long, value_name = "NAME", num_args = 1..)]
@@ -35,19 +36,23 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         true => Scenarios::default(),
         false => targets.scenarios(&flags.only)?,
     };
+    if scenarios.need_kubernetes() {
+        Program::check_tools()?;
+    }
     let mut stages = Stages::new();
 
     // What scenarios need is made while other stages wait for something.
-    let beside = Beside::new();
+    let beside = Beside::with_what_is_left();
     let packages = (!flags.fast).then(|| beside.begin("system packages", packages));
-    let mut for_kubernetes = Vec::new();
-    if scenarios.need_kubernetes() {
-        for_kubernetes.push(beside.begin("Kubernetes programs", kubernetes_programs));
-    }
-    if scenarios.need_images() {
-        for_kubernetes.push(beside.begin("static programs", images::quick_programs));
-    }
     let cargo_deny = (!partial).then(|| beside.begin("cargo-deny", cargo_deny));
+    // Last what Pods run of: while they do, nothing is built. Theirs is another
+    // control group, to which low priority means nothing.
+    let programs = scenarios
+        .need_kubernetes()
+        .then(|| beside.begin("Kubernetes programs", kubernetes_programs));
+    let images = scenarios
+        .need_images()
+        .then(|| beside.begin("static programs", images::quick_programs));
 
     let only = !flags.only.is_empty();
     if !only {
@@ -61,19 +66,27 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         stages.run("tests beside the code", || beside_the_code(&targets));
         stages.run("links in the documentation", || links::check(&root()));
     }
-    if let Some(packages) = packages {
-        ready &= stages.wait(packages);
-    }
+    ready &= packages.is_none_or(|packages| stages.wait(packages));
     if !scenarios.plain.is_empty() {
-        stages.run("scenarios", || run_scenarios(ready, [&scenarios.plain]));
-    }
-    for pending in for_kubernetes {
-        ready &= stages.wait(pending);
-    }
-    if scenarios.need_kubernetes() {
-        stages.run("scenarios of Kubernetes", || {
-            run_scenarios(ready, [&scenarios.on_a_node, &scenarios.of_kubernetes])
+        stages.run("scenarios", || {
+            cargo_test(&mut run_of(&scenarios.plain, ready)?)
         });
+    }
+    ready &= programs.is_none_or(|programs| stages.wait(programs));
+    let of_kubernetes = (!scenarios.of_kubernetes.is_empty()).then(|| {
+        let run = run_of(&scenarios.of_kubernetes, ready);
+        Beside::as_equals().begin("scenarios of Kubernetes", || {
+            cargo_test_by_blocks(&mut run?)
+        })
+    });
+    ready &= images.is_none_or(|images| stages.wait(images));
+    if !scenarios.with_images.is_empty() {
+        stages.run("scenarios with images", || {
+            cargo_test_by_blocks(&mut run_of(&scenarios.with_images, ready)?)
+        });
+    }
+    if let Some(of_kubernetes) = of_kubernetes {
+        stages.wait(of_kubernetes);
     }
     if !partial {
         stages.run("reference documentation", documentation);
@@ -136,18 +149,12 @@ fn cargo_deny() -> Result<Tally> {
     Ok(Tally::ONE)
 }
 
-/// Runs `groups` at once, and in each one file after the other.
-fn run_scenarios<const N: usize>(ready: bool, groups: [&[String]; N]) -> Result<Tally> {
+/// One file after the other.
+fn run_of(scenarios: &[String], ready: bool) -> Result<Command> {
     ensure!(ready, "not run: they need what failed above");
-    let groups = groups.into_iter().filter(|group| !group.is_empty());
-    let mut runs: Vec<Command> = groups
-        .map(|group| {
-            let mut run = cargo(&["test", "--workspace", "--no-fail-fast"]);
-            run.args(named(group));
-            run
-        })
-        .collect();
-    cargo_tests(&mut runs)
+    let mut run = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    run.args(named(scenarios));
+    Ok(run)
 }
 
 /// `--test NAME` for each.
@@ -163,9 +170,9 @@ struct Scenarios {
     plain: Vec<String>,
     /// `kubernetes_*`: need the programs of Kubernetes.
     of_kubernetes: Vec<String>,
-    /// Needs images besides, and takes as long as all those together: it waits,
-    /// mostly, and so runs at the same time.
-    on_a_node: Vec<String>,
+    /// Its Pods run our images. It takes as long as all those together, and waits
+    /// most of the time, as they do: so they run at the same time.
+    with_images: Vec<String>,
 }
 
 impl Scenarios {
@@ -173,7 +180,7 @@ impl Scenarios {
         let mut scenarios = Self::default();
         for name in names {
             let group = match name.as_str() {
-                "kubernetes_end_to_end" => &mut scenarios.on_a_node,
+                "kubernetes_end_to_end" => &mut scenarios.with_images,
                 name if name.starts_with("kubernetes_") => &mut scenarios.of_kubernetes,
                 _ => &mut scenarios.plain,
             };
@@ -186,17 +193,17 @@ impl Scenarios {
         self.plain
             .iter()
             .chain(&self.of_kubernetes)
-            .chain(&self.on_a_node)
+            .chain(&self.with_images)
     }
 
     fn need_kubernetes(&self) -> bool {
-        !(self.of_kubernetes.is_empty() && self.on_a_node.is_empty())
+        !(self.of_kubernetes.is_empty() && self.with_images.is_empty())
     }
 
     /// To build what is in the images takes minutes: by itself, so that it is
     /// seen, and not within a test that others wait for.
     fn need_images(&self) -> bool {
-        !self.on_a_node.is_empty() && std::env::var_os("POOLKEEPER_IMAGES_DIR").is_none()
+        !self.with_images.is_empty() && std::env::var_os("POOLKEEPER_IMAGES_DIR").is_none()
     }
 }
 
@@ -279,7 +286,8 @@ fn licences() -> Result<Tally> {
 pub(crate) struct Targets {
     /// `NAME` of each `tests/tests/NAME.rs`: real servers, real sockets.
     scenarios: Vec<String>,
-    /// `NAME` of each `tests/NAME.rs` of another crate: golden files, simulation.
+    /// `NAME` of each `tests/NAME.rs` of another crate: golden files, and programs
+    /// driven from outside.
     others: Vec<String>,
 }
 
@@ -374,10 +382,15 @@ mod tests {
         names.sort();
         assert_eq!(names, targets.scenarios.iter().collect::<Vec<_>>());
         for name in &scenarios.plain {
-            let path = root().join(format!("tests/tests/{name}.rs"));
-            let text = std::fs::read_to_string(&path).unwrap();
+            let path = root().join(format!("tests/tests/{name}"));
+            let modules = std::fs::read_dir(&path).into_iter().flatten();
+            let files = modules.map(|entry| entry.unwrap().path());
+            let files = files.chain([path.with_extension("rs")]);
+            let text: String = files
+                .map(|file| std::fs::read_to_string(file).unwrap())
+                .collect();
             assert!(
-                !text.contains("ControlPlane") && !text.contains("Program::"),
+                !text.contains("ControlPlane") && !text.contains("kubernetes::"),
                 "{name} needs programs of Kubernetes: call it kubernetes_{name}"
             );
         }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use clap::CommandFactory;
 
-use crate::{commands::root, links::tracked};
+use crate::{calls::root, links::tracked};
 
 /// (file, its text) of every tracked file that is text.
 fn texts(pattern: &str) -> Vec<(PathBuf, String)> {
@@ -158,6 +158,33 @@ fn tests_named_in_the_specification_exist() {
         named > 100,
         "only {named} tests found: has the page changed?"
     );
+}
+
+/// Those of the node are named by their sentences.
+#[test]
+fn checks_named_in_the_specification_exist() {
+    let (_, page) = texts("SPECIFICATION.md").remove(0);
+    let checks = root().join("tests/tests/kubernetes_end_to_end.rs");
+    let checks = fs::read_to_string(checks).unwrap();
+    let rows: Vec<&str> = page
+        .lines()
+        .skip_while(|line| !line.ends_with("| Check of it |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(
+        rows.len() > 15,
+        "only {} rows: has the page changed?",
+        rows.len()
+    );
+    for row in rows {
+        let (_, check) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let mut names = code_spans(check).peekable();
+        assert!(names.peek().is_some(), "names no check: {row}");
+        for name in names {
+            assert!(checks.contains(&format!("\"{name}\"")), "not there: {name}");
+        }
+    }
 }
 
 /// What stands between backquotes.

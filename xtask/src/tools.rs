@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Result, ensure};
 
-use crate::commands::{cargo, root, succeeds};
+use crate::calls::{cargo, root, succeeds};
 
 /// The version in use; raise it together with `deny.toml` when its format moves.
 const CARGO_DENY_VERSION: &str = "0.20.2";

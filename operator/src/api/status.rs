@@ -11,6 +11,9 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+/// Endpoints that a status tells of.
+pub const ENDPOINTS_MAX: usize = 256;
+
 /// What the operator observed.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,9 +49,9 @@ pub struct PgPoolClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetStatus>,
 
-    /// Every pooler and balancer.
+    /// Every pooler and balancer; of more than 256 not those that end.
     #[serde(default)]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = ENDPOINTS_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub endpoints: Vec<EndpointStatus>,
 
@@ -71,8 +74,9 @@ pub struct PgPoolClusterStatus {
 #[serde(rename_all = "camelCase", default)]
 pub struct BudgetStatus {
     /// The most that all poolers together can open, those included that come and
-    /// go while Pods are replaced: pool.maxServerConnections; without it, what one
-    /// user of each database can make them open, and more users more.
+    /// go while Pods are replaced: pool.maxServerConnections; without it, what the
+    /// users that are listed, or one where none is, can make them open in each
+    /// database.
     pub server_connections: i64,
 
     /// upstream.maxConnections; absent if it is not known.

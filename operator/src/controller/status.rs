@@ -5,6 +5,7 @@
 
 mod capacity;
 mod conditions;
+pub(crate) mod event;
 mod progress;
 mod reason;
 mod upstream;

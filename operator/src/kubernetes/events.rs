@@ -9,6 +9,7 @@ use kube::{
 use super::{Cluster, client, error::CallResult, fence::Fence, memory::Memory, reconcile::Look};
 use crate::{
     api::PgPoolClusterStatus,
+    controller::status::event,
     endpoints::{Change, Outage},
     notify_test::Tested,
 };
@@ -25,6 +26,20 @@ struct Note {
     reason: String,
     text: String,
     action: &'static str,
+}
+
+impl Note {
+    fn of(event: &event::Event, text: String) -> Self {
+        Self {
+            type_: match event.type_ {
+                event::EventType::Normal => EventType::Normal,
+                event::EventType::Warning => EventType::Warning,
+            },
+            reason: event.reason.to_owned(),
+            text,
+            action: event.action,
+        }
+    }
 }
 
 impl Look<'_> {
@@ -47,25 +62,21 @@ impl Look<'_> {
         if memory.told.as_ref() == Some(&now) {
             return;
         }
-        let text = match &now {
-            Some(_) => {
+        let note = match &now {
+            Some(reason) => {
                 let mut conditions = status.conditions.iter();
                 let valid = conditions.find(|one| one.type_ == "ConfigValid");
-                valid
+                let text = valid
                     .filter(|valid| valid.status == "False")
-                    .map_or(&stalled.message, |valid| &valid.message)
-                    .clone()
+                    .map_or(&stalled.message, |valid| &valid.message);
+                Note {
+                    type_: EventType::Warning,
+                    reason: reason.clone(),
+                    text: text.clone(),
+                    action: "Reconcile",
+                }
             }
-            None => "what was in the way is gone".to_owned(),
-        };
-        let note = Note {
-            type_: match now.is_some() {
-                true => EventType::Warning,
-                false => EventType::Normal,
-            },
-            reason: now.clone().unwrap_or_else(|| "Resumed".to_owned()),
-            text,
-            action: "Reconcile",
+            None => Note::of(&event::RESUMED, "what was in the way is gone".to_owned()),
         };
         match self.record(cluster, note).await {
             Ok(()) => memory.told = Some(now),
@@ -97,16 +108,11 @@ pub(super) async fn record_tests(
     tests: &[Tested],
 ) {
     for test in tests {
-        let (type_, reason) = match test.arrived() {
-            true => (EventType::Normal, "TestMessageDelivered"),
-            false => (EventType::Warning, "TestMessageNotDelivered"),
+        let event = match test.arrived() {
+            true => event::TEST_DELIVERED,
+            false => event::TEST_NOT_DELIVERED,
         };
-        let note = Note {
-            type_,
-            reason: reason.to_owned(),
-            text: test.to_string(),
-            action: "Notify",
-        };
+        let note = Note::of(&event, test.to_string());
         if let Err(error) = record(recorder, fence, reference, note).await {
             tracing::debug!(%error, "no Event");
         }
@@ -140,11 +146,11 @@ async fn record(
 }
 
 fn outage(change: &Change) -> Option<Note> {
-    let (type_, reason, happened) = match change.outage {
+    let (event, happened) = match change.outage {
         Outage::None => return None,
-        Outage::Begins => (EventType::Warning, "EndpointDown", "is down"),
-        Outage::Ends { .. } => (EventType::Normal, "EndpointUp", "is up again"),
-        Outage::Restarted => (EventType::Warning, "EndpointRestarted", "restarted"),
+        Outage::Begins => (event::DOWN, "is down"),
+        Outage::Ends { .. } => (event::UP, "is up again"),
+        Outage::Restarted => (event::RESTARTED, "restarted"),
     };
     let Change {
         reason: why,
@@ -153,15 +159,9 @@ fn outage(change: &Change) -> Option<Note> {
         ..
     } = change;
     let kind = change.id.component.word();
-    Some(Note {
-        type_,
-        reason: reason.to_owned(),
-        text: format!(
-            "{} {happened}: {why}; {up} of {total} {kind}s are up",
-            change.name
-        ),
-        action: "Observe",
-    })
+    let name = &change.name;
+    let text = format!("{name} {happened}: {why}; {up} of {total} {kind}s are up");
+    Some(Note::of(&event, text))
 }
 
 fn stalled(status: &PgPoolClusterStatus) -> Option<&Condition> {

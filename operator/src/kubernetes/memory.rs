@@ -35,12 +35,16 @@ pub(super) struct Memory {
     pub(super) left: Left,
     /// Its status, as it was written last.
     pub(super) status: Option<PgPoolClusterStatus>,
+    /// When that was.
+    pub(super) written: Option<Instant>,
     /// The key that its parts share.
     pub(super) key: InternalKey,
     /// Pod templates that stay as an earlier version made them.
     pub(super) templates: Templates,
     /// The revision that was applied last.
     pub(super) revision: Option<String>,
+    /// How many poolers are wished, where they are kept from being added.
+    pub(super) held: Option<i32>,
     /// What the spec comes to that was valid last.
     pub(super) meaning: Option<Meaning>,
     /// The step that a look has come to, and since when.

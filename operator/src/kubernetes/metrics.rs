@@ -265,7 +265,7 @@ mod tests {
         let metrics = Metrics::default();
         let ready = |namespace: &str| {
             format!(
-                "poolkeeper_operator_cluster_ready{{namespace=\"{namespace}\",cluster=\"shop\"}} 0\n"
+                "poolkeeper_operator_cluster_ready{{namespace=\"{namespace}\",pgpoolcluster=\"shop\"}} 0\n"
             )
         };
         for namespace in ["a", "b"] {

@@ -128,6 +128,13 @@ fn state(pod: &Pod, component: Component) -> Phase {
     if holds("Ready") {
         return Phase::Ready;
     }
+    // A gate of its podTemplate's, as its kubelet says.
+    if let Some(ready) = condition("Ready")
+        && ready.reason.as_deref() == Some("ReadinessGatesNotReady")
+    {
+        let why = ready.message.as_deref().unwrap_or("no reason is given");
+        return Phase::Starting(format!("a readiness gate is closed: {}", brief(why)));
+    }
     // Of a node that is not heard from any more Kubernetes itself takes Ready away:
     // this is what its kubelet said last.
     if holds("ContainersReady") {
@@ -273,6 +280,14 @@ mod tests {
                 json!({"conditions": [{"type": "Ready", "status": "False"},
                     {"type": "ContainersReady", "status": "True"}]}),
                 Phase::Unheard,
+            ),
+            (
+                json!({"conditions": [{"type": "Ready", "status": "False",
+                        "reason": "ReadinessGatesNotReady", "message": "\"example.com/g\" is not \"True\""},
+                    {"type": "ContainersReady", "status": "True"}]}),
+                Phase::Starting(
+                    "a readiness gate is closed: \"example.com/g\" is not \"True\"".into(),
+                ),
             ),
         ];
         for (status, wanted) in cases {

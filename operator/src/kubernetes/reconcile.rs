@@ -295,12 +295,13 @@ impl Look<'_> {
                 .decide(&present, live.as_deref(), rendered)
                 .await?;
         }
-        if tier.pooler.is_budgeted
-            && let Some(poolers) = &poolers
-        {
-            let all_took = || self.all_took(&revision, &answers);
-            rollout::hold_back(&mut objects.poolers, poolers, all_took);
-        }
+        memory.held = match &poolers {
+            Some(poolers) if tier.pooler.is_budgeted => {
+                let all_took = || self.all_took(&revision, &answers);
+                rollout::hold_back(&mut objects.poolers, poolers, all_took)
+            }
+            _ => None,
+        };
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
         memory.enter(Step::Apply, metrics);

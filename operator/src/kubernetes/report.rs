@@ -1,7 +1,7 @@
 //! The end of a look: what is so is observed, told, written into the status, and
 //! Pods that lag behind are nudged.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
@@ -35,6 +35,10 @@ use crate::{
     endpoints::{Endpoints, Policy, Wished},
     notify,
 };
+
+/// Until when what we wrote has come back by the watch, also if that was cut
+/// meanwhile without our noticing.
+const COMES_BACK: Duration = Duration::from_secs(90);
 
 /// The annotation that asks for a test message to each channel; any other value
 /// than the last asks again.
@@ -94,7 +98,10 @@ impl Look<'_> {
         let answers = monitor.take(self.reference);
         let (poolers, balancers) = self.deployments();
         let rollouts = Rollouts {
-            poolers: self.rollout(Component::Pooler, poolers.as_deref(), &memory.left),
+            poolers: Rollout {
+                held: memory.held,
+                ..self.rollout(Component::Pooler, poolers.as_deref(), &memory.left)
+            },
             balancers: self.rollout(Component::Balancer, balancers.as_deref(), &memory.left),
         };
         let wished = |rollout: &Rollout| u32::try_from(rollout.wished).unwrap_or(0);
@@ -197,7 +204,13 @@ impl Look<'_> {
             .as_ref()
             .ok()
             .and_then(|cluster| cluster.status.as_ref());
-        let known = memory.status.as_ref().or(known);
+        let written = memory.status.as_ref();
+        // What was written a moment ago may not have come back yet; what comes back
+        // otherwise later was written by somebody else.
+        let known = match memory.written {
+            Some(at) if at.elapsed() < COMES_BACK => written.or(known),
+            _ => known.or(written),
+        };
         if known == Some(&status) {
             memory.status = Some(status);
             return Ok(());
@@ -213,7 +226,10 @@ impl Look<'_> {
         let patch = Patch::Merge(&patch);
         let call = clusters.patch_status(self.name, &params, &patch);
         match client::write(&self.context.fence, "write the status", call).await {
-            Ok(_) => memory.status = Some(status),
+            Ok(_) => {
+                memory.status = Some(status);
+                memory.written = Some(Instant::now());
+            }
             // It was deleted meanwhile.
             Err(error) if error.kind() == Kind::Gone => {}
             Err(error) => {
@@ -334,6 +350,7 @@ fn observed(deployment: &Deployment) -> Rollout {
         updated: status.updated_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
         outdated: status.observed_generation < deployment.metadata.generation,
+        held: None,
         stuck,
         selector: String::new(),
     }

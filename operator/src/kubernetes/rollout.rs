@@ -108,19 +108,17 @@ pub(super) fn mark(objects: &mut Objects, cluster: &PgPoolCluster) {
 
 /// Keeps poolers from being added, unless `all_took` says that those that are
 /// there take the shares of more: otherwise these would pass the limit of the
-/// whole tier. It is asked only where some are to be added.
+/// whole tier. It is asked only where some are to be added. Returns how many are
+/// wished, if they are kept from it.
 pub(super) fn hold_back(
     wished: &mut Deployment,
     present: &Deployment,
     all_took: impl FnOnce() -> bool,
-) {
+) -> Option<i32> {
     let present = present.spec.as_ref().and_then(|spec| spec.replicas);
-    if let Some(spec) = &mut wished.spec
-        && spec.replicas > present
-        && !all_took()
-    {
-        spec.replicas = present;
-    }
+    let spec = wished.spec.as_mut()?;
+    let is_held = spec.replicas > present && !all_took();
+    is_held.then(|| std::mem::replace(&mut spec.replicas, present))?
 }
 
 pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -289,13 +287,13 @@ mod tests {
             }))
             .unwrap()
         };
-        for (wished, held) in [(5, 3), (3, 3), (2, 2)] {
+        for (wished, held, kept_from) in [(5, 3, Some(5)), (3, 3, None), (2, 2, None)] {
             let mut wished = poolers(wished);
-            hold_back(&mut wished, &poolers(3), || false);
+            assert_eq!(hold_back(&mut wished, &poolers(3), || false), kept_from);
             assert_eq!(wished.spec.unwrap().replicas, Some(held));
         }
         let mut wished = poolers(5);
-        hold_back(&mut wished, &poolers(3), || true);
+        assert_eq!(hold_back(&mut wished, &poolers(3), || true), None);
         assert_eq!(wished.spec.unwrap().replicas, Some(5));
     }
 

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Secret, Service},
@@ -88,6 +89,9 @@ impl References {
     }
 }
 
+/// How many Secrets are asked for at once.
+const READS_MAX: usize = 8;
+
 /// Reads every Secret that a cluster refers to.
 ///
 /// # Errors
@@ -104,12 +108,18 @@ pub(super) async fn dereference(
     // Before they are read, so that no change is missed.
     references.note(reference, namespace, &names);
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let mut read = BTreeMap::new();
-    for name in names {
-        let what = format!("get Secret {name}");
-        let secret = client::read(&what, api.get_opt(&name)).await?;
-        read.insert(name, secret.map(data));
-    }
+    let gets = names.into_iter().map(|name| {
+        let api = &api;
+        async move {
+            let what = format!("get Secret {name}");
+            let secret = client::read(&what, api.get_opt(&name)).await?;
+            CallResult::Ok((name, secret.map(data)))
+        }
+    });
+    let read: BTreeMap<String, _> = stream::iter(gets)
+        .buffer_unordered(READS_MAX)
+        .try_collect()
+        .await?;
     let mut read = Dereferenced::new(cluster, |name| read.get(name).cloned().flatten());
     let api: Api<Service> = Api::namespaced(client.clone(), namespace);
     for name in services {

@@ -157,7 +157,8 @@ impl Tellers {
     pub(super) fn test(&self, teller: &Teller, value: &str, cluster: &Cluster, events: &Recorder) {
         let destinations = {
             let mut state = teller.shared.lock();
-            if state.told.tested.as_deref() == Some(value) {
+            // Where nobody is known yet who could be told, a later look asks again.
+            if state.told.tested.as_deref() == Some(value) || state.destinations.is_empty() {
                 return;
             }
             state.told.tested = Some(value.to_owned());

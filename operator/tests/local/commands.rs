@@ -194,7 +194,7 @@ fn own_http_answers_and_shows_no_secret() {
     let (_, metrics) = bench.get("/metrics");
     assert!(
         metrics.contains(
-            "notifications_total{namespace=\"\",cluster=\"shop\",channel=\"ops\",result=\"failed\"}"
+            "notifications_total{namespace=\"\",pgpoolcluster=\"shop\",channel=\"ops\",result=\"failed\"}"
         ),
         "{metrics}"
     );

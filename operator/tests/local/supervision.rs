@@ -73,7 +73,7 @@ fn killed_child_is_replaced_and_the_killer_named() {
     assert_eq!(code, 200);
     assert!(
         metrics.contains(
-            "poolkeeper_operator_process_restarts_total{cluster=\"shop\",component=\"pooler\"} 1\n"
+            "poolkeeper_operator_process_restarts_total{pgpoolcluster=\"shop\",component=\"pooler\"} 1\n"
         ),
         "{metrics}"
     );

@@ -9,7 +9,7 @@ use std::{
 };
 
 use proxy_core::config::{Bind, Global, PoolerConfig, Problem};
-use web::{probes::Heartbeat, server};
+use web::{listener, probes::Heartbeat, server};
 
 use super::{
     control::{COMMANDS_MAX, Control, load},
@@ -267,8 +267,13 @@ fn listen(global: &Global) -> Result<Listening, StartError> {
     let mut sockets = Vec::new();
     let tuning = Tuning::of_pooler(global);
     let mut port = global.listen_port;
+    let options = listener::Options {
+        reuse_port: global.so_reuseport,
+        backlog: BACKLOG,
+        ..listener::Options::default()
+    };
     for &address in &global.listen_addr {
-        for listener in net::listen_at(Bind { address, port }, global.so_reuseport, BACKLOG)? {
+        for listener in net::listen_at(Bind { address, port }, options)? {
             net::tune(&listener, &tuning).map_err(system("cannot tune the listening socket"))?;
             let address = listener
                 .local_addr()

@@ -64,6 +64,9 @@ fn silence() -> (TcpListener, TcpStream) {
     (listener, waits)
 }
 
+/// A connection that was asked for, in /proc/net/tcp (include/net/tcp_states.h).
+const SYN_SENT: &str = "02";
+
 /// In how many hundredths of a second the kernel repeats the requests for
 /// connections to `port` that are not answered.
 fn repeats(port: u16) -> Vec<u64> {
@@ -71,7 +74,7 @@ fn repeats(port: u16) -> Vec<u64> {
     let rows = table.lines().map(|line| line.split_whitespace().collect());
     rows.filter_map(|row: Vec<&str>| {
         let (peer, state, timer) = (row.get(2)?, row.get(3)?, row.get(5)?);
-        let asks = peer.ends_with(&format!(":{port:04X}")) && *state == "02";
+        let asks = peer.ends_with(&format!(":{port:04X}")) && *state == SYN_SENT;
         let (_, when) = timer.split_once(':')?;
         asks.then(|| u64::from_str_radix(when, 16).ok())?
     })
@@ -91,7 +94,7 @@ fn a_connect_from_before_postgresql_was_back_holds_nobody_up() {
     let pooler = Pooler::start(&config);
     let mut client = Client::from(connect(pooler.address));
     client.send(&wire::startup(&[("user", "ann"), ("database", "shop")]));
-    // It asks less and less often; our own questions, which end after a second, do not.
+    // It asks less and less often, in 4 s at last; our own questions end after one.
     wait_for("a connect that hangs", || {
         repeats(port).iter().any(|when| *when > 400).then_some(())
     });

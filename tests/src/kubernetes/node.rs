@@ -37,8 +37,9 @@ pub struct Node {
     /// Ended first.
     programs: Vec<(&'static str, Child)>,
     control_plane: ControlPlane,
-    isolation: Isolation,
+    /// Before what makes its name another's to take.
     _cgroup: Cgroup,
+    isolation: Isolation,
     network: Network,
     dir: Scratch,
 }

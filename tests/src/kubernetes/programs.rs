@@ -152,6 +152,31 @@ impl Program {
         !installed && self.cached().is_ok_and(|path| !path.exists())
     }
 
+    /// Whether those that are missing can be built at all.
+    ///
+    /// # Errors
+    /// When one is missing, and no Go is there to build it.
+    pub fn check_tools() -> Result<()> {
+        match Self::ALL
+            .into_iter()
+            .find(|program| program.is_to_be_built())
+        {
+            Some(program) => program.go().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn go(self) -> Result<PathBuf> {
+        go().with_context(|| {
+            format!(
+                "{} is built from its Go module, and go is neither on the path nor in \
+                 /usr/local/go/bin; install Go {} or newer",
+                self.name(),
+                self.module().go_version()
+            )
+        })
+    }
+
     /// The folder of binaries that people who test controllers in Go have already.
     fn assets(self) -> Option<Result<PathBuf>> {
         if !matches!(self, Self::Etcd | Self::ApiServer | Self::Kubectl) {
@@ -224,14 +249,7 @@ impl Program {
 
     fn go_build(self, to: &Path) -> Result<()> {
         let module = self.module();
-        let go = go().with_context(|| {
-            format!(
-                "{} is built from its Go module, and go is neither on the path nor in \
-                 /usr/local/go/bin; install Go {} or newer",
-                self.name(),
-                module.go_version()
-            )
-        })?;
+        let go = self.go()?;
         let output = Command::new("nice")
             .args(["-n", "10"])
             .arg(go)

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use tests::{As, Child, Pooler, Scratch, binaries, ports, wait};
 
 use super::{Bench, row::Row};
-use crate::commands::root;
+use crate::calls::root;
 
 /// A program between clients and PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]

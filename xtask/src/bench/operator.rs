@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    commands::{cargo, root, succeeds},
+    calls::{cargo, root, succeeds},
     packages::{self, For},
     stage::seconds,
 };

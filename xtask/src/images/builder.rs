@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{commands::root, packages};
+use crate::{calls::root, packages};
 
 /// What builds.
 pub(super) enum Builder {
@@ -80,7 +80,11 @@ impl Builder {
                 .args(["build", "--isolation", "chroot", "--layers=false"])
                 .args(["--timestamp", &image.time]),
             Self::Docker => build
-                .args(["build", "--provenance=false"])
+                .arg("build")
+                // BuildKit, also where it is not yet what builds; no second image
+                // that says how the first was made.
+                .env("DOCKER_BUILDKIT", "1")
+                .env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")
                 .env("SOURCE_DATE_EPOCH", &image.time),
         };
         build.args(["--target", image.program, "--platform", &image.platform]);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::commands::cargo;
+use crate::calls::cargo;
 
 /// A list of what a program is made of.
 pub(super) struct List {

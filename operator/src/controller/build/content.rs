@@ -99,7 +99,11 @@ pub(super) fn settings(cluster: &ValidatedCluster, poolers_seen: u32) -> Vec<Set
         settings.push(own);
     }
     if let Some(limit) = pool.max_server_connections {
-        let poolers = poolers_at_once(cluster.poolers.replicas).max(poolers_seen);
+        let poolers = match poolers_at_once(cluster.poolers.replicas) {
+            // A new one may start beside all of these.
+            wished if poolers_seen > wished => poolers_seen.saturating_add(1),
+            wished => wished,
+        };
         // 0 would mean no limit.
         let share = (limit / poolers).max(1);
         let origin = "spec.pool.maxServerConnections";

@@ -1,11 +1,11 @@
 //! What users say of the Pods of a component.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{OF_OURS, Tier};
+use super::{Balancer, OF_OURS, Pooler, Tier};
 use crate::api::{Component, Images, PodTemplate, PullPolicy, Resources, SecretRef};
 
 /// Bytes of the hash that are kept: they tell apart what one cluster wished
@@ -66,38 +66,58 @@ fn json(tier: &Tier, component: Component) -> String {
         pull_policy,
         pull_secrets,
     } = images;
-    let of_both = |image, resources: &Option<Resources>, pod_template| Inputs {
-        image,
-        pull_policy: *pull_policy,
-        pull_secrets,
-        restart: restart.as_deref(),
-        // What is not said is not wished: what we render then is ours to change.
-        resources: resources.clone().unwrap_or_default(),
-        pod_template,
-        drain_timeout_ms: 0,
-        check_interval_ms: None,
-        settings: BTreeMap::new(),
-    };
+    let Pooler {
+        replicas: _,
+        databases: _,
+        users: _,
+        settings: _, // Those that need a restart: below.
+        restart_only: _,
+        is_budgeted: _,
+        files: _,
+        drain_timeout: pooler_drain_timeout,
+        resources: pooler_resources,
+        pod_template: pooler_template,
+    } = pooler;
+    let Balancer {
+        replicas: _,
+        algorithm: _,
+        max_connections: _,
+        check,
+        drain_timeout: balancer_drain_timeout,
+        resources: balancer_resources,
+        pod_template: balancer_template,
+    } = balancer;
+    let of_both =
+        |image, drain_timeout: &Duration, resources: &Option<Resources>, template| Inputs {
+            image,
+            pull_policy: *pull_policy,
+            pull_secrets,
+            restart: restart.as_deref(),
+            // What is not said is not wished: what we render then is ours to change.
+            resources: resources.clone().unwrap_or_default(),
+            pod_template: template,
+            drain_timeout_ms: drain_timeout.as_millis(),
+            check_interval_ms: None,
+            settings: BTreeMap::new(),
+        };
     let inputs = match component {
         Component::Pooler => Inputs {
-            drain_timeout_ms: pooler.drain_timeout.as_millis(),
             // It ends later than every balancer has heard of it.
-            check_interval_ms: Some(balancer.check.interval.as_millis()),
+            check_interval_ms: Some(check.interval.as_millis()),
             settings: settings(tier),
             ..of_both(
                 pooler_image.as_deref(),
-                &pooler.resources,
-                pooler.pod_template.as_ref(),
+                pooler_drain_timeout,
+                pooler_resources,
+                pooler_template.as_ref(),
             )
         },
-        Component::Balancer => Inputs {
-            drain_timeout_ms: balancer.drain_timeout.as_millis(),
-            ..of_both(
-                balancer_image.as_deref(),
-                &balancer.resources,
-                balancer.pod_template.as_ref(),
-            )
-        },
+        Component::Balancer => of_both(
+            balancer_image.as_deref(),
+            balancer_drain_timeout,
+            balancer_resources,
+            balancer_template.as_ref(),
+        ),
     };
     serde_json::to_string(&inputs).expect("plain data serialises")
 }

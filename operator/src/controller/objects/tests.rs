@@ -779,7 +779,7 @@ fn poolers_that_are_still_there_have_their_share() {
     };
     assert_eq!(
         [share(0), share(5), share(8), share(300)],
-        ["56", "56", "35", "1"]
+        ["56", "56", "31", "1"]
     );
 }
 

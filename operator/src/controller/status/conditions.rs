@@ -95,7 +95,7 @@ pub(super) fn all(
     vec![
         verdict(ConditionType::Ready, ready(observed, counts, done)),
         verdict(ConditionType::Reconciling, reconciling(observed, done)),
-        verdict(ConditionType::Stalled, stalled(observed)),
+        verdict(ConditionType::Stalled, stalled(observed, before)),
         verdict(ConditionType::ConfigValid, config_valid(observed, before)),
         verdict(
             ConditionType::PoolersAvailable,
@@ -244,14 +244,19 @@ fn reconciling(observed: &Observed<'_>, done: bool) -> Answer {
             );
             return answer(true, Reason::RollingOut, message);
         }
+        if let Some(held) = rollout.held {
+            let message = format!(
+                "{held} poolers are wished, {} are there until each, those that end too, has taken its smaller share of pool.maxServerConnections: one that cannot be asked holds this up until its Pod is deleted",
+                rollout.wished
+            );
+            return answer(true, Reason::RollingOut, message);
+        }
     }
-    let serve = |endpoint: &&crate::api::EndpointStatus| {
-        matches!(endpoint.state, EndpointState::Up | EndpointState::Draining)
-    };
+    // One that ends takes up nothing any more.
     let outdated = observed
         .endpoints
         .iter()
-        .filter(serve)
+        .filter(|endpoint| endpoint.state == EndpointState::Up)
         .filter(|endpoint| endpoint.config_revision.as_deref() != observed.revision)
         .count();
     if observed.revision.is_some() && outdated > 0 {
@@ -261,7 +266,13 @@ fn reconciling(observed: &Observed<'_>, done: bool) -> Answer {
     answer(false, Reason::Done, "everything is as the spec says")
 }
 
-fn stalled(observed: &Observed<'_>) -> Answer {
+fn stalled(observed: &Observed<'_>, before: &[Condition]) -> Answer {
+    // Nothing was found out then that would change it.
+    if matches!(observed.progress, Progress::Interrupted(_))
+        && let Some(found) = earlier(observed, before, ConditionType::Stalled)
+    {
+        return found;
+    }
     match observed.progress {
         Progress::Invalid(_) | Progress::Unreadable(_) => answer(
             true,

@@ -81,6 +81,9 @@ pub struct Rollout {
     pub updated: i32,
     /// Ready for long enough.
     pub available: i32,
+    /// How many Pods it is to have once those that are there leave room for their
+    /// servers, if that is not so yet.
+    pub held: Option<i32>,
     /// Its controller has not looked at its present spec yet, or we have not seen it.
     pub outdated: bool,
     /// Why it does not get on, if its deadline has passed.

@@ -55,7 +55,7 @@ reasons!(
     Expiring,
     Expired,
     NotValidYet,
-    // ConfigValid and NotificationsDelivered
+    // ConfigValid
     NotSupportedYet,
     // PoolersAvailable and BalancersAvailable
     AllUp,

@@ -378,9 +378,15 @@ fn a_spec_that_was_not_looked_at_is_not_called_valid() {
         progress: Progress::Interrupted("away".to_owned()),
         ..At::default()
     };
-    later.shows([(ConfigValid, "False Invalid")]);
+    later.shows([
+        (ConfigValid, "False Invalid"),
+        (Stalled, "True ConfigInvalid"),
+    ]);
     later.generation = 2;
-    later.shows([(ConfigValid, "Unknown NotLookedAt")]);
+    later.shows([
+        (ConfigValid, "Unknown NotLookedAt"),
+        (Stalled, "False NotStalled"),
+    ]);
 }
 
 /// A certificate that is valid from the first second of 1970 to a day.

@@ -215,20 +215,32 @@ impl Validator<'_> {
 pub(super) fn budget(spec: &api::PgPoolClusterSpec, cluster: &ValidatedCluster) -> BudgetStatus {
     let poolers = i64::from(build::poolers_at_once(cluster.poolers.replicas));
     let pool = &spec.pool;
-    let reserve = pool.reserve_pool_size.unwrap_or(0);
-    let of_database = |database: &api::Database| {
-        let size = database.pool_size.unwrap_or(pool.default_pool_size);
-        let size = size.saturating_add(database.reserve_pool_size.unwrap_or(reserve));
-        match database.max_connections {
-            Some(most) if most > 0 => size.min(most),
-            _ => size,
+    let of_pool = |database: Option<&api::Database>, user: Option<&api::User>| {
+        let size = user.and_then(|user| user.pool_size);
+        let size = size.or_else(|| database?.pool_size);
+        let reserve = user.and_then(|user| user.reserve_pool_size);
+        let reserve = reserve.or_else(|| database?.reserve_pool_size);
+        i64::from(size.unwrap_or(pool.default_pool_size))
+            + i64::from(reserve.or(pool.reserve_pool_size).unwrap_or(0))
+    };
+    let of_database = |database: Option<&api::Database>| {
+        let all = match spec.users.is_empty() {
+            true => of_pool(database, None),
+            false => {
+                let users = spec.users.iter();
+                users.map(|user| of_pool(database, Some(user))).sum()
+            }
+        };
+        match database.and_then(|database| database.max_connections) {
+            Some(most) if most > 0 => all.min(i64::from(most)),
+            _ => all,
         }
     };
-    let each = match spec.databases.is_empty() {
-        true => i64::from(pool.default_pool_size.saturating_add(reserve)),
+    let each: i64 = match spec.databases.is_empty() {
+        true => of_database(None),
         false => {
             let databases = spec.databases.iter();
-            databases.map(|one| i64::from(of_database(one))).sum()
+            databases.map(|one| of_database(Some(one))).sum()
         }
     };
     let limit = cluster.pool.max_server_connections.map(i64::from);

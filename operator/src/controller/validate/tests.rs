@@ -333,6 +333,10 @@ fn a_uri_says_where_and_who() {
             "Secret pg, key uri, line 1: has a port",
         ),
         (
+            "postgresql://a:b%0Ac@db",
+            "Secret pg, key uri, line 1: its password holds a control character",
+        ),
+        (
             "postgresql://a:b@db?sslmode=verify-full",
             "spec.tls.server.mode: is disable, while",
         ),
@@ -421,4 +425,15 @@ fn a_tier_that_may_not_fit_is_warned_of() {
         ]
     );
     assert!(warnings(limited, "  pool: {defaultPoolSize: 20}\n").is_empty());
+    // Each user that is listed has a pool of its own: (20 + 30 + 4) × 5.
+    let users = "  users: [{name: ann}, {name: bob, poolSize: 30, reservePoolSize: 4}]\n";
+    assert_eq!(
+        warnings(
+            limited,
+            &format!("  pool: {{defaultPoolSize: 20}}\n{users}")
+        ),
+        [
+            "spec.databases: the pools of its databases can open 270 connections together, more than upstream.maxConnections, 100: set pool.maxServerConnections"
+        ]
+    );
 }

@@ -91,6 +91,16 @@ impl Validator<'_> {
                 .push(Fault::secret(&secret.name, &secret.key, 1, message));
         }
         upstream.address = uri.address;
+        let parts = [("user", &uri.user), ("password", &uri.password)];
+        for (part, value) in parts {
+            let text = value.as_deref().unwrap_or_default();
+            if text.chars().any(char::is_control) {
+                let message = format!("its {part} holds a control character");
+                self.faults
+                    .push(Fault::secret(&secret.name, &secret.key, 1, message));
+                return upstream;
+            }
+        }
         upstream.login = uri.user.zip(uri.password).map(|(user, password)| Login {
             user,
             password,

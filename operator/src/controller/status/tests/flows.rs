@@ -129,6 +129,12 @@ fn changes() -> Vec<Flow> {
                 at.rollouts.balancers.updated = 0;
             },
         ),
+        flow(
+            "poolers that are to be added wait for their servers",
+            "InProgress",
+            "Progressing",
+            |at| at.rollouts.poolers.held = Some(4),
+        ),
         flow("new Pods do not become ready", "Failed", "Degraded", |at| {
             at.rollouts.poolers.updated = 1;
             at.rollouts.poolers.stuck = Some("deadline exceeded".to_owned());
@@ -142,6 +148,11 @@ fn obstacles() -> Vec<Flow> {
         flow("all poolers are down", "InProgress", "Degraded", |at| {
             down(at, 0);
             down(at, 1);
+        }),
+        flow("one of two balancers is down", "Current", "Healthy", |at| {
+            let another = at.endpoints[2].clone();
+            at.endpoints.push(another);
+            down(at, 2);
         }),
         flow("all balancers are down", "InProgress", "Degraded", |at| {
             down(at, 2);
@@ -336,6 +347,15 @@ fn orders() -> Vec<Flow> {
         flow("suspended, then changed", "Current", "Suspended", |at| {
             at.progress = Progress::Suspended;
         }),
+        flow(
+            "suspended while pools are being paused",
+            "Current",
+            "Suspended",
+            move |at| {
+                at.progress = Progress::Suspended;
+                at.pause = pause(true, 1);
+            },
+        ),
         flow("created suspended", "InProgress", "Suspended", |at| {
             nothing(at);
             at.meaning = None;
@@ -409,14 +429,14 @@ What the conditions of a PgPoolCluster say in each flow, and what to do. `operat
 advice; `kubectl describe pgpc NAME` shows them too.
 
 *Ready* means that applications can be served: a balancer and a pooler are up, and not every pooler that tells finds
-PostgreSQL out of reach. *UpstreamReachable* is what the poolers that are up say of PostgreSQL: False as soon as one
+PostgreSQL out of reach. What cannot be changed has no say in it, nor has Slack. *UpstreamReachable* is what the poolers that are up say of PostgreSQL: False as soon as one
 cannot use it, PartlyReachable while another can. Of a reason's recovery it tells at once, of a loss within some
 seconds. *CapacityAvailable* is what the same poolers say of themselves: False while one lets a client wait for a
 server longer than `saturation_wait` (5 s), or refuses one, and for 10 s after; *Ready* has nothing to do with that.
 *CertificatesValid* is about those that the spec names: False from 14 days before one expires, or in the last
 quarter of its life if that is shorter; of authorities the one that expires last counts, and where CloudNativePG renews
-them it is 3 days. `status.certificates` has their dates. What cannot be changed has no say in it,
-nor has Slack. *Reconciling* and *Stalled* are True while something is going on, or in the way: at rest both are False.
+them it is 3 days. `status.certificates` has their dates.
+*Reconciling* and *Stalled* are True while something is going on, or in the way: at rest both are False.
 A time of transition changes only with the status, not with reason or message. *observedGeneration* is that of the spec
 which the operator looked at last; every condition has it too.
 
@@ -433,6 +453,16 @@ is written first when it is back. What is deleted keeps its last conditions unti
 
 | Reason | of | What to do |
 |---|---|---|
+";
+
+const EVENTS: &str = "
+## Events
+
+Recorded once each, at the PgPoolCluster; of endpoints that change together eight at most. Planned work records none.
+
+| Reason | Type | When |
+|---|---|---|
+| a reason of *Stalled* | Warning | Stalled turns True, or gets another reason; the note is what ConfigValid or Stalled says |
 ";
 
 fn page() -> String {
@@ -479,6 +509,11 @@ fn page() -> String {
             _ => "nothing",
         });
         let _ = writeln!(page, "| {} | {of} | {advice} |", reason.word());
+    }
+    page.push_str(EVENTS);
+    for event in event::ALL {
+        let (reason, type_, when) = (event.reason, event.type_, event.when);
+        let _ = writeln!(page, "| {reason} | {type_:?} | {when} |");
     }
     page
 }

@@ -1,10 +1,9 @@
-//! Commands: how cargo and others are called, and how what tests say is read.
+//! How cargo and other programs are called, and how what tests say is read.
 
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
 };
 
 use anyhow::{Context, Result};
@@ -74,32 +73,19 @@ pub(crate) fn cargo_test(command: &mut Command) -> Result<Tally> {
     test_run(command, |line| println!("{line}"))
 }
 
-/// As [`cargo_test`], several at once: what a test process says is passed on when
-/// it has said all, so that two do not speak at the same time.
-pub(crate) fn cargo_tests(commands: &mut [Command]) -> Result<Tally> {
-    let talkative = |command: &mut Command| {
-        let mut said = String::new();
-        let tally = test_run(command, |line| {
-            said.push_str(line);
-            said.push('\n');
-            if line.starts_with(RESULT) {
-                print!("{}", std::mem::take(&mut said));
-            }
-        });
-        print!("{said}");
-        tally
-    };
-    thread::scope(|scope| {
-        let runs: Vec<_> = commands
-            .iter_mut()
-            .map(|command| scope.spawn(move || talkative(command)))
-            .collect();
-        let mut sum = Tally::default();
-        for run in runs {
-            sum += run.join().expect("nothing in it panics")?;
+/// As [`cargo_test`], where another speaks at the same time: what a test process
+/// says is passed on when it has said all.
+pub(crate) fn cargo_test_by_blocks(command: &mut Command) -> Result<Tally> {
+    let mut said = String::new();
+    let tally = test_run(command, |line| {
+        said.push_str(line);
+        said.push('\n');
+        if line.starts_with(RESULT) {
+            println!("{}", std::mem::take(&mut said));
         }
-        Ok(sum)
-    })
+    });
+    print!("{said}");
+    tally
 }
 
 fn test_run(command: &mut Command, mut say: impl FnMut(&str)) -> Result<Tally> {
