@@ -37,9 +37,9 @@ pub struct Node {
     /// Ended first.
     programs: Vec<(&'static str, Child)>,
     control_plane: ControlPlane,
-    /// Before what makes its name another's to take.
-    _cgroup: Cgroup,
     isolation: Isolation,
+    /// After what ends the processes in it.
+    _cgroup: Cgroup,
     network: Network,
     dir: Scratch,
 }

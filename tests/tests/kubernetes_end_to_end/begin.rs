@@ -127,6 +127,8 @@ pub(crate) fn tell(world: &mut World) -> Result<()> {
     for type_ in ["PoolersAvailable", "BalancersAvailable"] {
         world.condition(type_, "True AllUp")?;
     }
+    // PostgreSQL may have begun to answer later than the poolers to ask.
+    world.condition("Ready", "True Serving")?;
     let table = world.kubectl("get pgpc")?;
     let words: Vec<&str> = table.split_whitespace().collect();
     let columns = ["NAME", "READY", "POOLERS", "BALANCERS", "MODE", "AGE"];
