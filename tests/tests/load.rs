@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::{Balancer, Certificate, Pgbench, Pooler, Postgres, pgbench, pooler};
 
-/// Whole seconds of load for each combination; `cargo xtask test` takes 3.
+/// Whole seconds of load for each combination; `cargo xtask test` takes 5.
 fn seconds() -> u64 {
     std::env::var("POOLKEEPER_LOAD_SECONDS")
         .ok()
         .and_then(|value| value.parse().ok())
-        .unwrap_or(3)
+        .unwrap_or(5)
 }
 
 /// What pgbench's transactions keep true: every change is in four places.

@@ -30,25 +30,31 @@ pub(crate) fn test(world: &mut World) -> Result<()> {
 }
 
 /// From the test message on. PostgreSQL comes up beside the poolers: they may have
-/// found it away before, and then that was told, rightly.
-fn since_the_test(world: &World) -> Vec<String> {
-    let texts = world.inbox.inbox.texts().into_iter();
-    texts
-        .skip_while(|text| !text.contains("test message to ops"))
-        .collect()
+/// found it away before, and then that was told, rightly, and nothing else.
+fn since_the_test(world: &World) -> Result<Vec<String>> {
+    let mut before = world.inbox.inbox.texts();
+    let test = before
+        .iter()
+        .position(|text| text.contains("test message to ops"));
+    let since = before.split_off(test.context("no test message")?);
+    ensure!(
+        before.iter().all(|text| text.contains("PostgreSQL")),
+        "{before:?}"
+    );
+    Ok(since)
 }
 
 /// Passwords, settings, scaling, a rolling restart, a node's drain, a pause: nobody
 /// is told.
 pub(crate) fn nothing(world: &mut World) -> Result<()> {
-    let texts = since_the_test(world);
+    let texts = since_the_test(world)?;
     ensure!(texts.len() == 1, "more than the test message: {texts:?}");
     Ok(())
 }
 
 /// Two poolers died, and PostgreSQL was away.
 pub(crate) fn each_once(world: &mut World) -> Result<()> {
-    let texts = since_the_test(world);
+    let texts = since_the_test(world)?;
     let count = |what: &str| texts.iter().filter(|text| text.contains(what)).count();
     ensure!(
         texts.len() == 7
