@@ -60,6 +60,10 @@ pub struct Probe {
     pub seen: Seen,
 }
 
+/// A check that ends as late as this many times its timeout says that this process
+/// did not run, and nothing of the target.
+const STOPPED_PER_TIMEOUT: u32 = 2;
+
 /// Checks `address` once, within `check.timeout`, and passes an order to it.
 pub async fn probe(address: SocketAddr, check: &Check, drain: Option<DrainOrder>) -> Probe {
     let begin = Instant::now();
@@ -81,7 +85,10 @@ pub async fn probe(address: SocketAddr, check: &Check, drain: Option<DrainOrder>
             failure,
             text,
         }) => {
-            let observation = failure.map(|failure| Observation::Failed {
+            // Who was stopped meanwhile heard no answer, be there one or not.
+            let was_stopped = duration > STOPPED_PER_TIMEOUT * check.timeout;
+            let heard = failure.filter(|failure| *failure != Failure::Silent || !was_stopped);
+            let observation = heard.map(|failure| Observation::Failed {
                 failure,
                 reason: text.clone(),
             });
@@ -334,6 +341,20 @@ mod tests {
         let seen = against(None).await;
         let reason = "timeout after 200ms waiting for an answer";
         assert_eq!(seen.observation, failed(Failure::Silent, reason));
+        assert_eq!(seen.seen.outcome, Outcome::AnswerTimeout);
+    }
+
+    /// All of it is one thread, as all threads of a process that is stopped.
+    #[tokio::test]
+    async fn who_was_stopped_meanwhile_says_nothing_of_the_target() {
+        let stopped = async {
+            let until = std::time::Instant::now() + Duration::from_millis(500);
+            while std::time::Instant::now() < until {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        };
+        let (seen, ()) = tokio::join!(against(None), stopped);
+        assert_eq!(seen.observation, None);
         assert_eq!(seen.seen.outcome, Outcome::AnswerTimeout);
     }
 
