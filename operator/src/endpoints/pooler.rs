@@ -213,10 +213,8 @@ impl Pooler {
         }
         // One that lags behind still tells the bootId of the process before.
         let news = before.is_none_or(|before| before.boot_id != view.boot_id);
-        let relays = match &self.pod {
-            Some(_) => view.health != Health::Down,
-            None => news && self.judgement.state == EndpointState::Up,
-        };
+        let relays = view.health != Health::Down
+            && (self.pod.is_some() || (news && self.judgement.state == EndpointState::Up));
         let restarted = match &view.boot_id {
             Some(seen) if relays && !former.has(seen) => {
                 self.identify(seen, restarted_at.is_some(), policy, former, at)

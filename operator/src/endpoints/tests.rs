@@ -45,6 +45,7 @@ impl Script {
             discovered: false,
             listed: true,
             report: None,
+            report_age_ms: None,
         });
         Self {
             index,
@@ -670,34 +671,42 @@ fn without_balancers_a_pooler_speaks_for_itself() {
 }
 
 /// It was frozen since before the pooler was killed: what it says as it thaws
-/// is of the process before.
+/// is of the process before, however long that is over.
 #[test]
 fn balancer_that_comes_back_with_old_news_tells_no_restart() {
-    let mut tier = Tier::running();
-    tier.ends(Id::pooler(0), KILLED, 10.0);
-    tier.starts(Id::pooler(0), 10.1);
-    tier.pooler_says(0, "b", TargetState::Ready, 10.2);
-    let silent = tier
-        .endpoints
-        .balancer_silent(1, "timed out", POLICY, at(11.0));
-    tier.changes.extend(silent);
-    tier.balancers[0].judges(0, Health::Up, "b", true, 11.0);
-    let mut says = |balancer: usize, seconds| {
-        let status = tier.balancers[balancer].status();
+    for thaws in [13.5, 20.0, 3_600.0] {
+        let mut tier = Tier::running();
+        tier.ends(Id::pooler(0), KILLED, 10.0);
+        tier.starts(Id::pooler(0), 10.1);
+        tier.pooler_says(0, "b", TargetState::Ready, 10.2);
+        let silent = tier
+            .endpoints
+            .balancer_silent(1, "timed out", POLICY, at(11.0));
+        tier.changes.extend(silent);
+        tier.balancers[0].judges(0, Health::Up, "b", true, 11.0);
+        for target in &mut tier.balancers[1].targets {
+            target.report_age_ms = Some(((thaws - 1.0) * 1_000.0) as u64);
+        }
+        let mut says = |balancer: usize, seconds| {
+            let status = tier.balancers[balancer].status();
+            let changes = tier
+                .endpoints
+                .balancers_said(&[status], POLICY, at(seconds));
+            tier.changes.extend(changes);
+        };
+        says(0, 11.0);
+        says(0, 13.0);
+        says(1, thaws);
+        tier.pooler_says(0, "b", TargetState::Ready, thaws + 0.1);
+        tier.balancers[1].judges(0, Health::Up, "b", true, thaws + 0.5);
+        let status = tier.balancers[1].status();
         let changes = tier
             .endpoints
-            .balancers_said(&[status], POLICY, at(seconds));
+            .balancers_said(&[status], POLICY, at(thaws + 0.5));
         tier.changes.extend(changes);
-    };
-    says(0, 11.0);
-    says(0, 13.0);
-    says(1, 20.0);
-    tier.balancers[1].judges(0, Health::Up, "b", true, 20.5);
-    let status = tier.balancers[1].status();
-    let changes = tier.endpoints.balancers_said(&[status], POLICY, at(20.5));
-    tier.changes.extend(changes);
-    tier.tick(23.0);
-    assert_eq!(tier.people_hear().len(), 2, "{:?}", tier.people_hear());
+        tier.tick(thaws + 3.0);
+        assert_eq!(tier.people_hear().len(), 2, "{:?}", tier.people_hear());
+    }
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub struct Judged {
     pub state: health::State,
     /// What the target said of itself when it last did.
     pub report: Option<TargetReport>,
+    /// When it did.
+    pub reported_at: Option<Timestamp>,
     /// The newest check.
     pub seen: Option<Seen>,
     /// Checks that passed.
@@ -120,6 +122,7 @@ impl Target {
             judged: Mutex::new(Judged {
                 state,
                 report: None,
+                reported_at: None,
                 seen: None,
                 checks_passed: 0,
                 checks_failed: 0,
@@ -177,6 +180,7 @@ impl Target {
                 judged.checks_passed += 1;
                 if report.is_some() {
                     judged.report.clone_from(report);
+                    judged.reported_at = Some(now);
                 }
             }
             Observation::Failed { .. } => judged.checks_failed += 1,
@@ -206,8 +210,9 @@ impl Target {
 
     /// Its line in `/status`.
     #[must_use]
-    pub fn status(&self) -> TargetStatus {
+    pub fn status(&self, now: Timestamp) -> TargetStatus {
         let judged = self.judged();
+        let age = judged.reported_at.map(|at| elapsed(at, now));
         TargetStatus {
             name: self.name.clone(),
             address: self.address.to_string(),
@@ -219,6 +224,7 @@ impl Target {
             discovered: self.origin == Origin::Discovered,
             listed: self.listed.load(Relaxed),
             report: judged.report,
+            report_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }

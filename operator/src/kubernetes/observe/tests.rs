@@ -64,6 +64,7 @@ impl Script {
             discovered: true,
             listed: true,
             report: None,
+            report_age_ms: None,
         });
     }
 
