@@ -16,7 +16,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
 use crate::{
-    api::{BudgetStatus, ComponentStatus, EndpointStatus, NotificationStatus, PgPoolClusterStatus},
+    api::{
+        BindingStatus, BudgetStatus, ComponentStatus, EndpointStatus, NotificationStatus,
+        PgPoolClusterStatus,
+    },
     controller::status::{ConditionType, Reason},
 };
 
@@ -43,6 +46,9 @@ pub struct Overview {
     /// Connections to PostgreSQL; absent if no spec was valid yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetStatus>,
+    /// The Secret that applications connect with; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingStatus>,
     /// Every pooler and balancer.
     pub endpoints: Vec<Endpoint>,
     /// Everyone who is told.
@@ -133,6 +139,7 @@ impl Overview {
             poolers: status.poolers,
             balancer: status.balancer,
             budget: status.budget,
+            binding: status.binding,
             notifications: status.notifications,
             events: reading.events.ok().map(newest),
             next,

@@ -80,6 +80,10 @@ const FLOWS: &[(&str, Flow)] = &[
         "Secrets that are deleted come back as they were",
         secrets::configuration,
     ),
+    (
+        "applications find what they need to connect",
+        secrets::bindings,
+    ),
     ("a rollout without Pods says why", rollouts::refused),
     (
         "a rollout that is late says so until the next",
@@ -112,7 +116,10 @@ fn created(world: &mut World) -> Result<()> {
     world.condition("shop", "Reconciling", "True RollingOut")?;
     for (resource, names) in [
         ("serviceaccounts", &["shop"][..]),
-        ("secrets", &["shop-pooler-config", "shop-internal"]),
+        (
+            "secrets",
+            &["shop-pooler-config", "shop-internal", "shop-binding-app"],
+        ),
         ("services", &["shop", "shop-pooler", "shop-balancer"]),
     ] {
         for name in names {
@@ -125,6 +132,7 @@ fn created(world: &mut World) -> Result<()> {
     world.condition("shop", "Ready", "False Starting")?;
     let status = &world.api.cluster("shop")?["status"];
     ensure!(status["observedGeneration"] == 1, "{status}");
+    ensure!(status["binding"]["name"] == "shop-binding-app", "{status}");
     ensure!(
         status["poolers"]["selector"]
             == "app.kubernetes.io/name=poolkeeper,app.kubernetes.io/instance=shop,app.kubernetes.io/component=pooler",

@@ -121,8 +121,11 @@ pub struct PgPoolClusterSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub databases: Vec<Database>,
 
-    /// Users with settings of their own. Users that are not listed are served
-    /// too, by the pool's settings. At most 256.
+    /// Users with settings of their own, or for whom Kubernetes is to have a
+    /// Secret NAME-binding-USER with all that an application needs to connect,
+    /// which a user in this list has whose password is known in plain text.
+    /// Users that are not listed are served too, by the pool's settings.
+    /// At most 256.
     #[serde(default)]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

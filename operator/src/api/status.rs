@@ -49,6 +49,12 @@ pub struct PgPoolClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetStatus>,
 
+    /// What applications connect with, as a Provisioned Service of
+    /// servicebinding.io says it; absent if no user is listed whose password is
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingStatus>,
+
     /// Every pooler and balancer; of more than 256 not those that end.
     #[serde(default)]
     #[schemars(length(max = ENDPOINTS_MAX))]
@@ -67,6 +73,18 @@ pub struct PgPoolClusterStatus {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub notifications: Vec<NotificationStatus>,
+}
+
+/// What applications connect with.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindingStatus {
+    /// The Secret of the first user that has one, of those in users in their
+    /// order, and after them the upstream's: type, provider, host, port, username,
+    /// password, uri and, where it is known, database. Another user's is named
+    /// alike: NAME-binding-USER.
+    #[schemars(length(max = 253))]
+    pub name: String,
 }
 
 /// Connections to PostgreSQL, as the spec that was valid last has them.

@@ -6,6 +6,7 @@
 //! made from the same [`Tier`].
 
 mod balancer;
+mod binding;
 mod content;
 mod inputs;
 mod newer;
@@ -27,6 +28,7 @@ use content::{databases, files, settings, user};
 use crate::api::{Images, PodTemplate, Resources, Service};
 
 pub use balancer::balancer_yaml;
+pub use binding::Binding;
 pub use inputs::template_inputs;
 pub use place::{
     BalancerPlace, Peers, PoolerAddresses, PoolerPlace, Realisation, balancer_name, pooler_name,
@@ -53,6 +55,8 @@ pub const SERVER_KEY: &str = "server.key";
 pub const USERNAME: &str = "username";
 /// Key of a Secret of type kubernetes.io/basic-auth.
 pub const PASSWORD: &str = "password";
+/// Key of the Secret that CloudNativePG makes for applications.
+pub const DBNAME: &str = "dbname";
 /// Annotation of a cluster: another value rolls all Pods.
 pub const RESTART: &str = "poolkeeper.dev/restart";
 
@@ -89,6 +93,8 @@ pub struct Tier {
     pub images: Images,
     /// Another value rolls all Pods.
     pub restart: Option<String>,
+    /// What applications log in with.
+    pub bindings: Vec<Binding>,
 }
 
 /// What every pooler is.
@@ -197,6 +203,7 @@ pub fn tier_among(cluster: &ValidatedCluster, poolers_seen: u32) -> Tier {
         network_policy: cluster.network_policy,
         images: cluster.images.clone(),
         restart: cluster.restart.clone(),
+        bindings: binding::bindings(cluster),
     }
 }
 
@@ -231,6 +238,7 @@ pub fn revision(tier: &Tier, key: &[u8]) -> String {
         network_policy: _,
         images: _,
         restart: _,
+        bindings: _,
     } = tier;
     let Pooler {
         replicas: _,

@@ -7,6 +7,7 @@
 //! Without a podTemplate, every Pod keeps the `restricted` Pod Security Standard.
 
 mod balancer;
+mod binding;
 mod config;
 mod disruption;
 mod internal;
@@ -32,6 +33,7 @@ use serde::Serialize;
 
 use super::build::Tier;
 use crate::api::Component;
+pub use binding::binding_name;
 pub use internal::{INTERNAL_KEY, internal_name, internal_secret};
 use metadata::Family;
 pub use metadata::{MANAGED_BY, Owner, pod_selector};
@@ -65,7 +67,7 @@ pub struct Images {
 
 /// The objects of a tier, in the order in which they are to be applied: what is
 /// referred to comes before what refers to it. No `Debug`: it would show what is
-/// in the Secret.
+/// in the Secrets.
 #[derive(Clone, PartialEq)]
 pub struct Objects {
     /// `NAME`: whom Pods run as, without a token.
@@ -83,6 +85,8 @@ pub struct Objects {
     pub balancer_service: Service,
     /// `NAME`: what applications connect to.
     pub service: Service,
+    /// `NAME-binding-USER`: what an application needs to connect as a user.
+    pub bindings: Vec<Secret>,
     /// `NAME-pooler`: who may reach the poolers. None unless asked for.
     pub pooler_network: Option<NetworkPolicy>,
     /// `NAME-balancer`: who may reach the balancers. None unless asked for.
@@ -119,6 +123,7 @@ pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
         pooler_service: service::poolers(&family),
         balancer_service: service::balancers(&family),
         service: service::applications(&family, tier),
+        bindings: binding::secrets(&family, tier),
         pooler_network: networks.then(|| network::poolers(&family)),
         balancer_network: networks.then(|| network::balancers(&family)),
         pooler_disruption: disruption::budget(&family, pooler),
@@ -141,6 +146,7 @@ impl Objects {
             pooler_service,
             balancer_service,
             service,
+            bindings,
             pooler_network,
             balancer_network,
             pooler_disruption,
@@ -155,6 +161,9 @@ impl Objects {
         visitor.visit(pooler_service);
         visitor.visit(balancer_service);
         visitor.visit(service);
+        for binding in bindings {
+            visitor.visit(binding);
+        }
         for network in [pooler_network, balancer_network].into_iter().flatten() {
             visitor.visit(network);
         }
@@ -164,7 +173,7 @@ impl Objects {
         visitor.visit(balancers);
     }
 
-    /// All of them as YAML documents, in order. Holds the Secret.
+    /// All of them as YAML documents, in order. Holds the Secrets.
     #[must_use]
     pub fn yaml(&self) -> String {
         let mut documents = Documents::default();

@@ -22,8 +22,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{certificates::Certificate, validate::ValidatedCluster};
 use crate::api::{
-    BudgetStatus, Component, ComponentStatus, EndpointState, EndpointStatus, NotificationStatus,
-    PgPoolClusterStatus,
+    BindingStatus, BudgetStatus, Component, ComponentStatus, EndpointState, EndpointStatus,
+    NotificationStatus, PgPoolClusterStatus,
 };
 use conditions::Verdict;
 
@@ -39,6 +39,8 @@ pub struct Observed<'a> {
     pub progress: &'a Progress,
     /// The configuration that should be in force; none was ever applied without.
     pub revision: Option<&'a str>,
+    /// The Secret that applications connect with, if that configuration has one.
+    pub binding: Option<&'a str>,
     /// The Deployments; local processes have none.
     pub rollouts: Option<&'a Rollouts>,
     /// Whether the pools are to be paused, and which poolers say that they are.
@@ -98,7 +100,13 @@ pub fn status(
     before: &PgPoolClusterStatus,
     now: Timestamp,
 ) -> PgPoolClusterStatus {
-    // A new operator knows none until it has applied it.
+    // A new operator knows neither until it has applied it.
+    let binding = match observed.revision {
+        Some(_) => observed.binding.map(|name| BindingStatus {
+            name: name.to_owned(),
+        }),
+        None => before.binding.clone(),
+    };
     let revision = observed.revision.or(before.config_revision.as_deref());
     let observed = &Observed {
         revision,
@@ -130,6 +138,7 @@ pub fn status(
             || before.budget.clone(),
             |meaning| Some(meaning.budget.clone()),
         ),
+        binding,
         endpoints: observed.endpoints.to_vec(),
         certificates,
         notifications: observed.notifications.to_vec(),

@@ -17,8 +17,8 @@ mod upstream;
 mod uri;
 
 pub use cluster::{
-    Balancer, Channel, ClientAuth, ClientTls, Database, HostPort, Pair, Pool, Poolers, ServerTls,
-    Setting, User, Userlist, ValidatedCluster,
+    Balancer, Channel, ClientAuth, ClientTls, Database, HostPort, Login, Pair, Pool, Poolers,
+    ServerTls, Setting, User, Userlist, ValidatedCluster,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,11 +106,13 @@ impl<'a> Validator<'a> {
         let metadata = &input.cluster.metadata;
         let upstream = self.upstream(spec);
         let (poolers, balancer) = (Component::Pooler, Component::Balancer);
+        let userlist = self.userlist(spec, &upstream);
         let mut cluster = ValidatedCluster {
             name: self.name(metadata.name.as_deref().unwrap_or_default()),
             suspend: spec.suspend,
             auth: auth(spec.auth.r#type),
-            userlist: self.userlist(spec, &upstream),
+            logins: logins::known(spec, &upstream, &userlist),
+            userlist,
             databases: self.databases(&spec.databases, &upstream),
             users: self.users(&spec.users),
             pool: self.pool(&spec.pool),
@@ -139,6 +141,7 @@ impl<'a> Validator<'a> {
             warnings: Vec::new(),
             upstream: upstream.address,
             upstream_origin: upstream.origin,
+            upstream_database: upstream.database,
         };
         cluster.balancer.pod_template =
             self.pod_template(balancer, spec.balancer.pod_template.as_ref());

@@ -43,6 +43,8 @@ pub(super) struct Memory {
     pub(super) templates: Templates,
     /// The revision that was applied last.
     pub(super) revision: Option<String>,
+    /// The Secret that applications connect with, if there is one.
+    pub(super) binding: Option<String>,
     /// How many poolers are wished, where they are kept from being added.
     pub(super) held: Option<i32>,
     /// What the spec comes to that was valid last.

@@ -331,6 +331,8 @@ impl Look<'_> {
         applied?;
         removed?;
         memory.revision = Some(revision);
+        let mut bindings = objects.bindings.iter();
+        memory.binding = bindings.find_map(|secret| secret.metadata.name.clone());
         Ok(Progress::Applied)
     }
 

@@ -63,6 +63,7 @@ impl Look<'_> {
             generation: cluster.meta().generation,
             progress: &progress,
             revision: None,
+            binding: None,
             rollouts: None,
             pause: Pause::default(),
             update: None,
@@ -136,6 +137,7 @@ impl Look<'_> {
             generation: cluster.meta().generation,
             progress,
             revision: wanted.as_deref(),
+            binding: memory.binding.as_deref(),
             rollouts: Some(&rollouts),
             pause: Pause {
                 wished: spec.is_some_and(|spec| spec.pool.state == PoolState::Paused),

@@ -97,6 +97,10 @@ fn title(text: &mut String, overview: &Overview) {
         let all = budget.server_connections;
         let _ = writeln!(text, "servers:   up to {all}, {most}");
     }
+    if let Some(binding) = &overview.binding {
+        let name = &binding.name;
+        let _ = writeln!(text, "binding:   Secret {name}, its key uri");
+    }
     if overview.generation != overview.observed_generation {
         let number = |generation: Option<i64>| {
             generation.map_or_else(|| "unknown".to_owned(), |number| number.to_string())

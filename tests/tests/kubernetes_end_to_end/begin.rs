@@ -112,6 +112,7 @@ pub(crate) fn serve(world: &mut World) -> Result<()> {
         postgres["status"]["podIP"] == server.as_str(),
         "{server} answered, which is not PostgreSQL's Pod"
     );
+    world.start_application()?;
     world.until("the application", || world.sql_in_pod("SELECT 1"))?;
     let there = world.sql_in_pod("SELECT inet_server_addr()")?;
     ensure!(there == server, "a Pod is answered by {there}");

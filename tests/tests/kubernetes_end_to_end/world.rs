@@ -21,7 +21,8 @@ pub(crate) const SYSTEM: &str = "poolkeeper-system";
 /// What a later version's images are called.
 pub(crate) const LATER: &str = "later";
 
-/// A Pod that waits, for psql to be run in.
+/// A Pod that waits, for psql to be run in. It knows the tier by its binding, which
+/// names no database: this PostgreSQL has none for the application.
 const APPLICATION: &str = "
 apiVersion: v1
 kind: Pod
@@ -32,6 +33,10 @@ spec:
   - name: application
     image: docker.io/library/postgres:17
     command: [sleep, infinity]
+    env:
+    - {name: PGDATABASE, value: postgres}
+    - {name: PGCONNECT_TIMEOUT, value: '10'}
+    - {name: URI, valueFrom: {secretKeyRef: {name: shop-binding-app, key: uri}}}
 ";
 
 pub(crate) struct World {
@@ -65,7 +70,6 @@ impl World {
         }
         node.load(&Image::of_postgres("docker.io/library/postgres:17")?.path())?;
         node.add_volume("postgres")?;
-        node.apply(APPLICATION)?;
         let inbox = SecureInbox::start(node.machine())?;
         let api = Api::connect(&node.kubeconfig())?;
         Ok(Self {
@@ -149,10 +153,14 @@ impl World {
         }
     }
 
-    /// Through the tier, from a Pod.
+    /// Starts an application.
+    pub(crate) fn start_application(&self) -> Result<()> {
+        self.node.apply(APPLICATION).map(drop)
+    }
+
+    /// Through the tier, from the application.
     pub(crate) fn sql_in_pod(&self, sql: &str) -> Result<String> {
-        let connection = "host=shop user=app password=change-me dbname=postgres connect_timeout=10";
-        let psql = ["psql", "-XAtqc", sql, connection];
+        let psql = ["sh", "-c", "psql -XAtqc \"$0\" \"$URI\"", sql];
         let exec = ["exec", "application", "--"];
         let said = self.node.kubectl(&[&exec[..], &psql].concat())?;
         Ok(said.trim_end().to_owned())

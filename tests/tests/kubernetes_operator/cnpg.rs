@@ -41,6 +41,14 @@ pub(super) fn followed(world: &mut World) -> Result<()> {
     world.eventually("the new password", || {
         file(world, "userlist.txt").is_ok_and(|list| list == "\"app\" \"rotated\"\n")
     })?;
+    world.eventually("applications to find it", || {
+        let secret = world.api.core("secrets", "by-name-binding-app");
+        let uri = secret
+            .map(|secret| secret["data"]["uri"].clone())
+            .unwrap_or_default();
+        let uri = STANDARD.decode(uri.as_str().unwrap_or_default());
+        uri.is_ok_and(|uri| uri == b"postgresql://app:rotated@by-name.default.svc:5432/app")
+    })?;
     let authority = file(world, "server-ca.crt")?;
     ensure!(authority.contains("BEGIN CERTIFICATE"), "{authority}");
     ensure!(spec(world)? == made, "Pods are replaced");

@@ -1,6 +1,7 @@
 //! The Secrets of a tier, deleted by hand.
 
 use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value as Json, json};
 
 use super::{World, fakes};
@@ -23,6 +24,69 @@ pub(super) fn configuration(world: &mut World) -> Result<()> {
     }
     ensure!(generations(world)? == before, "Pods are replaced");
     Ok(())
+}
+
+/// Each user that is listed has what it needs, as it is now, and nobody else has.
+pub(super) fn bindings(world: &mut World) -> Result<()> {
+    let patch = |resource: &str, name: &str, patch: Json| {
+        let patch = [
+            "patch",
+            resource,
+            name,
+            "--type=merge",
+            "-p",
+            &patch.to_string(),
+        ];
+        world.control_plane.kubectl(&patch).map(drop)
+    };
+    let uri = |name: &str| -> Result<String> {
+        let secret = world.api.core("secrets", name)?;
+        ensure!(secret["type"] == "servicebinding.io/postgresql", "{name}");
+        let uri = secret["data"]["uri"].as_str().context("no uri")?;
+        Ok(String::from_utf8(STANDARD.decode(uri)?)?)
+    };
+    let is_bound = |wanted: &Json| {
+        let cluster = world.api.cluster("shop");
+        cluster.is_ok_and(|cluster| cluster["status"]["binding"]["name"] == *wanted)
+    };
+    let users = |names: &[&str]| {
+        let users: Vec<Json> = names.iter().map(|name| json!({"name": name})).collect();
+        patch("pgpc", "shop", json!({"spec": {"users": users}}))
+    };
+    let of_app = uri("shop-binding-app")?;
+    ensure!(
+        of_app == "postgresql://app:change-me@shop.default.svc:5432/",
+        "it is another"
+    );
+    users(&["admin", "app"])?;
+    world.eventually("the first to be the binding", || {
+        is_bound(&json!("shop-binding-admin"))
+    })?;
+    uri("shop-binding-admin")?;
+
+    let list = "\"app\" \"p@ss\"\n\"admin\" \"change-me-too\"\n";
+    let changed = |list: &str| {
+        let list = json!({"stringData": {"userlist.txt": list}});
+        patch("secret", "shop-users", list)
+    };
+    changed(list)?;
+    world.eventually("the new password", || {
+        uri("shop-binding-app").is_ok_and(|uri| uri.contains("//app:p%40ss@"))
+    })?;
+    changed(&list.replace("p@ss", "change-me"))?;
+
+    users(&[])?;
+    world.eventually("none to be left", || {
+        is_bound(&Json::Null)
+            && ["shop-binding-app", "shop-binding-admin"]
+                .iter()
+                .all(|name| world.api.core("secrets", name).is_err())
+    })?;
+    users(&["app"])?;
+    world.eventually("it to be back", || {
+        is_bound(&json!("shop-binding-app"))
+            && uri("shop-binding-app").is_ok_and(|uri| uri == of_app)
+    })
 }
 
 /// Nobody else has the key: there is another, and all are told of it without

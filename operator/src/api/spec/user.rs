@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ParameterValue, PoolMode, SecretRef};
 
-/// A user with settings of its own.
+/// A user with settings or a Secret of its own.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {

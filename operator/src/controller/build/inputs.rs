@@ -59,6 +59,7 @@ fn json(tier: &Tier, component: Component) -> String {
         network_policy: _,
         images,
         restart,
+        bindings: _,
     } = tier;
     let Images {
         pooler: pooler_image,

@@ -65,8 +65,8 @@ fn elaborate() -> String {
     format!(
         "{}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: shop-tls}}\ndata:\n  tls.crt: {}\n  tls.key: {}\n",
         with_tls.replace(
-            "  poolers:\n",
-            "  databases: [{name: orders, poolSize: 7}]\n  users: [{name: app, maxConnections: 9}]\n  poolers:\n"
+            "    - name: app\n",
+            "    - {name: app, maxConnections: 9}\n  databases: [{name: orders, poolSize: 7}]\n"
         ),
         encode(pair.cert.pem()),
         encode(pair.signing_key.serialize_pem())
@@ -189,6 +189,7 @@ fn objects_have_the_names_that_users_are_promised() {
             "Service shop-pooler",
             "Service shop-balancer",
             "Service shop",
+            "Secret shop-binding-app",
             "PodDisruptionBudget shop-pooler",
             "PodDisruptionBudget shop-balancer",
             "Deployment shop-pooler",
@@ -460,7 +461,7 @@ fn port_and_type_of_the_service_are_its_own_matter() {
             "type: ClusterIP\n    port: 5432",
             "type: LoadBalancer\n    port: 6000"
         ),
-        ["Service shop"]
+        ["Service shop", "Secret shop-binding-app"]
     );
 }
 
@@ -488,11 +489,13 @@ fn secrets_are_in_no_object_but_secrets() {
             );
         }
     }
-    // Nor does anything else follow from them, such as a hash.
+    // Nor does anything else follow from them, such as a hash; but for what an
+    // application needs.
     let other = made(&manifest.replace("change-me", "another"));
     assert!(other.pooler_config != objects.pooler_config);
     let without = |objects: &Objects| Objects {
         pooler_config: Secret::default(),
+        bindings: Vec::new(),
         ..objects.clone()
     };
     assert!(without(&other) == without(&objects));

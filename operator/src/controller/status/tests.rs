@@ -67,6 +67,7 @@ struct At<'a> {
     second: i64,
     generation: i64,
     revision: Option<&'static str>,
+    binding: Option<&'static str>,
     update: Option<&'static str>,
     meaning: Option<Meaning>,
     notifications: Vec<NotificationStatus>,
@@ -86,6 +87,7 @@ impl Default for At<'_> {
             second: 10,
             generation: 1,
             revision: Some("r1"),
+            binding: None,
             update: None,
             meaning: Some(Meaning {
                 upstreams: vec!["db:5432".to_owned()],
@@ -103,6 +105,7 @@ impl At<'_> {
             generation: Some(self.generation),
             progress: &self.progress,
             revision: self.revision,
+            binding: self.binding,
             rollouts: Some(&self.rollouts),
             pause: self.pause,
             update: self.update,
@@ -454,16 +457,24 @@ fn certificates_stay_as_they_were_while_the_spec_cannot_be_looked_at() {
 
 #[test]
 fn a_new_operator_goes_by_the_configuration_applied_last() {
-    let before = At::default().status();
-    let at = At {
+    let before = At {
+        binding: Some("shop-binding-app"),
+        ..At::default()
+    };
+    let before = before.status();
+    let mut at = At {
         before: &before,
         revision: None,
         progress: Progress::Suspended,
         ..At::default()
     };
     let status = at.status();
+    assert!(status.binding.is_some() && status.binding == before.binding);
     assert_eq!(status.config_revision.as_deref(), Some("r1"));
     assert_eq!(status.poolers.updated, 2);
+    // It has applied one without.
+    at.revision = Some("r2");
+    assert_eq!(at.status().binding, None);
 }
 
 #[test]

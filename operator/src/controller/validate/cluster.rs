@@ -22,10 +22,15 @@ pub struct ValidatedCluster {
     pub upstream: HostPort,
     /// The field that says so.
     pub upstream_origin: String,
+    /// The database that it names, where it is known by a Secret.
+    pub upstream_database: Option<String>,
     /// How clients are authenticated.
     pub auth: ClientAuth,
     /// Who may log in.
     pub userlist: Userlist,
+    /// Users that the spec lists, in its order, and then the upstream's: of those
+    /// the ones whose password is known.
+    pub logins: Vec<Login>,
     /// Databases with settings of their own; empty means all.
     pub databases: Vec<Database>,
     /// Users with settings of their own.
@@ -139,6 +144,15 @@ impl Userlist {
             (None, None) => Place::Field("spec.auth".to_owned()),
         }
     }
+}
+
+/// A user and its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password itself, never a hash of it.
+    pub password: SecretValue,
 }
 
 /// A database with settings of its own.

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use proxy_core::config::userlist;
+use proxy_core::config::userlist::{self, Secret};
 
 use super::{
-    Userlist, Validator,
-    upstream::{Login, Upstream},
+    Login, Userlist, Validator,
+    upstream::{Line, Upstream},
 };
 use crate::{
     api::{AuthType, PgPoolClusterSpec},
@@ -33,7 +33,7 @@ impl Validator<'_> {
         if let Some(login) = &upstream.login
             && !known.contains(&login.user)
         {
-            logins.push(Login {
+            logins.push(Line {
                 user: login.user.clone(),
                 password: login.password.clone(),
                 place: login.place.clone(),
@@ -82,7 +82,7 @@ impl Validator<'_> {
         self.fault("spec.auth", message);
     }
 
-    fn users_logins(&mut self, spec: &PgPoolClusterSpec, known: &BTreeSet<String>) -> Vec<Login> {
+    fn users_logins(&mut self, spec: &PgPoolClusterSpec, known: &BTreeSet<String>) -> Vec<Line> {
         let mut logins = Vec::new();
         for (index, user) in spec.users.iter().enumerate() {
             let Some(secret) = &user.password_secret_ref else {
@@ -106,7 +106,7 @@ impl Validator<'_> {
                 self.fault(&path, message);
             }
             if let Some(password) = self.line(&secret.name, build::PASSWORD, &value) {
-                logins.push(Login {
+                logins.push(Line {
                     user: user.name.clone(),
                     password,
                     place: Place::Secret {
@@ -119,6 +119,35 @@ impl Validator<'_> {
         }
         logins
     }
+}
+
+/// Users whose password is known: of those that the spec lists, and the upstream's.
+pub(super) fn known(
+    spec: &PgPoolClusterSpec,
+    upstream: &Upstream,
+    userlist: &Userlist,
+) -> Vec<Login> {
+    let text = String::from_utf8_lossy(userlist.content.bytes());
+    // A mistake in the list is told elsewhere.
+    let list = userlist::parse(build::USERLIST, &text).unwrap_or_default();
+    let listed = spec.users.iter().map(|user| &user.name);
+    let of_upstream = upstream.login.iter().map(|line| &line.user);
+    let mut users: Vec<&String> = Vec::new();
+    for user in listed.chain(of_upstream) {
+        if !users.contains(&user) {
+            users.push(user);
+        }
+    }
+    let logins = users
+        .into_iter()
+        .filter_map(|user| match list.secret(user) {
+            Some(Secret::Plain(password)) => Some(Login {
+                user: user.clone(),
+                password: SecretValue::new(password.clone().into_bytes()),
+            }),
+            Some(Secret::Md5(_) | Secret::Scram(_)) | None => None,
+        });
+    logins.collect()
 }
 
 fn userlist_is_empty(text: &[u8]) -> bool {

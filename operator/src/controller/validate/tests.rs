@@ -246,6 +246,10 @@ fn cloudnativepg_is_known_by_its_names() {
         Some("\"app\" \"s3cret\"\n")
     );
     assert!(!format!("{cluster:?}").contains("s3cret"));
+    assert_eq!(cluster.upstream_database, None);
+    let app = secret("pg-app", "{username: app, password: s3cret, dbname: shop}");
+    let cluster = judged(cnpg, "", "", &app).unwrap();
+    assert_eq!(cluster.upstream_database.as_deref(), Some("shop"));
 
     let faults = judged(cnpg, "", "", "").unwrap_err();
     assert!(
@@ -283,6 +287,53 @@ fn cloudnativepg_is_known_by_its_names() {
     assert_eq!(faults.len(), 2, "each Secret once: {faults:#?}");
 }
 
+/// An application is to get a password, not what PostgreSQL keeps of one; and not
+/// everybody's.
+#[test]
+fn logins_are_those_of_listed_users_whose_password_is_known() {
+    let md5 = format!("md5{}", "0".repeat(32));
+    let users = "  users: [{name: own, passwordSecretRef: {name: own}}, {name: b}, {name: hashed}, {name: nobody}]\n";
+    let auth = "  auth: {userlistSecretRef: {name: users}}\n";
+    let list = format!("\"a\" \"of-a\"\n\"b\" \"of-b\"\n\"hashed\" \"{md5}\"\n");
+    let list = secret(
+        "users",
+        &format!("{{userlist.txt: {}}}", serde_json::json!(list)),
+    );
+    let more = format!("{list}{}", secret("own", "{password: of-own}"));
+    let logins = |upstream: &str, more: &str| -> Vec<(String, String)> {
+        let cluster = judged(upstream, auth, users, more).unwrap();
+        let logins = cluster.logins.iter();
+        logins
+            .map(|login| {
+                (
+                    login.user.clone(),
+                    login.password.text().unwrap().to_owned(),
+                )
+            })
+            .collect()
+    };
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+            .collect()
+    };
+    let listed = [("own", "of-own"), ("b", "of-b")];
+    assert_eq!(logins("{address: {host: db}}", &more), pairs(&listed));
+    // The upstream's comes last, with the password that counts here.
+    let by_uri = "{uriSecretRef: {name: pg}}";
+    let uri = |user: &str| {
+        format!(
+            "{more}{}",
+            secret("pg", &format!("{{uri: \"postgresql://{user}:x@db\"}}"))
+        )
+    };
+    let with = |user, password| pairs(&[listed[0], listed[1], (user, password)]);
+    assert_eq!(logins(by_uri, &uri("new")), with("new", "x"));
+    assert_eq!(logins(by_uri, &uri("a")), with("a", "of-a"));
+    assert_eq!(logins(by_uri, &uri("b")), pairs(&listed));
+}
+
 #[test]
 fn a_service_that_was_looked_for_is_missed() {
     let text = CLUSTER.replace("{address: {host: db}}", "{cnpgClusterRef: {name: pg}}");
@@ -318,6 +369,7 @@ fn a_uri_says_where_and_who() {
     )
     .unwrap();
     assert_eq!(cluster.upstream.to_string(), "db:5433");
+    assert_eq!(cluster.upstream_database.as_deref(), Some("shop"));
     assert_eq!(
         cluster.userlist.content.text(),
         Some("\"app\" \"s3\"\"cret\"\n")

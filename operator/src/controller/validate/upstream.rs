@@ -16,11 +16,13 @@ pub(super) struct Upstream {
     /// The field that says so.
     pub(super) origin: String,
     /// Who can log in there besides those whom the manifest names.
-    pub(super) login: Option<Login>,
+    pub(super) login: Option<Line>,
+    /// The database that it names for that.
+    pub(super) database: Option<String>,
 }
 
-/// A user and what it logs in with.
-pub(super) struct Login {
+/// A user and what it logs in with, as a line of the user list.
+pub(super) struct Line {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) place: Place,
@@ -50,6 +52,7 @@ impl Validator<'_> {
             address,
             origin: origin.to_owned(),
             login: None,
+            database: None,
         }
     }
 
@@ -59,6 +62,7 @@ impl Validator<'_> {
             address: HostPort::nowhere(),
             origin: origin.to_owned(),
             login: None,
+            database: None,
         };
         let Some(value) = self.secret(origin, &secret.name, &secret.key) else {
             return upstream;
@@ -91,7 +95,11 @@ impl Validator<'_> {
                 .push(Fault::secret(&secret.name, &secret.key, 1, message));
         }
         upstream.address = uri.address;
-        let parts = [("user", &uri.user), ("password", &uri.password)];
+        let parts = [
+            ("user", &uri.user),
+            ("password", &uri.password),
+            ("database", &uri.database),
+        ];
         for (part, value) in parts {
             let text = value.as_deref().unwrap_or_default();
             if text.chars().any(char::is_control) {
@@ -101,7 +109,8 @@ impl Validator<'_> {
                 return upstream;
             }
         }
-        upstream.login = uri.user.zip(uri.password).map(|(user, password)| Login {
+        upstream.database = uri.database;
+        upstream.login = uri.user.zip(uri.password).map(|(user, password)| Line {
             user,
             password,
             place: Place::Secret {
@@ -134,6 +143,9 @@ impl Validator<'_> {
         let login = (there || !others)
             .then(|| self.basic_auth(&format!("{origin}.name"), &secret))
             .flatten();
+        let data = self.secrets.get(&secret).and_then(Option::as_ref);
+        let database = data.and_then(|data| data.get(build::DBNAME).cloned());
+        let database = database.and_then(|value| self.line(&secret, build::DBNAME, &value));
         Upstream {
             address: HostPort {
                 host: service,
@@ -141,16 +153,17 @@ impl Validator<'_> {
             },
             origin: origin.to_owned(),
             login,
+            database,
         }
     }
 
     /// User and password from a Secret of type kubernetes.io/basic-auth.
-    fn basic_auth(&mut self, path: &str, secret: &str) -> Option<Login> {
+    fn basic_auth(&mut self, path: &str, secret: &str) -> Option<Line> {
         let user = self.secret(path, secret, build::USERNAME);
         let password = self.secret(path, secret, build::PASSWORD);
         let (user, password) = user.zip(password)?;
         let user = self.line(secret, build::USERNAME, &user)?;
-        Some(Login {
+        Some(Line {
             user,
             password: self.line(secret, build::PASSWORD, &password)?,
             place: Place::Secret {

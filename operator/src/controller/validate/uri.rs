@@ -13,6 +13,7 @@ pub(super) struct Uri {
     pub(super) address: HostPort,
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
+    pub(super) database: Option<String>,
     /// `sslmode`; `allow` is taken for [`TlsMode::Prefer`].
     pub(super) tls: Option<TlsMode>,
     /// Names of other parameters, in order.
@@ -37,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<Uri, String> {
         .find_map(|scheme| text.trim().strip_prefix(scheme))
         .ok_or_else(|| format!("is not a connection URI, {EXPECTED}"))?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, _database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, place) = match authority.rsplit_once('@') {
         Some((login, place)) => (Some(login), place),
         None => (None, authority),
@@ -53,6 +54,7 @@ pub(super) fn parse(text: &str) -> Result<Uri, String> {
         address: address(place)?,
         user: user.filter(|user| !user.is_empty()),
         password: password.filter(|password| !password.is_empty()),
+        database: Some(decode(database)?).filter(|database| !database.is_empty()),
         tls: None,
         others: Vec::new(),
     };
@@ -77,6 +79,7 @@ fn parameter(uri: &mut Uri, name: &str, value: String) -> Result<(), String> {
         }
         "user" => uri.user = Some(value),
         "password" => uri.password = Some(value),
+        "dbname" => uri.database = Some(value),
         "host" | "hostaddr" | "port" => {
             return Err(format!(
                 "has a parameter {name}; write it before the path, {EXPECTED}"
@@ -143,6 +146,7 @@ mod tests {
         assert_eq!(uri.address.to_string(), "db.example:5433");
         assert_eq!(uri.user.as_deref(), Some("al ice"));
         assert_eq!(uri.password.as_deref(), Some("p@ss:w"));
+        assert_eq!(uri.database.as_deref(), Some("shop"));
         assert_eq!(uri.tls, Some(TlsMode::Require));
         assert_eq!(uri.others, ["application_name"]);
         let uri = parse("postgres://[fd00::1]").unwrap();
@@ -151,7 +155,9 @@ mod tests {
             ("fd00::1", 5432)
         );
         assert_eq!((uri.user, uri.password, uri.tls), (None, None, None));
-        let uri = parse("postgres://h/?user=a&password=b").unwrap();
+        assert_eq!(uri.database, None);
+        let uri = parse("postgres://h/?user=a&password=b&dbname=c").unwrap();
+        assert_eq!(uri.database.as_deref(), Some("c"));
         assert_eq!(
             (uri.user.as_deref(), uri.password.as_deref()),
             (Some("a"), Some("b"))

@@ -92,6 +92,8 @@ impl Runner {
             generation: None,
             progress: &Progress::Applied,
             revision: Some(&self.plan.revision),
+            // Files are the only Secrets here.
+            binding: None,
             rollouts: None,
             pause: Pause::default(),
             update: None,
