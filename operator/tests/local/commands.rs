@@ -82,7 +82,7 @@ fn render_prints_the_objects() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
     let objects = text(&output.stdout);
-    assert_eq!(objects.matches("\nkind: ").count(), 11, "{objects}");
+    assert_eq!(objects.matches("\nkind: ").count(), 12, "{objects}");
     assert!(objects.contains("image: example.org/p:1"), "{objects}");
     assert!(objects.contains("dns: shop-pooler"), "{objects}");
 }
