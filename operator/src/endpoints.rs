@@ -317,14 +317,14 @@ impl Endpoints {
         if self.wished.is_some() {
             statuses.sort_by(|a, b| (a.component, &a.name).cmp(&(b.component, &b.name)));
         }
-        if statuses.len() > api::ENDPOINTS_MAX {
-            // Those that end are missed least; the sort keeps the order of others.
-            let mut kept: Vec<usize> = (0..statuses.len()).collect();
-            kept.sort_by_key(|&at| statuses[at].state == EndpointState::Draining);
-            kept.truncate(api::ENDPOINTS_MAX);
-            kept.sort_unstable();
-            statuses = kept.into_iter().map(|at| statuses[at].clone()).collect();
-        }
+        // Those that end are missed least.
+        let mut excess = statuses.len().saturating_sub(api::ENDPOINTS_MAX);
+        statuses.retain(|one| {
+            let is_left_out = excess > 0 && one.state == EndpointState::Draining;
+            excess -= usize::from(is_left_out);
+            !is_left_out
+        });
+        statuses.truncate(api::ENDPOINTS_MAX);
         statuses
     }
 

@@ -166,6 +166,10 @@ type Flow = fn(&mut World) -> Result<()>;
 const FLOWS: &[(&str, Flow)] = &[
     ("an outage is one message and its end another", outage),
     ("an annotation asks for a test message", test_message),
+    (
+        "a test message asked for too early comes later",
+        asked_for_early,
+    ),
     ("a channel that refuses shows until it is mended", refused),
     (
         "a Secret that is away for a while silences nobody",
@@ -227,6 +231,31 @@ fn test_message(world: &mut World) -> Result<()> {
     let texts = world.texts();
     ensure!(texts.len() == before + 4, "{texts:?}");
     Ok(())
+}
+
+/// Nobody can be told before a spec was valid: there is nobody to ask, yet.
+fn asked_for_early(world: &mut World) -> Result<()> {
+    let early = json!({"apiVersion": "poolkeeper.dev/v1alpha1", "kind": "PgPoolCluster",
+    "metadata": {"name": "early", "annotations": {"poolkeeper.dev/notify-test": "1"}},
+    "spec": {
+        "upstream": {"address": {"host": "pg"}},
+        "auth": {"userlistSecretRef": {"name": "early"}},
+        "notifications": [{"name": "ops",
+            "slack": {"webhookUrlSecretRef": {"name": "slack", "key": "url"}}}],
+    }});
+    world.control_plane.apply(&early.to_string())?;
+    let valid = |wanted| {
+        let api = &world.api;
+        api.wait_for_condition("early", "ConfigValid", wanted)
+    };
+    valid("False ReferenceNotFound")?;
+    let users = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "early"},
+        "stringData": {"userlist.txt": "\"app\" \"secret\"\n"}});
+    world.control_plane.apply(&users.to_string())?;
+    valid("True Valid")?;
+    world.wait_for("the test message", "default/early: test message to ops")?;
+    let delete = ["delete", "pgpc/early", "secret/early"];
+    world.control_plane.kubectl(&delete).map(drop)
 }
 
 fn refused(world: &mut World) -> Result<()> {

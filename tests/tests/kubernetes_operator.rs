@@ -89,6 +89,10 @@ const FLOWS: &[(&str, Flow)] = &[
         "a rollout that is late says so until the next",
         rollouts::late,
     ),
+    (
+        "none is evicted while others are ending",
+        rollouts::evictions,
+    ),
     ("a name that is taken is left alone", name_conflict),
     ("what cannot be carried out leaves what runs alone", invalid),
     ("a Secret that is mended is noticed", mended),

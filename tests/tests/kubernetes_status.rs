@@ -51,6 +51,7 @@ fn a_tier_is_shown_as_it_is() -> Result<()> {
         "balancer": {"replicas": 0, "updated": 0, "ready": 0, "summary": "0/0"},
         "endpoints": [{"name": "shop-pooler-x", "component": "pooler", "state": "Up",
             "since": "2026-01-01T00:00:00Z", "reason": "checks pass", "configRevision": "r1"}],
+        "binding": {"name": "shop-binding-app"},
     }});
     let patch = serving.to_string();
     control_plane.kubectl(&[
@@ -65,6 +66,7 @@ fn a_tier_is_shown_as_it_is() -> Result<()> {
     let answer = ask(&["shop"])?;
     answer.expect(0, "default/shop: ready")?;
     answer.expect(0, "in force")?;
+    answer.expect(0, "binding:   Secret shop-binding-app")?;
     let object: Json = serde_json::from_str(&ask(&["--output", "json"])?.out)?;
     ensure!(object["ready"] == true, "{object}");
     ensure!(object["endpoints"][0]["upToDate"] == true, "{object}");

@@ -799,3 +799,20 @@ fn endpoints_that_an_earlier_version_kept_are_read() {
     let again = serde_json::to_value(&endpoints).unwrap();
     assert!(again["poolers"].is_array(), "as it was: {again}");
 }
+
+#[test]
+fn of_more_endpoints_than_a_status_holds_those_that_end_are_left_out() {
+    let mut endpoints = Endpoints::new(260, 2, at(0.0));
+    for id in endpoints.ids() {
+        endpoints.started(id, at(0.0));
+    }
+    for pooler in 0..10 {
+        let _ = endpoints.pooler_said(pooler, "a", TargetState::Draining, None, POLICY, at(1.0));
+    }
+    let statuses = endpoints.statuses();
+    assert_eq!(statuses.len(), api::ENDPOINTS_MAX);
+    let ending = |one: &&EndpointStatus| one.state == EndpointState::Draining;
+    assert_eq!(statuses.iter().filter(ending).count(), 4);
+    let names: Vec<&str> = statuses.iter().map(|one| one.name.as_str()).collect();
+    assert!(names.contains(&"pooler-259") && names.contains(&"balancer-1"));
+}

@@ -302,6 +302,10 @@ impl Look<'_> {
             }
             _ => None,
         };
+        if tier.pooler.is_budgeted {
+            let replicas = tier.pooler.replicas;
+            rollout::hold_evictions(&mut objects.pooler_disruption, replicas, &self.pods);
+        }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
         memory.enter(Step::Apply, metrics);

@@ -201,18 +201,10 @@ impl Look<'_> {
     ) -> CallResult<()> {
         self.record_stall(&status, cluster, memory).await;
         self.context.metrics.record_level(self.reference, &status);
-        let known = cluster
-            .0
-            .as_ref()
-            .ok()
-            .and_then(|cluster| cluster.status.as_ref());
-        let written = memory.status.as_ref();
-        // What was written a moment ago may not have come back yet; what comes back
-        // otherwise later was written by somebody else.
-        let known = match memory.written {
-            Some(at) if at.elapsed() < COMES_BACK => written.or(known),
-            _ => known.or(written),
-        };
+        let object = cluster.0.as_ref().ok();
+        let brought = object.and_then(|cluster| cluster.status.as_ref());
+        let age = memory.written.map(|at| at.elapsed());
+        let known = believed(memory.status.as_ref(), age, brought);
         if known == Some(&status) {
             memory.status = Some(status);
             return Ok(());
@@ -311,6 +303,16 @@ impl Telling {
     }
 }
 
+/// What the status is taken for. What was written a moment ago may not have come
+/// back by the watch yet; what that brings otherwise later was written by somebody
+/// else.
+fn believed<T>(written: Option<T>, age: Option<Duration>, brought: Option<T>) -> Option<T> {
+    match age {
+        Some(age) if age < COMES_BACK => written.or(brought),
+        _ => brought.or(written),
+    }
+}
+
 /// How endpoints are judged; of a spec that cannot be read, as by default.
 fn policy(check: Option<&Check>) -> Policy {
     let default = Check::default();
@@ -355,5 +357,20 @@ fn observed(deployment: &Deployment) -> Rollout {
         held: None,
         stuck,
         selector: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_somebody_else_wrote_is_noticed_once_ours_must_have_come_back() {
+        let (soon, late) = (Some(Duration::from_secs(1)), Some(COMES_BACK));
+        assert_eq!(believed(Some("ours"), soon, Some("theirs")), Some("ours"));
+        assert_eq!(believed(Some("ours"), late, Some("theirs")), Some("theirs"));
+        assert_eq!(believed(Some("ours"), late, None), Some("ours"));
+        assert_eq!(believed(None, soon, Some("theirs")), Some("theirs"));
+        assert_eq!(believed(None, None, Some("theirs")), Some("theirs"));
     }
 }

@@ -1,17 +1,24 @@
-//! Which images Pods run, and when more of them may be added. Pure.
+//! Which images Pods run, when more of them may be added, and when one may be
+//! evicted. Pure.
 //!
 //! A newer operator with an unchanged spec rolls nothing: Pods go on with the
 //! images that they have until somebody asks for newer ones, and so does all
 //! else of their template (`template`).
 
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, policy::v1::PodDisruptionBudget},
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
 
 use proxy_core::config::settings::Release;
 
-use super::template::Templates;
+use super::{pods::PodView, template::Templates};
 use crate::{
     api::{Component, PgPoolCluster, UpdatePolicy},
-    controller::objects::{Images, Objects},
+    controller::{
+        build::poolers_at_once,
+        objects::{Images, Objects},
+    },
 };
 
 /// Annotation of a cluster: another value takes the operator's images. On a
@@ -119,6 +126,23 @@ pub(super) fn hold_back(
     let spec = wished.spec.as_mut()?;
     let is_held = spec.replicas > present && !all_took();
     is_held.then(|| std::mem::replace(&mut spec.replicas, present))?
+}
+
+/// Keeps poolers from being evicted while that would make them more than were
+/// counted: those that were told to end may hold their share until they have, and
+/// for one that is evicted another one comes. The API server evicts none before it
+/// has taken this in.
+pub(super) fn hold_evictions(wished: &mut PodDisruptionBudget, replicas: u32, pods: &[PodView]) {
+    let poolers = || pods.iter().filter(|pod| pod.component == Component::Pooler);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let ending = count(poolers().filter(|pod| pod.told_to_end.is_some()).count());
+    let others = count(poolers().count()).saturating_sub(ending);
+    let after = others.max(replicas).saturating_add(ending + 1);
+    if after > poolers_at_once(replicas)
+        && let Some(spec) = &mut wished.spec
+    {
+        spec.max_unavailable = Some(IntOrString::Int(0));
+    }
 }
 
 pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -295,6 +319,45 @@ mod tests {
         let mut wished = poolers(5);
         assert_eq!(hold_back(&mut wished, &poolers(3), || true), None);
         assert_eq!(wished.spec.unwrap().replicas, Some(5));
+    }
+
+    #[test]
+    fn none_is_evicted_while_there_would_be_more_than_were_counted() {
+        let pod = |component: &str, is_ending: bool| {
+            let told = is_ending.then_some("2026-01-01T00:00:00Z");
+            PodView::of(
+                &serde_json::from_value(json!({"metadata": {
+                    "name": "a", "uid": "a", "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "deletionTimestamp": told,
+                    "labels": {"app.kubernetes.io/component": component},
+                }}))
+                .unwrap(),
+            )
+            .unwrap()
+        };
+        // Of 3 there may be 5.
+        for (others, ending, allowed) in [
+            (3, 0, 1),
+            (3, 1, 1),
+            (3, 2, 0),
+            // What comes in its place is not there yet.
+            (2, 1, 1),
+            (2, 2, 0),
+            (0, 3, 0),
+            // One beside those wished: they are being replaced.
+            (4, 0, 1),
+            (4, 1, 0),
+            (5, 0, 0),
+        ] {
+            let mut pods = vec![pod("pooler", false); others];
+            pods.extend(vec![pod("pooler", true); ending]);
+            pods.extend(vec![pod("balancer", true); 4]);
+            let mut budget: PodDisruptionBudget =
+                serde_json::from_value(json!({"spec": {"maxUnavailable": 1}})).unwrap();
+            hold_evictions(&mut budget, 3, &pods);
+            let allows = budget.spec.unwrap().max_unavailable;
+            assert_eq!(allows, Some(IntOrString::Int(allowed)), "{others} {ending}");
+        }
     }
 
     #[test]

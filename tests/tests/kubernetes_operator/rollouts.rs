@@ -1,9 +1,9 @@
 //! A rollout that does not get on, as the Deployment's own controller tells of it.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::{QUICKSTART, World};
+use super::{QUICKSTART, World, fakes};
 
 /// The API server takes no Pod: of a quota here, elsewhere of a security standard.
 pub(super) fn refused(world: &mut World) -> Result<()> {
@@ -72,4 +72,47 @@ pub(super) fn late(world: &mut World) -> Result<()> {
     world.condition("shop", "Stalled", "False NotStalled")?;
     world.condition("shop", "Reconciling", "True RollingOut")?;
     replicas(3)
+}
+
+/// Where the whole tier has a limit, each that is ending may hold its share of it.
+pub(super) fn evictions(world: &mut World) -> Result<()> {
+    let limit = |limit: Json| {
+        world.patch(
+            "shop",
+            &json!({"spec": {"pool": {"maxServerConnections": limit}}}),
+        )
+    };
+    let allows = |wanted: u32| {
+        world.eventually(&format!("{wanted} to be evicted at once"), || {
+            let budget = world
+                .api
+                .named("/apis/policy/v1", "poddisruptionbudgets", "shop-pooler");
+            budget.is_ok_and(|budget| budget["spec"]["maxUnavailable"] == wanted)
+        })
+    };
+    let pods = fakes::Pods::find(&world.api, "shop")?;
+    // There is no kubelet: what ends them is this.
+    let finalizers = |index: usize, finalizers: Json| {
+        let path = format!("/api/v1/namespaces/default/pods/{}", pods.pooler(index));
+        world
+            .api
+            .patch(&path, &json!({"metadata": {"finalizers": finalizers}}))
+    };
+    let end = |index: usize| {
+        finalizers(index, json!(["poolkeeper.dev/test"]))?;
+        let delete = ["delete", "pod", pods.pooler(index), "--wait=false"];
+        world.control_plane.kubectl(&delete)
+    };
+    end(0)?;
+    end(1)?;
+    limit(json!(50))?;
+    allows(0)?;
+    limit(Json::Null)?;
+    allows(1)?;
+    limit(json!(50))?;
+    allows(0)?;
+    finalizers(0, Json::Null)?;
+    allows(1)?;
+    finalizers(1, Json::Null)?;
+    limit(Json::Null)
 }
