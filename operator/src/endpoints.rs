@@ -90,12 +90,6 @@ impl Policy {
     fn planned_absence(self) -> Duration {
         self.interval * (self.fall + self.rise) + Duration::from_secs(2)
     }
-
-    /// For how long a balancer that runs relays what a pooler said that it does
-    /// not call down: until `fall` checks have failed.
-    fn report_lasts(self) -> Duration {
-        self.interval * (self.fall + 1)
-    }
 }
 
 /// All endpoints of a tier. What is kept of it survives the operator.

@@ -36,7 +36,7 @@ mod stores;
 mod telling;
 mod template;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kube::{Client, core::DeserializeGuard};
 use proxy_core::config::Bind;
@@ -239,12 +239,12 @@ async fn lead(world: &World, mut election: Election, stopping: &watch::Receiver<
         metrics.lead(true);
         let scopes: Vec<Scope> = match settings.namespaces.is_empty() {
             true => vec![Scope(None)],
-            false => settings
-                .namespaces
-                .iter()
-                .cloned()
-                .map(|one| Scope(Some(one)))
-                .collect(),
+            false => {
+                // One that is named twice is looked after once.
+                let named: BTreeSet<&String> = settings.namespaces.iter().collect();
+                let named = named.into_iter().cloned();
+                named.map(|one| Scope(Some(one))).collect()
+            }
         };
         let controllers = scopes
             .into_iter()

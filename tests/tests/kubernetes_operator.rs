@@ -89,10 +89,6 @@ const FLOWS: &[(&str, Flow)] = &[
         "a rollout that is late says so until the next",
         rollouts::late,
     ),
-    (
-        "none is evicted while others are ending",
-        rollouts::evictions,
-    ),
     ("a name that is taken is left alone", name_conflict),
     ("what cannot be carried out leaves what runs alone", invalid),
     ("a Secret that is mended is noticed", mended),
@@ -103,6 +99,10 @@ const FLOWS: &[(&str, Flow)] = &[
     (
         "a key that is deleted is replaced, and no Pod",
         secrets::key,
+    ),
+    (
+        "none is evicted while others are ending",
+        rollouts::evictions,
     ),
     ("one that is made anew begins anew", anew),
     ("status says whether PostgreSQL answers", upstream),

@@ -54,6 +54,7 @@ use super::{ParameterValue, Period, PgPoolClusterStatus, Resources};
     cel,
     status = "PgPoolClusterStatus",
     derive = "PartialEq",
+    label("servicebinding.io/provisioned-service", "true"),
     doc = "The connection tier of one PostgreSQL: poolers behind balancers, one address for \
            applications, and word to Slack when one of them changes state.",
     validation = Rule::new("size(self.metadata.name) <= 40")
@@ -121,11 +122,11 @@ pub struct PgPoolClusterSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub databases: Vec<Database>,
 
-    /// Users with settings of their own, or for whom Kubernetes is to have a
-    /// Secret NAME-binding-USER with all that an application needs to connect,
-    /// which a user in this list has whose password is known in plain text.
-    /// Users that are not listed are served too, by the pool's settings.
-    /// At most 256.
+    /// Users with settings of their own, or with a name alone. Each whose
+    /// password is known in plain text has a Secret NAME-binding-USER with all
+    /// that an application needs to connect; so has the upstream's own user.
+    /// Each counts in status.budget. Users that are not listed are served too,
+    /// by the pool's settings. At most 256.
     #[serde(default)]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

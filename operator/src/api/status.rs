@@ -50,8 +50,8 @@ pub struct PgPoolClusterStatus {
     pub budget: Option<BudgetStatus>,
 
     /// What applications connect with, as a Provisioned Service of
-    /// servicebinding.io says it; absent if no user is listed whose password is
-    /// known.
+    /// servicebinding.io says it; absent if there is neither a user in `users`
+    /// nor one of the upstream whose password is known in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingStatus>,
 
@@ -82,7 +82,8 @@ pub struct BindingStatus {
     /// The Secret of the first user that has one, of those in users in their
     /// order, and after them the upstream's: type, provider, host, port, username,
     /// password, uri and, where it is known, database. Another user's is named
-    /// alike: NAME-binding-USER.
+    /// alike: NAME-binding-USER; of a user with other characters than a to z, 0 to
+    /// 9 and `-`, these are replaced by `-`, and a dot and a hash follow.
     #[schemars(length(max = 253))]
     pub name: String,
 }

@@ -33,7 +33,8 @@ use serde::Serialize;
 
 use super::build::Tier;
 use crate::api::Component;
-pub use binding::binding_name;
+pub use binding::is_binding_name;
+pub use disruption::pooler_budget;
 pub use internal::{INTERNAL_KEY, internal_name, internal_secret};
 use metadata::Family;
 pub use metadata::{MANAGED_BY, Owner, pod_selector};
@@ -85,8 +86,6 @@ pub struct Objects {
     pub balancer_service: Service,
     /// `NAME`: what applications connect to.
     pub service: Service,
-    /// `NAME-binding-USER`: what an application needs to connect as a user.
-    pub bindings: Vec<Secret>,
     /// `NAME-pooler`: who may reach the poolers. None unless asked for.
     pub pooler_network: Option<NetworkPolicy>,
     /// `NAME-balancer`: who may reach the balancers. None unless asked for.
@@ -99,6 +98,9 @@ pub struct Objects {
     pub poolers: Deployment,
     /// `NAME-balancer`.
     pub balancers: Deployment,
+    /// `NAME-binding-USER`: what an application needs to connect as a user. The
+    /// tier needs none of them.
+    pub bindings: Vec<Secret>,
 }
 
 /// The objects that realise a tier.
@@ -123,13 +125,13 @@ pub fn objects(tier: &Tier, placement: &Placement<'_>) -> Objects {
         pooler_service: service::poolers(&family),
         balancer_service: service::balancers(&family),
         service: service::applications(&family, tier),
-        bindings: binding::secrets(&family, tier),
         pooler_network: networks.then(|| network::poolers(&family)),
         balancer_network: networks.then(|| network::balancers(&family)),
         pooler_disruption: disruption::budget(&family, pooler),
         balancer_disruption: disruption::budget(&family, balancer),
         poolers: workload::deployment(&family, tier, poolers),
         balancers: workload::deployment(&family, tier, balancers),
+        bindings: binding::secrets(&family, tier),
         pooler_settings: settings,
     }
 }
@@ -146,13 +148,13 @@ impl Objects {
             pooler_service,
             balancer_service,
             service,
-            bindings,
             pooler_network,
             balancer_network,
             pooler_disruption,
             balancer_disruption,
             poolers,
             balancers,
+            bindings,
         } = self;
         visitor.visit(service_account);
         visitor.visit(pooler_settings);
@@ -161,9 +163,6 @@ impl Objects {
         visitor.visit(pooler_service);
         visitor.visit(balancer_service);
         visitor.visit(service);
-        for binding in bindings {
-            visitor.visit(binding);
-        }
         for network in [pooler_network, balancer_network].into_iter().flatten() {
             visitor.visit(network);
         }
@@ -171,6 +170,9 @@ impl Objects {
         visitor.visit(balancer_disruption);
         visitor.visit(poolers);
         visitor.visit(balancers);
+        for binding in bindings {
+            visitor.visit(binding);
+        }
     }
 
     /// All of them as YAML documents, in order. Holds the Secrets.

@@ -17,7 +17,7 @@ mod upstream;
 mod uri;
 
 pub use cluster::{
-    Balancer, Channel, ClientAuth, ClientTls, Database, HostPort, Login, Pair, Pool, Poolers,
+    Balancer, Channel, ClientAuth, ClientTls, Credentials, Database, HostPort, Pair, Pool, Poolers,
     ServerTls, Setting, User, Userlist, ValidatedCluster,
 };
 
@@ -111,7 +111,7 @@ impl<'a> Validator<'a> {
             name: self.name(metadata.name.as_deref().unwrap_or_default()),
             suspend: spec.suspend,
             auth: auth(spec.auth.r#type),
-            logins: logins::known(spec, &upstream, &userlist),
+            credentials: logins::plain_credentials(spec, &upstream, &userlist),
             userlist,
             databases: self.databases(&spec.databases, &upstream),
             users: self.users(&spec.users),

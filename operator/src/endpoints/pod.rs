@@ -34,7 +34,7 @@ pub enum Phase {
 
 impl Phase {
     /// Whether its kubelet said last that it is ready.
-    pub(super) fn was_ready(&self) -> bool {
+    pub(crate) fn was_ready(&self) -> bool {
         matches!(self, Self::Ready | Self::Unheard)
     }
 

@@ -139,7 +139,7 @@ impl Endpoints {
         let pods: Vec<(Id, &PodNews<'_>)> =
             pods.iter().map(|pod| (self.place(pod, now), pod)).collect();
         let said = self.said(&pods, answers);
-        self.recognise(&said, policy, now);
+        self.recognise(&said, now);
         let mut changes = self.story(self.told(&pods, now), &said, policy, now);
         for (id, pod) in &pods {
             self.phase_is(*id, pod);

@@ -1,10 +1,7 @@
 //! What balancers say of poolers, and kubelets of processes, merged into one
 //! story.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use proxy_core::{
@@ -60,12 +57,7 @@ impl Endpoints {
 
     /// What balancers thought before their news, which continues what was heard
     /// of them: a former operator knew it.
-    pub(super) fn recognise(
-        &mut self,
-        statuses: &[(usize, &BalancerStatus)],
-        policy: Policy,
-        now: Timestamp,
-    ) {
+    pub(super) fn recognise(&mut self, statuses: &[(usize, &BalancerStatus)], now: Timestamp) {
         for (balancer, status) in statuses {
             let Some(known) = self.balancers[balancer].known(status) else {
                 continue;
@@ -82,7 +74,7 @@ impl Endpoints {
                 if !is_about_it || is_untried(target) || pooler.views.contains_key(balancer) {
                     continue;
                 }
-                let mut view = view_of(target, policy, now);
+                let mut view = view_of(target, now);
                 if let Some(first) = first {
                     view.health = first.from;
                     view.since = pooler.judgement.since;
@@ -257,7 +249,7 @@ impl Endpoints {
                     continue;
                 }
                 judged.push(index);
-                let view = view_of(target, policy, now);
+                let view = view_of(target, now);
                 let restart = pooler.seen(*balancer, view, policy, &mut self.former, now);
                 if let Some(report) = &target.report {
                     let boot_id = boot(&report.boot_id);
@@ -297,12 +289,8 @@ impl Endpoints {
 }
 
 /// What a balancer thinks of a target.
-fn view_of(target: &TargetStatus, policy: Policy, now: Timestamp) -> View {
-    // One that was frozen comes back with what it heard before: another process
-    // may have taken over since, and be known to everyone else.
-    let age = Duration::from_millis(target.report_age_ms.unwrap_or(0));
-    let is_old = target.state != Health::Down && age > policy.report_lasts();
-    let report = target.report.as_ref().filter(|_| !is_old);
+fn view_of(target: &TargetStatus, now: Timestamp) -> View {
+    let report = target.report.as_ref();
     View {
         health: target.state,
         since: target.since.min(now),

@@ -45,7 +45,6 @@ impl Script {
             discovered: false,
             listed: true,
             report: None,
-            report_age_ms: None,
         });
         Self {
             index,
@@ -684,8 +683,11 @@ fn balancer_that_comes_back_with_old_news_tells_no_restart() {
             .balancer_silent(1, "timed out", POLICY, at(11.0));
         tier.changes.extend(silent);
         tier.balancers[0].judges(0, Health::Up, "b", true, 11.0);
-        for target in &mut tier.balancers[1].targets {
-            target.report_age_ms = Some(((thaws - 1.0) * 1_000.0) as u64);
+        if thaws > 60.0 {
+            // So old a report it does not pass on.
+            for target in &mut tier.balancers[1].targets {
+                target.report = None;
+            }
         }
         let mut says = |balancer: usize, seconds| {
             let status = tier.balancers[balancer].status();

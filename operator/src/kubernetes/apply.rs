@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -25,7 +26,7 @@ use super::{
     stores::Stores,
     template::Templates,
 };
-use crate::controller::objects::Objects;
+use crate::controller::objects::{Objects, is_binding_name};
 
 /// Who writes, in every object's managedFields.
 pub(super) const FIELD_MANAGER: &str = "poolkeeper-operator";
@@ -111,7 +112,8 @@ pub(super) struct Applier<'a> {
 
 impl Applier<'_> {
     /// Brings a tier's children to what is wanted, in order, and removes those
-    /// that are no longer wanted, but for those that `keep` names.
+    /// that are no longer wanted, but for those that `keep` names. What only
+    /// applications need is left to [`Self::bind`].
     ///
     /// # Errors
     /// The first that could not be brought there; those after it are as they
@@ -122,19 +124,31 @@ impl Applier<'_> {
         keep: impl Fn(ChildKind, &str) -> bool,
     ) -> Result<(), ApplyError> {
         let mut children = super::children::children(objects);
+        let is_wanted = |kind, name: &str| {
+            let mut same = children.iter().filter(|one| one.kind == kind);
+            same.any(|child| child.name == name)
+        };
+        let mut unwanted = self.stores.owned(self.namespace, self.uid);
+        unwanted.retain(|(kind, found)| {
+            !found.is_ending && !is_wanted(*kind, &found.name) && !keep(*kind, &found.name)
+        });
+        // A user's password goes with the user, whatever becomes of the rest.
+        let (passwords, others): (Vec<_>, Vec<_>) = unwanted
+            .into_iter()
+            .partition(|(kind, found)| self.is_binding(*kind, &found.name));
+        for (kind, found) in passwords {
+            self.remove(kind, &found).await?;
+        }
         for child in &mut children {
             self.templates.put_into(child);
         }
         for child in &children {
-            self.bring(child).await?;
-        }
-        for (kind, found) in self.stores.owned(self.namespace, self.uid) {
-            let wanted = children
-                .iter()
-                .any(|child| child.kind == kind && child.name == found.name);
-            if !wanted && !found.is_ending && !keep(kind, &found.name) {
-                self.remove(kind, &found).await?;
+            if !self.is_binding(child.kind, &child.name) {
+                self.bring(child).await?;
             }
+        }
+        for (kind, found) in others {
+            self.remove(kind, &found).await?;
         }
         self.left.0.retain(|(kind, name), _| {
             children
@@ -144,7 +158,28 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn bring(&mut self, child: &Child) -> Result<(), ApplyError> {
+    /// Brings what applications need to connect to what is wanted.
+    ///
+    /// # Errors
+    /// The first that could not be brought there; the others were.
+    pub(super) async fn bind(&mut self, bindings: &[Secret]) -> Result<(), ApplyError> {
+        let mut result = Ok(());
+        for binding in bindings {
+            let brought = self.bring(&super::children::child(binding)).await;
+            result = result.and(brought);
+        }
+        result
+    }
+
+    fn is_binding(&self, kind: ChildKind, name: &str) -> bool {
+        kind == ChildKind::Secret && is_binding_name(self.cluster, name)
+    }
+
+    /// Brings one child to what is wanted.
+    ///
+    /// # Errors
+    /// Why it could not be.
+    pub(super) async fn bring(&mut self, child: &Child) -> Result<(), ApplyError> {
         let wanted = fingerprint(child);
         let key = (child.kind, child.name.clone());
         let left = self.left.0.get(&key);

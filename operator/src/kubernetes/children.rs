@@ -85,6 +85,13 @@ pub(super) fn children(objects: &Objects) -> Vec<Child> {
     children.0
 }
 
+/// One of them alone.
+pub(super) fn child<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Child {
+    let mut children = Children::default();
+    children.visit(object);
+    children.0.remove(0)
+}
+
 #[derive(Default)]
 struct Children(Vec<Child>);
 

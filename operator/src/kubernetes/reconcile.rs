@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use super::{
     Cluster, Settings,
     apply::{Applier, ApplyError},
-    children::ChildKind,
+    children::{self, ChildKind},
     client::{self, CALL_TIME_MAX},
     error::{CallError, CallResult, Kind},
     fence::Fence,
@@ -36,7 +36,7 @@ use crate::{
         build,
         objects::{
             Objects, Owner, Placement, internal_name, is_settings_name, notifier_name, objects,
-            pod_selector,
+            pod_selector, pooler_budget,
         },
         status::{Meaning, Progress},
         validate,
@@ -172,9 +172,14 @@ impl Look<'_> {
         }
         self.find_teller(cluster, memory).await;
         if cluster.spec.suspend {
-            return (Progress::Suspended, None);
+            let failure = self.let_go(cluster, memory).await.err();
+            return (Progress::Suspended, failure);
         }
         match self.apply(cluster, memory).await {
+            Ok(progress @ Progress::Invalid(_)) => {
+                let failure = self.let_go(cluster, memory).await.err();
+                (progress, failure)
+            }
             Ok(progress) => (progress, None),
             Err(error @ ApplyError::NoRandomness) => {
                 let text = error.to_string();
@@ -302,9 +307,16 @@ impl Look<'_> {
             }
             _ => None,
         };
-        if tier.pooler.is_budgeted {
-            let replicas = tier.pooler.replicas;
-            rollout::hold_evictions(&mut objects.pooler_disruption, replicas, &self.pods);
+        memory.holds_evictions = tier.pooler.is_budgeted && {
+            let rollout = self.rollout(Component::Pooler, poolers.as_deref(), &memory.left);
+            let budget = &mut objects.pooler_disruption;
+            rollout::hold_evictions(budget, tier.pooler.replicas, &self.pods, &rollout)
+        };
+        let bindings = objects.bindings.iter();
+        let bindings: Vec<_> = bindings.map(|one| one.metadata.name.clone()).collect();
+        // One that is about to go is none any more.
+        if !bindings.contains(&memory.binding) {
+            memory.binding = None;
         }
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
@@ -333,11 +345,35 @@ impl Look<'_> {
             Err(_) => Ok(()),
         };
         applied?;
-        removed?;
         memory.revision = Some(revision);
-        let mut bindings = objects.bindings.iter();
-        memory.binding = bindings.find_map(|secret| secret.metadata.name.clone());
+        applier.bind(&objects.bindings).await?;
+        memory.binding = bindings.into_iter().next().flatten();
+        removed?;
         Ok(Progress::Applied)
+    }
+
+    /// Lets poolers be evicted where nothing is carried out that would: what was to
+    /// be held for a moment would be for ever.
+    async fn let_go(&self, cluster: &PgPoolCluster, memory: &mut Memory) -> CallResult<()> {
+        if !memory.holds_evictions {
+            return Ok(());
+        }
+        let budget = pooler_budget(self.name, &Owner::of(cluster));
+        let mut applier = Applier {
+            client: &self.context.client,
+            fence: &self.context.fence,
+            stores: &self.context.stores,
+            namespace: self.namespace,
+            cluster: self.name,
+            uid: cluster.metadata.uid.as_deref().unwrap_or_default(),
+            left: &mut memory.left,
+            templates: &memory.templates,
+        };
+        if let Err(ApplyError::Call(error)) = applier.bring(&children::child(&budget)).await {
+            return Err(error);
+        }
+        memory.holds_evictions = false;
+        Ok(())
     }
 
     /// Has somebody tell people, if there is anybody to tell, from what a

@@ -257,7 +257,8 @@ impl Look<'_> {
             .await
     }
 
-    fn rollout(
+    /// A component's Deployment, as far as is known.
+    pub(super) fn rollout(
         &self,
         component: Component,
         deployment: Option<&Deployment>,

@@ -18,6 +18,7 @@ use crate::{
     controller::{
         build::poolers_at_once,
         objects::{Images, Objects},
+        status::Rollout,
     },
 };
 
@@ -128,21 +129,37 @@ pub(super) fn hold_back(
     is_held.then(|| std::mem::replace(&mut spec.replicas, present))?
 }
 
-/// Keeps poolers from being evicted while that would make them more than were
-/// counted: those that were told to end may hold their share until they have, and
-/// for one that is evicted another one comes. The API server evicts none before it
-/// has taken this in.
-pub(super) fn hold_evictions(wished: &mut PodDisruptionBudget, replicas: u32, pods: &[PodView]) {
+/// Keeps poolers that are ready from being evicted while that would make them more
+/// than were counted: those that were told to end may hold their share until they
+/// have, and for one that is evicted another one comes. A rollout needs all that was
+/// counted for itself, unless it is stuck. Returns whether none may go.
+///
+/// What is not ready may always go, and holds next to nothing.
+pub(super) fn hold_evictions(
+    wished: &mut PodDisruptionBudget,
+    replicas: u32,
+    pods: &[PodView],
+    present: &Rollout,
+) -> bool {
     let poolers = || pods.iter().filter(|pod| pod.component == Component::Pooler);
+    let others = || poolers().filter(|pod| pod.told_to_end.is_none());
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let ending = count(poolers().filter(|pod| pod.told_to_end.is_some()).count());
-    let others = count(poolers().count()).saturating_sub(ending);
-    let after = others.max(replicas).saturating_add(ending + 1);
-    if after > poolers_at_once(replicas)
-        && let Some(spec) = &mut wished.spec
-    {
-        spec.max_unavailable = Some(IntOrString::Int(0));
+    let there = count(others().count()).max(replicas);
+    let ending = count(poolers().count() - others().count());
+    let fits = there.saturating_add(ending + 1) <= poolers_at_once(replicas);
+    let fits = fits && !present.is_under_way();
+    if there == replicas && fits {
+        return false;
     }
+    // maxUnavailable is counted from the replicas of the Deployment: it would let
+    // one more go for each that is there beside them.
+    let ready = others().filter(|pod| pod.phase.was_ready()).count();
+    let least = count(ready).saturating_sub(fits.into());
+    if let Some(spec) = &mut wished.spec {
+        spec.max_unavailable = None;
+        spec.min_available = Some(IntOrString::Int(i32::try_from(least).unwrap_or(i32::MAX)));
+    }
+    !fits
 }
 
 pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -323,40 +340,67 @@ mod tests {
 
     #[test]
     fn none_is_evicted_while_there_would_be_more_than_were_counted() {
-        let pod = |component: &str, is_ending: bool| {
+        let pod = |component: &str, is_ending: bool, is_ready: bool| {
             let told = is_ending.then_some("2026-01-01T00:00:00Z");
-            PodView::of(
-                &serde_json::from_value(json!({"metadata": {
+            let ready = if is_ready { "True" } else { "False" };
+            let pod = json!({
+                "metadata": {
                     "name": "a", "uid": "a", "creationTimestamp": "2026-01-01T00:00:00Z",
                     "deletionTimestamp": told,
                     "labels": {"app.kubernetes.io/component": component},
-                }}))
-                .unwrap(),
-            )
-            .unwrap()
+                },
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            });
+            PodView::of(&serde_json::from_value(pod).unwrap()).unwrap()
         };
+        let (complete, rolling, stuck) = (None, Some(false), Some(true));
         // Of 3 there may be 5.
-        for (others, ending, allowed) in [
-            (3, 0, 1),
-            (3, 1, 1),
-            (3, 2, 0),
-            // What comes in its place is not there yet.
-            (2, 1, 1),
-            (2, 2, 0),
-            (0, 3, 0),
-            // One beside those wished: they are being replaced.
-            (4, 0, 1),
-            (4, 1, 0),
-            (5, 0, 0),
+        for (ready, unready, ending, rollout, may_go) in [
+            (3, 0, 0, complete, 1),
+            (3, 0, 1, complete, 1),
+            (3, 0, 2, complete, 0),
+            // What comes in its place is not there, or not ready, yet.
+            (2, 0, 1, complete, 0),
+            (2, 1, 1, complete, 0),
+            (2, 1, 2, complete, 0),
+            (0, 3, 3, complete, 0),
+            // One beside those wished.
+            (4, 0, 0, complete, 1),
+            (4, 0, 1, complete, 0),
+            (5, 0, 0, complete, 0),
+            // They are being replaced, or cannot be.
+            (3, 0, 0, rolling, 0),
+            (4, 0, 0, rolling, 0),
+            (3, 1, 0, rolling, 0),
+            (3, 0, 1, rolling, 0),
+            (3, 1, 0, stuck, 1),
         ] {
-            let mut pods = vec![pod("pooler", false); others];
-            pods.extend(vec![pod("pooler", true); ending]);
-            pods.extend(vec![pod("balancer", true); 4]);
+            let mut pods = vec![pod("pooler", false, true); ready];
+            pods.extend(vec![pod("pooler", false, false); unready]);
+            pods.extend(vec![pod("pooler", true, true); ending]);
+            pods.extend(vec![pod("balancer", true, true); 4]);
+            let rollout = Rollout {
+                wished: 3,
+                replicas: 3,
+                updated: if rollout.is_some() { 1 } else { 3 },
+                stuck: rollout.filter(|stuck| *stuck).map(|_| String::new()),
+                ..Rollout::default()
+            };
             let mut budget: PodDisruptionBudget =
                 serde_json::from_value(json!({"spec": {"maxUnavailable": 1}})).unwrap();
-            hold_evictions(&mut budget, 3, &pods);
-            let allows = budget.spec.unwrap().max_unavailable;
-            assert_eq!(allows, Some(IntOrString::Int(allowed)), "{others} {ending}");
+            let holds = hold_evictions(&mut budget, 3, &pods, &rollout);
+            // As the disruption controller counts, whose expected number is that of
+            // the Deployment.
+            let spec = budget.spec.unwrap();
+            let least = match (spec.min_available, spec.max_unavailable) {
+                (Some(IntOrString::Int(least)), None) => least,
+                (None, Some(IntOrString::Int(most))) => 3 - most,
+                other => panic!("{other:?}"),
+            };
+            let allowed = (i32::try_from(ready).unwrap() - least).max(0);
+            let case = format!("{ready} {unready} {ending} {rollout:?}");
+            assert_eq!(allowed, may_go, "{case}");
+            assert!(!(holds && allowed > 0), "{case}");
         }
     }
 

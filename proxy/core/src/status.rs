@@ -177,14 +177,13 @@ pub struct BalancerStatus {
 impl BalancerStatus {
     /// Names what is said, as the weak ETag of an HTTP answer (RFC 9110, 8.8.3):
     /// another one means that something else is said. What passes all the time
-    /// does not count: numbers of connections and clients, ages, and look-ups that
-    /// went well; nor do `transitions`, whose newest does.
+    /// does not count: numbers of connections and clients, and look-ups that went
+    /// well; nor do `transitions`, whose newest does.
     #[must_use]
     pub fn tag(&self) -> String {
         let targets = self.targets.iter().map(|target| TargetStatus {
             connections: 0,
             connections_total: 0,
-            report_age_ms: None,
             report: target.report.clone().map(|report| TargetReport {
                 clients: 0,
                 waiting: 0,
@@ -289,13 +288,11 @@ pub struct TargetStatus {
     /// Named by the newest answer of DNS; true of a configured one.
     #[serde(default = "listed")]
     pub listed: bool,
-    /// What it says of itself, if it is a pooler of ours that ever answered.
+    /// What it says of itself, if it is a pooler of ours that ever answered. Absent
+    /// too of one that is not down and was not heard for longer than that may take:
+    /// then it is the balancer that was frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<TargetReport>,
-    /// How long ago it said so, in milliseconds. A balancer that was frozen tells
-    /// an old report until its next check is through.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report_age_ms: Option<u64>,
 }
 
 const fn listed() -> bool {

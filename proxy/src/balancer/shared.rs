@@ -322,6 +322,13 @@ impl Shared {
         self.wake_loops();
     }
 
+    /// For how long what a target says of itself counts that is not down: until
+    /// `fall` checks must have failed.
+    pub(super) fn report_lasts(&self) -> Duration {
+        let check = &self.config().check;
+        check.interval.saturating_mul(check.fall.saturating_add(1))
+    }
+
     /// Takes a check of `target` in: judges, tells, and orders what follows.
     pub fn observe(&self, target: &Target, probe: Probe) {
         let targets = self.targets();
@@ -341,9 +348,10 @@ impl Shared {
             return;
         };
         tracing::trace!(target = target.name, answer = text, "target checked");
-        let before = target.gist();
+        let lasts = self.report_lasts();
+        let before = target.gist(lasts);
         let change = target.observe(Some(observation), probe.seen, policy, now);
-        if target.gist() != before {
+        if target.gist(lasts) != before {
             self.reported.send_modify(|reported| *reported += 1);
         }
         let Some(change) = change else {

@@ -12,7 +12,6 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use jiff::Timestamp;
 use proxy_core::{config::balancer::duration, status::BalancerStatus, wire::TargetState};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -114,7 +113,7 @@ fn report(shared: &Shared, since: Option<(&str, u64)>) -> BalancerStatus {
     // The log first: a transition between the two readings is then in the
     // targets already and told next time, never the other way round.
     let extract = shared.journal.after(number);
-    let now = Timestamp::now();
+    let lasts = shared.report_lasts();
     BalancerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: shared.boot_id.clone(),
@@ -129,7 +128,7 @@ fn report(shared: &Shared, since: Option<(&str, u64)>) -> BalancerStatus {
         targets: shared
             .targets()
             .iter()
-            .map(|target| target.status(now))
+            .map(|target| target.status(lasts))
             .collect(),
         discovery: shared.discovery_status(),
         reloads: shared.reloads.lock().expect("no holder panics").clone(),

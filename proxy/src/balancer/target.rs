@@ -15,6 +15,7 @@ use proxy_core::{
     status::TargetStatus,
     wire::TargetReport,
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use super::{
@@ -66,8 +67,8 @@ pub struct Judged {
     pub state: health::State,
     /// What the target said of itself when it last did.
     pub report: Option<TargetReport>,
-    /// When it did.
-    pub reported_at: Option<Timestamp>,
+    /// When it did, by a clock that nobody sets and that goes on in suspend.
+    reported_at: Duration,
     /// The newest check.
     pub seen: Option<Seen>,
     /// Checks that passed.
@@ -122,7 +123,7 @@ impl Target {
             judged: Mutex::new(Judged {
                 state,
                 report: None,
-                reported_at: None,
+                reported_at: Duration::ZERO,
                 seen: None,
                 checks_passed: 0,
                 checks_failed: 0,
@@ -152,10 +153,11 @@ impl Target {
     }
 
     /// What it says of itself, its numbers of clients apart: they change always.
+    /// Not what it said longer ago than `lasts`.
     #[must_use]
-    pub fn gist(&self) -> Option<TargetReport> {
+    pub fn gist(&self, lasts: Duration) -> Option<TargetReport> {
         let judged = self.judged.lock().expect("no holder panics");
-        let report = judged.report.as_ref()?;
+        let report = judged.believed(lasts)?;
         Some(TargetReport {
             clients: 0,
             waiting: 0,
@@ -180,7 +182,7 @@ impl Target {
                 judged.checks_passed += 1;
                 if report.is_some() {
                     judged.report.clone_from(report);
-                    judged.reported_at = Some(now);
+                    judged.reported_at = uptime();
                 }
             }
             Observation::Failed { .. } => judged.checks_failed += 1,
@@ -208,28 +210,35 @@ impl Target {
         Some(change)
     }
 
-    /// Its line in `/status`.
+    /// Its line in `/status`, without what it said longer ago than `lasts`.
     #[must_use]
-    pub fn status(&self, now: Timestamp) -> TargetStatus {
+    pub fn status(&self, lasts: Duration) -> TargetStatus {
         let judged = self.judged();
-        let age = judged.reported_at.map(|at| elapsed(at, now));
         TargetStatus {
             name: self.name.clone(),
             address: self.address.to_string(),
             state: judged.state.health,
             since: judged.state.since,
-            reason: judged.state.reason,
+            reason: judged.state.reason.clone(),
             connections: self.traffic.connections.now(),
             connections_total: self.traffic.total.load(Relaxed),
             discovered: self.origin == Origin::Discovered,
             listed: self.listed.load(Relaxed),
-            report: judged.report,
-            report_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            report: judged.believed(lasts).cloned(),
         }
     }
 }
 
 impl Judged {
+    /// What the target said of itself last, unless it is not down and said so too
+    /// long ago. A balancer that was frozen comes back with what it heard before:
+    /// another process may have taken over since, and be known to everyone else.
+    fn believed(&self, lasts: Duration) -> Option<&TargetReport> {
+        let age = uptime().saturating_sub(self.reported_at);
+        let counts = self.state.health == Health::Down || age < lasts;
+        self.report.as_ref().filter(|_| counts)
+    }
+
     /// Time spent Down until `now`.
     #[must_use]
     pub fn down_time(&self, now: Timestamp) -> Duration {
@@ -240,8 +249,62 @@ impl Judged {
     }
 }
 
+/// Since the machine started, suspended or not.
+fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    now.try_into().unwrap_or_default()
+}
+
 /// Time from `since` to `now`; zero if the clock was set back.
 #[must_use]
 pub fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     now.duration_since(since).try_into().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proxy_core::{health::Failure, wire::TargetState};
+
+    use super::{super::probe::Outcome, *};
+
+    #[test]
+    fn what_a_target_said_long_ago_is_told_only_while_it_is_down() {
+        let now = Timestamp::now();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let target = Target::new(1, "a".to_owned(), address, Origin::Configured, 1, now);
+        let policy = Policy { rise: 1, fall: 1 };
+        let observe = |observation| {
+            let seen = Seen {
+                outcome: Outcome::Serves,
+                duration: Duration::ZERO,
+                text: String::new(),
+            };
+            target.observe(Some(&observation), seen, policy, now);
+        };
+        observe(Observation::Passed {
+            report: Some(TargetReport {
+                state: TargetState::Ready,
+                boot_id: "boot".to_owned(),
+                name: None,
+                config_revision: None,
+                clients: 0,
+                waiting: 0,
+                upstream: None,
+                saturation: None,
+                version: None,
+            }),
+        });
+        let told = |lasts| {
+            let report = target.status(lasts).report;
+            assert_eq!(report.is_some(), target.gist(lasts).is_some());
+            report.is_some()
+        };
+        assert!(told(Duration::MAX));
+        assert!(!told(Duration::ZERO));
+        observe(Observation::Failed {
+            failure: Failure::Silent,
+            reason: "no answer".to_owned(),
+        });
+        assert!(told(Duration::ZERO), "as the last that was heard of it");
+    }
 }

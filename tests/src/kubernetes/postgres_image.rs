@@ -2,7 +2,7 @@
 //!
 //! It does of the official image's what `examples/postgres.yaml` relies on: a
 //! first start makes a cluster for POSTGRES_USER and POSTGRES_PASSWORD in PGDATA,
-//! arguments are the server's, and it runs as 999.
+//! and a database of the user's name; arguments are the server's, and it runs as 999.
 
 use std::{
     fs,
@@ -32,6 +32,9 @@ if [ "$1" = postgres ]; then
         initdb --username="${POSTGRES_USER:-postgres}" --pwfile=$secret --auth-local=trust \
             --auth-host=scram-sha-256 --encoding=UTF8 --locale=C --no-sync --no-instructions
         : > $secret
+        if [ "${POSTGRES_USER:-postgres}" != postgres ]; then
+            echo "CREATE DATABASE \"$POSTGRES_USER\"" | postgres --single -j postgres
+        fi
         echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
         echo "listen_addresses = '*'" >> "$PGDATA/postgresql.conf"
     fi

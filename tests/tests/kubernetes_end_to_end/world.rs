@@ -21,8 +21,7 @@ pub(crate) const SYSTEM: &str = "poolkeeper-system";
 /// What a later version's images are called.
 pub(crate) const LATER: &str = "later";
 
-/// A Pod that waits, for psql to be run in. It knows the tier by its binding, which
-/// names no database: this PostgreSQL has none for the application.
+/// A Pod that waits, for psql to be run in. It knows the tier by its binding alone.
 const APPLICATION: &str = "
 apiVersion: v1
 kind: Pod
@@ -34,7 +33,6 @@ spec:
     image: docker.io/library/postgres:17
     command: [sleep, infinity]
     env:
-    - {name: PGDATABASE, value: postgres}
     - {name: PGCONNECT_TIMEOUT, value: '10'}
     - {name: URI, valueFrom: {secretKeyRef: {name: shop-binding-app, key: uri}}}
 ";

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value as Json, json};
 
-use super::{QUICKSTART, World, fakes};
+use super::{QUICKSTART, World, fakes, quickstart};
 
 /// The API server takes no Pod: of a quota here, elsewhere of a security standard.
 pub(super) fn refused(world: &mut World) -> Result<()> {
@@ -71,26 +71,40 @@ pub(super) fn late(world: &mut World) -> Result<()> {
     replicas(4)?;
     world.condition("shop", "Stalled", "False NotStalled")?;
     world.condition("shop", "Reconciling", "True RollingOut")?;
+    // Without a look of its own at four it would find nothing that got on.
+    world.eventually("its controller to say so", || {
+        let poolers = world.api.deployment("shop-pooler");
+        poolers.is_ok_and(|one| {
+            !one["status"]["conditions"]
+                .to_string()
+                .contains("ProgressDeadlineExceeded")
+        })
+    })?;
     replicas(3)
 }
 
 /// Where the whole tier has a limit, each that is ending may hold its share of it.
 pub(super) fn evictions(world: &mut World) -> Result<()> {
+    world.control_plane.apply(&quickstart("evicted"))?;
     let limit = |limit: Json| {
         world.patch(
-            "shop",
+            "evicted",
             &json!({"spec": {"pool": {"maxServerConnections": limit}}}),
         )
     };
     let allows = |wanted: u32| {
-        world.eventually(&format!("{wanted} to be evicted at once"), || {
-            let budget = world
-                .api
-                .named("/apis/policy/v1", "poddisruptionbudgets", "shop-pooler");
-            budget.is_ok_and(|budget| budget["spec"]["maxUnavailable"] == wanted)
+        world.eventually(&format!("{wanted} that may be evicted"), || {
+            let budget =
+                world
+                    .api
+                    .named("/apis/policy/v1", "poddisruptionbudgets", "evicted-pooler");
+            budget.is_ok_and(|budget| {
+                budget["status"]["observedGeneration"] == budget["metadata"]["generation"]
+                    && budget["status"]["disruptionsAllowed"] == wanted
+            })
         })
     };
-    let pods = fakes::Pods::find(&world.api, "shop")?;
+    let pods = fakes::Pods::find(&world.api, "evicted")?;
     // There is no kubelet: what ends them is this.
     let finalizers = |index: usize, finalizers: Json| {
         let path = format!("/api/v1/namespaces/default/pods/{}", pods.pooler(index));
@@ -105,14 +119,23 @@ pub(super) fn evictions(world: &mut World) -> Result<()> {
     };
     end(0)?;
     end(1)?;
+    fakes::Pods::find(&world.api, "evicted")?.ready(&world.api)?;
+    allows(1)?;
     limit(json!(50))?;
     allows(0)?;
     limit(Json::Null)?;
     allows(1)?;
     limit(json!(50))?;
     allows(0)?;
+    // Nobody would take it back.
+    let suspend = |suspend: bool| world.patch("evicted", &json!({"spec": {"suspend": suspend}}));
+    suspend(true)?;
+    allows(1)?;
+    suspend(false)?;
+    allows(0)?;
     finalizers(0, Json::Null)?;
     allows(1)?;
     finalizers(1, Json::Null)?;
-    limit(Json::Null)
+    let delete = ["delete", "pgpc", "evicted"];
+    world.control_plane.kubectl(&delete).map(drop)
 }

@@ -26,17 +26,17 @@ pub struct Upstream {
     /// A Secret whose key holds a connection URI,
     /// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE`. The user,
     /// if it names one, can log in here, and does so at PostgreSQL, with the
-    /// password. The database is not looked at: `databases` says which are
-    /// served. An sslmode that asks for more than tls.server.mode is refused.
+    /// password. `databases` says which databases are served; the one named here
+    /// is what bindings name, where it is among them. An sslmode that asks for more than tls.server.mode is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<UriSecretRef>,
 
     /// A CloudNativePG Cluster in the same namespace: its Service NAME-rw or
     /// NAME-ro, port 5432; the user of its Secret NAME-app, where there is one,
-    /// can log in here, and does so at PostgreSQL; with tls.server.mode
-    /// verify-ca or verify-full the certificate must be from NAME-ca, unless
-    /// tls.server.caSecretRef says otherwise. Follows a switchover, because the
-    /// Service does.
+    /// can log in here, and does so at PostgreSQL, and its `dbname` is what
+    /// bindings name; with tls.server.mode verify-ca or verify-full the
+    /// certificate must be from NAME-ca, unless tls.server.caSecretRef says
+    /// otherwise. Follows a switchover, because the Service does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnpg_cluster_ref: Option<CnpgClusterRef>,
 

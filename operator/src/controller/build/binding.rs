@@ -2,7 +2,7 @@
 
 use crate::controller::{
     dereference::SecretValue,
-    validate::{Login, ValidatedCluster},
+    validate::{Credentials, Database, ValidatedCluster},
 };
 
 /// What an application needs to log in as a user, besides the address.
@@ -18,9 +18,9 @@ pub struct Binding {
 
 pub(super) fn bindings(cluster: &ValidatedCluster) -> Vec<Binding> {
     let database = database(cluster);
-    let logins = cluster.logins.iter();
-    logins
-        .map(|Login { user, password }| Binding {
+    let credentials = cluster.credentials.iter();
+    credentials
+        .map(|Credentials { user, password }| Binding {
             user: user.clone(),
             password: password.clone(),
             database: database.map(str::to_owned),
@@ -28,19 +28,31 @@ pub(super) fn bindings(cluster: &ValidatedCluster) -> Vec<Binding> {
         .collect()
 }
 
-/// That of the upstream, if it is served; or the only one that is listed. Of
-/// several nobody knows which one a user means.
+/// What applications call the upstream's database, if it is served; or the only
+/// one that is listed. Of several nobody knows which one a user means.
 fn database(cluster: &ValidatedCluster) -> Option<&str> {
-    let listed = || cluster.databases.iter().map(|one| one.name.as_str());
-    let is_served = |name: &str| {
-        cluster.databases.is_empty() || listed().any(|listed| listed == name || listed == "*")
+    let listed = &cluster.databases;
+    let of_upstream = || {
+        let wanted = cluster.upstream_database.as_deref()?;
+        let is_it = |one: &&Database| {
+            let name = one.upstream_name.as_ref().unwrap_or(&one.name);
+            name == wanted && one.address == cluster.upstream
+        };
+        if let Some(database) = listed.iter().find(is_it) {
+            return Some(database.name.as_str());
+        }
+        // One that is listed by that name is another.
+        let is_taken = listed.iter().any(|one| one.name == wanted);
+        let others = listed.iter().find(|one| one.name == "*");
+        let serves_others = others.is_some_and(|others| others.address == cluster.upstream);
+        (listed.is_empty() || (serves_others && !is_taken)).then_some(wanted)
     };
     let only = || {
-        let mut named = listed().filter(|listed| *listed != "*");
-        named.next().filter(|_| named.next().is_none())
+        let mut named = listed.iter().filter(|one| one.name != "*");
+        let name = named.next()?.name.as_str();
+        named.next().is_none().then_some(name)
     };
-    let of_upstream = cluster.upstream_database.as_deref();
-    of_upstream.filter(|name| is_served(name)).or_else(only)
+    of_upstream().or_else(only)
 }
 
 #[cfg(test)]
@@ -86,5 +98,17 @@ mod tests {
         assert_eq!(of("").as_deref(), Some("shop"));
         assert_eq!(of("{name: '*'}, {name: b}").as_deref(), Some("shop"));
         assert_eq!(of("{name: b}").as_deref(), Some("b"));
+        // By the name that it has here, and never another one's.
+        let renamed = "{name: orders, database: shop}, {name: '*'}";
+        assert_eq!(of(renamed).as_deref(), Some("orders"));
+        assert_eq!(
+            of("{name: shop, database: b}, {name: c}, {name: '*'}"),
+            None
+        );
+        assert_eq!(of("{name: shop, host: elsewhere}, {name: c}"), None);
+        assert_eq!(
+            of("{name: a}, {name: c}, {name: '*', host: elsewhere}"),
+            None
+        );
     }
 }

@@ -16,24 +16,34 @@ const TYPE: &str = "postgresql";
 /// By whom it is there.
 const PROVIDER: &str = "poolkeeper";
 /// Bytes of a user's hash in a name that the user alone cannot make.
-const HASH_LENGTH: usize = 4;
-/// What stands for itself in a URI: RFC 3986, 2.3.
+const HASH_LENGTH: usize = 16;
+/// All but what stands for itself in a URI: RFC 3986, 2.3.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
+/// What the names of a cluster's Secrets of this kind begin with.
+fn prefix(cluster: &str) -> String {
+    format!("{cluster}-binding-")
+}
+
+/// Whether a cluster's Secret of this name is one of them.
+#[must_use]
+pub fn is_binding_name(cluster: &str, name: &str) -> bool {
+    name.starts_with(&prefix(cluster))
+}
+
 /// Name of the Secret with which applications connect as a user: the user at its
 /// end; of one with other characters than names may have, those that may be, and
 /// after a dot, which no other name has, its hash.
-#[must_use]
-pub fn binding_name(cluster: &str, user: &str) -> String {
+fn binding_name(cluster: &str, user: &str) -> String {
     let may_be = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let replaced = user.to_ascii_lowercase().replace(|c| !may_be(c), "-");
     let word = replaced.trim_matches('-');
     if word == user {
-        return format!("{cluster}-binding-{user}");
+        return format!("{}{user}", prefix(cluster));
     }
     let digest = Sha256::digest(user.as_bytes());
     let hash: String = digest[..HASH_LENGTH]
@@ -41,7 +51,7 @@ pub fn binding_name(cluster: &str, user: &str) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let word = if word.is_empty() { "user" } else { word };
-    format!("{cluster}-binding-{word}.{hash}")
+    format!("{}{word}.{hash}", prefix(cluster))
 }
 
 pub(super) fn secrets(family: &Family<'_>, tier: &Tier) -> Vec<Secret> {
@@ -95,27 +105,43 @@ mod tests {
 
     #[test]
     fn every_user_has_a_name_that_kubernetes_takes_and_no_other_user_has() {
-        for (user, name) in [
-            ("app", "shop-binding-app"),
-            ("app-2", "shop-binding-app-2"),
-            ("app_2", "shop-binding-app-2."),
-            ("App", "shop-binding-app."),
-            ("-app", "shop-binding-app."),
-            ("app.2", "shop-binding-app-2."),
-            ("жан", "shop-binding-user."),
-            ("a b", "shop-binding-a-b."),
+        let (horses, cluster) = ("\u{1F40E}".repeat(63), "c".repeat(40));
+        let longest = "_".repeat(63);
+        let mut names = std::collections::BTreeSet::new();
+        for (user, wanted) in [
+            ("app", "app"),
+            ("app-2", "app-2"),
+            ("app_2", "app-2."),
+            ("app 2", "app-2."),
+            ("app.2", "app-2."),
+            ("App", "app."),
+            ("-app", "app."),
+            ("app-", "app."),
+            ("жан", "user."),
+            (&longest, "user."),
+            (&horses, "user."),
         ] {
-            let own = binding_name("shop", user);
-            let rest = own.strip_prefix(name).unwrap_or_else(|| panic!("{own}"));
-            let is_hashed = name.ends_with('.');
+            let name = binding_name(&cluster, user);
+            assert!(
+                is_binding_name(&cluster, &name) && name.len() <= 253,
+                "{name}"
+            );
+            // RFC 1123: labels, and dots between them.
+            for label in name.split('.') {
+                let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+                assert!(label.starts_with(ends) && label.ends_with(ends), "{name}");
+                assert!(label.chars().all(|c| ends(c) || c == '-'), "{name}");
+            }
+            let own = name.strip_prefix(&prefix(&cluster)).unwrap();
+            let hash = own.strip_prefix(wanted).unwrap_or_else(|| panic!("{own}"));
+            let is_hashed = wanted.ends_with('.');
             assert_eq!(
-                rest.len(),
+                hash.len(),
                 if is_hashed { 2 * HASH_LENGTH } else { 0 },
                 "{own}"
             );
+            assert!(names.insert(name), "{user:?} has another's");
         }
-        let longest = binding_name(&"c".repeat(40), &"\u{1F40E}".repeat(63));
-        assert!(longest.len() <= 253);
     }
 
     #[test]

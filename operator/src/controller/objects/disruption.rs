@@ -5,8 +5,18 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::metadata::Family;
+use super::metadata::{Family, Owner};
 use crate::api::Component;
+
+/// That of a cluster's poolers, as it is while nothing keeps them from going.
+#[must_use]
+pub fn pooler_budget(cluster: &str, owner: &Owner) -> PodDisruptionBudget {
+    let family = Family {
+        name: cluster,
+        owner,
+    };
+    budget(&family, Component::Pooler)
+}
 
 /// One Pod of a component at a time. One that is not ready may always go: it
 /// serves nobody, and kept it would keep its node from being drained.

@@ -189,11 +189,11 @@ fn objects_have_the_names_that_users_are_promised() {
             "Service shop-pooler",
             "Service shop-balancer",
             "Service shop",
-            "Secret shop-binding-app",
             "PodDisruptionBudget shop-pooler",
             "PodDisruptionBudget shop-balancer",
             "Deployment shop-pooler",
             "Deployment shop-balancer",
+            "Secret shop-binding-app",
         ]
     );
 }

@@ -112,6 +112,13 @@ impl Rollout {
         !self.outdated && self.updated == self.replicas && self.replicas <= self.wished
     }
 
+    /// Whether Pods of it are to come or to go, and its deadline has not passed.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        let is_settled = !self.outdated && self.updated == self.wished;
+        !(is_settled && self.replicas == self.wished) && self.stuck().is_none()
+    }
+
     /// Whether all its Pods are as it says, and no others are left.
     #[must_use]
     pub const fn is_complete(&self) -> bool {

@@ -30,7 +30,7 @@ pub struct ValidatedCluster {
     pub userlist: Userlist,
     /// Users that the spec lists, in its order, and then the upstream's: of those
     /// the ones whose password is known.
-    pub logins: Vec<Login>,
+    pub credentials: Vec<Credentials>,
     /// Databases with settings of their own; empty means all.
     pub databases: Vec<Database>,
     /// Users with settings of their own.
@@ -148,7 +148,7 @@ impl Userlist {
 
 /// A user and its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
+pub struct Credentials {
     /// The user.
     pub user: String,
     /// The password itself, never a hash of it.

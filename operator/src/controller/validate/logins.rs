@@ -1,13 +1,14 @@
 //! userlist.txt: who may log in, put together from the user list's Secret, the
-//! users' own Secrets and the upstream's.
+//! users' own Secrets and the upstream's; and which of them applications are to
+//! have the credentials of.
 
 use std::collections::BTreeSet;
 
 use proxy_core::config::userlist::{self, Secret};
 
 use super::{
-    Login, Userlist, Validator,
-    upstream::{Line, Upstream},
+    Credentials, Userlist, Validator,
+    upstream::{Upstream, UserlistLine},
 };
 use crate::{
     api::{AuthType, PgPoolClusterSpec},
@@ -26,14 +27,14 @@ impl Validator<'_> {
         if !text.is_empty() && !text.ends_with(b"\n") {
             text.push(b'\n');
         }
-        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        let own = text.iter().filter(|byte| **byte == b'\n').count();
         let mut added = Vec::new();
-        let mut logins = self.users_logins(spec, &known);
-        known.extend(logins.iter().map(|login| login.user.clone()));
+        let mut lines = self.users_lines(spec, &known);
+        known.extend(lines.iter().map(|line| line.user.clone()));
         if let Some(login) = &upstream.login
             && !known.contains(&login.user)
         {
-            logins.push(Line {
+            lines.push(UserlistLine {
                 user: login.user.clone(),
                 password: login.password.clone(),
                 place: login.place.clone(),
@@ -42,23 +43,23 @@ impl Validator<'_> {
         let asks = matches!(spec.auth.r#type, AuthType::ScramSha256 | AuthType::Md5);
         // A mistake in the list is told elsewhere.
         let nobody = text.is_empty() || userlist_is_empty(&text);
-        if asks && nobody && logins.is_empty() && self.faults.is_empty() {
+        if asks && nobody && lines.is_empty() && self.faults.is_empty() {
             self.nobody_could_log_in(spec);
         }
-        for login in logins {
+        for line in lines {
             let double = |text: &str| text.replace('"', "\"\"");
-            let line = format!(
+            let written = format!(
                 "\"{}\" \"{}\"\n",
-                double(&login.user),
-                double(&login.password)
+                double(&line.user),
+                double(&line.password)
             );
-            text.extend_from_slice(line.as_bytes());
-            added.push(login.place);
+            text.extend_from_slice(written.as_bytes());
+            added.push(line.place);
         }
         Userlist {
             content: SecretValue::new(text),
             secret: listed.map(|listed| listed.name.clone()),
-            lines: u32::try_from(lines).unwrap_or(u32::MAX),
+            lines: u32::try_from(own).unwrap_or(u32::MAX),
             added,
         }
     }
@@ -82,8 +83,12 @@ impl Validator<'_> {
         self.fault("spec.auth", message);
     }
 
-    fn users_logins(&mut self, spec: &PgPoolClusterSpec, known: &BTreeSet<String>) -> Vec<Line> {
-        let mut logins = Vec::new();
+    fn users_lines(
+        &mut self,
+        spec: &PgPoolClusterSpec,
+        known: &BTreeSet<String>,
+    ) -> Vec<UserlistLine> {
+        let mut lines = Vec::new();
         for (index, user) in spec.users.iter().enumerate() {
             let Some(secret) = &user.password_secret_ref else {
                 continue;
@@ -106,7 +111,7 @@ impl Validator<'_> {
                 self.fault(&path, message);
             }
             if let Some(password) = self.line(&secret.name, build::PASSWORD, &value) {
-                logins.push(Line {
+                lines.push(UserlistLine {
                     user: user.name.clone(),
                     password,
                     place: Place::Secret {
@@ -117,16 +122,16 @@ impl Validator<'_> {
                 });
             }
         }
-        logins
+        lines
     }
 }
 
 /// Users whose password is known: of those that the spec lists, and the upstream's.
-pub(super) fn known(
+pub(super) fn plain_credentials(
     spec: &PgPoolClusterSpec,
     upstream: &Upstream,
     userlist: &Userlist,
-) -> Vec<Login> {
+) -> Vec<Credentials> {
     let text = String::from_utf8_lossy(userlist.content.bytes());
     // A mistake in the list is told elsewhere.
     let list = userlist::parse(build::USERLIST, &text).unwrap_or_default();
@@ -138,16 +143,16 @@ pub(super) fn known(
             users.push(user);
         }
     }
-    let logins = users
+    let credentials = users
         .into_iter()
         .filter_map(|user| match list.secret(user) {
-            Some(Secret::Plain(password)) => Some(Login {
+            Some(Secret::Plain(password)) => Some(Credentials {
                 user: user.clone(),
                 password: SecretValue::new(password.clone().into_bytes()),
             }),
             Some(Secret::Md5(_) | Secret::Scram(_)) | None => None,
         });
-    logins.collect()
+    credentials.collect()
 }
 
 fn userlist_is_empty(text: &[u8]) -> bool {

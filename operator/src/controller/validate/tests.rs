@@ -290,7 +290,7 @@ fn cloudnativepg_is_known_by_its_names() {
 /// An application is to get a password, not what PostgreSQL keeps of one; and not
 /// everybody's.
 #[test]
-fn logins_are_those_of_listed_users_whose_password_is_known() {
+fn credentials_are_those_of_listed_users_whose_password_is_known() {
     let md5 = format!("md5{}", "0".repeat(32));
     let users = "  users: [{name: own, passwordSecretRef: {name: own}}, {name: b}, {name: hashed}, {name: nobody}]\n";
     let auth = "  auth: {userlistSecretRef: {name: users}}\n";
@@ -300,16 +300,11 @@ fn logins_are_those_of_listed_users_whose_password_is_known() {
         &format!("{{userlist.txt: {}}}", serde_json::json!(list)),
     );
     let more = format!("{list}{}", secret("own", "{password: of-own}"));
-    let logins = |upstream: &str, more: &str| -> Vec<(String, String)> {
+    let found = |upstream: &str, more: &str| -> Vec<(String, String)> {
         let cluster = judged(upstream, auth, users, more).unwrap();
-        let logins = cluster.logins.iter();
-        logins
-            .map(|login| {
-                (
-                    login.user.clone(),
-                    login.password.text().unwrap().to_owned(),
-                )
-            })
+        let found = cluster.credentials.iter();
+        found
+            .map(|one| (one.user.clone(), one.password.text().unwrap().to_owned()))
             .collect()
     };
     let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
@@ -319,7 +314,7 @@ fn logins_are_those_of_listed_users_whose_password_is_known() {
             .collect()
     };
     let listed = [("own", "of-own"), ("b", "of-b")];
-    assert_eq!(logins("{address: {host: db}}", &more), pairs(&listed));
+    assert_eq!(found("{address: {host: db}}", &more), pairs(&listed));
     // The upstream's comes last, with the password that counts here.
     let by_uri = "{uriSecretRef: {name: pg}}";
     let uri = |user: &str| {
@@ -329,9 +324,9 @@ fn logins_are_those_of_listed_users_whose_password_is_known() {
         )
     };
     let with = |user, password| pairs(&[listed[0], listed[1], (user, password)]);
-    assert_eq!(logins(by_uri, &uri("new")), with("new", "x"));
-    assert_eq!(logins(by_uri, &uri("a")), with("a", "of-a"));
-    assert_eq!(logins(by_uri, &uri("b")), pairs(&listed));
+    assert_eq!(found(by_uri, &uri("new")), with("new", "x"));
+    assert_eq!(found(by_uri, &uri("a")), with("a", "of-a"));
+    assert_eq!(found(by_uri, &uri("b")), pairs(&listed));
 }
 
 #[test]

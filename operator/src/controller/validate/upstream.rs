@@ -16,13 +16,13 @@ pub(super) struct Upstream {
     /// The field that says so.
     pub(super) origin: String,
     /// Who can log in there besides those whom the manifest names.
-    pub(super) login: Option<Line>,
+    pub(super) login: Option<UserlistLine>,
     /// The database that it names for that.
     pub(super) database: Option<String>,
 }
 
 /// A user and what it logs in with, as a line of the user list.
-pub(super) struct Line {
+pub(super) struct UserlistLine {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) place: Place,
@@ -95,11 +95,7 @@ impl Validator<'_> {
                 .push(Fault::secret(&secret.name, &secret.key, 1, message));
         }
         upstream.address = uri.address;
-        let parts = [
-            ("user", &uri.user),
-            ("password", &uri.password),
-            ("database", &uri.database),
-        ];
+        let parts = [("user", &uri.user), ("password", &uri.password)];
         for (part, value) in parts {
             let text = value.as_deref().unwrap_or_default();
             if text.chars().any(char::is_control) {
@@ -110,15 +106,18 @@ impl Validator<'_> {
             }
         }
         upstream.database = uri.database;
-        upstream.login = uri.user.zip(uri.password).map(|(user, password)| Line {
-            user,
-            password,
-            place: Place::Secret {
-                name: secret.name.clone(),
-                key: secret.key.clone(),
-                line: 1,
-            },
-        });
+        upstream.login = uri
+            .user
+            .zip(uri.password)
+            .map(|(user, password)| UserlistLine {
+                user,
+                password,
+                place: Place::Secret {
+                    name: secret.name.clone(),
+                    key: secret.key.clone(),
+                    line: 1,
+                },
+            });
         upstream
     }
 
@@ -144,8 +143,10 @@ impl Validator<'_> {
             .then(|| self.basic_auth(&format!("{origin}.name"), &secret))
             .flatten();
         let data = self.secrets.get(&secret).and_then(Option::as_ref);
-        let database = data.and_then(|data| data.get(build::DBNAME).cloned());
-        let database = database.and_then(|value| self.line(&secret, build::DBNAME, &value));
+        let database = data.and_then(|data| data.get(build::DBNAME)?.text());
+        // Nobody but an application needs it: one that is odd is none.
+        let can_be_used = |name: &&str| !name.is_empty() && !name.chars().any(char::is_control);
+        let database = database.filter(can_be_used).map(str::to_owned);
         Upstream {
             address: HostPort {
                 host: service,
@@ -158,12 +159,12 @@ impl Validator<'_> {
     }
 
     /// User and password from a Secret of type kubernetes.io/basic-auth.
-    fn basic_auth(&mut self, path: &str, secret: &str) -> Option<Line> {
+    fn basic_auth(&mut self, path: &str, secret: &str) -> Option<UserlistLine> {
         let user = self.secret(path, secret, build::USERNAME);
         let password = self.secret(path, secret, build::PASSWORD);
         let (user, password) = user.zip(password)?;
         let user = self.line(secret, build::USERNAME, &user)?;
-        Some(Line {
+        Some(UserlistLine {
             user,
             password: self.line(secret, build::PASSWORD, &password)?,
             place: Place::Secret {

@@ -13,6 +13,7 @@ pub(super) struct Uri {
     pub(super) address: HostPort,
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
+    /// None if it cannot be read; nobody but an application needs it.
     pub(super) database: Option<String>,
     /// `sslmode`; `allow` is taken for [`TlsMode::Prefer`].
     pub(super) tls: Option<TlsMode>,
@@ -54,7 +55,7 @@ pub(super) fn parse(text: &str) -> Result<Uri, String> {
         address: address(place)?,
         user: user.filter(|user| !user.is_empty()),
         password: password.filter(|password| !password.is_empty()),
-        database: Some(decode(database)?).filter(|database| !database.is_empty()),
+        database: decode(database).ok(),
         tls: None,
         others: Vec::new(),
     };
@@ -62,6 +63,8 @@ pub(super) fn parse(text: &str) -> Result<Uri, String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         parameter(&mut uri, &decode(name)?, decode(value)?)?;
     }
+    let can_be_used = |name: &String| !name.is_empty() && !name.chars().any(char::is_control);
+    uri.database = uri.database.filter(can_be_used);
     Ok(uri)
 }
 
@@ -158,6 +161,10 @@ mod tests {
         assert_eq!(uri.database, None);
         let uri = parse("postgres://h/?user=a&password=b&dbname=c").unwrap();
         assert_eq!(uri.database.as_deref(), Some("c"));
+        for odd in ["", "/", "/100%", "/a%0Ab", "/%ff", "/a?dbname="] {
+            let uri = parse(&format!("postgres://a:b@h{odd}")).unwrap();
+            assert_eq!(uri.database, None, "{odd}");
+        }
         assert_eq!(
             (uri.user.as_deref(), uri.password.as_deref()),
             (Some("a"), Some("b"))

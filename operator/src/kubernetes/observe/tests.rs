@@ -64,7 +64,6 @@ impl Script {
             discovered: true,
             listed: true,
             report: None,
-            report_age_ms: None,
         });
     }
 
