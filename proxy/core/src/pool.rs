@@ -121,6 +121,8 @@ pub struct Shared {
     /// Servers open or being opened, on all loops.
     open: AtomicU32,
     paused: AtomicBool,
+    /// When it was resumed last.
+    resumed_us: AtomicU64,
     draining: AtomicBool,
     retry: Retry,
     parts: Box<[Part]>,
@@ -153,6 +155,7 @@ impl Shared {
             login_retry_us: AtomicU64::new(0),
             open: AtomicU32::new(0),
             paused: AtomicBool::new(false),
+            resumed_us: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             retry: Retry::default(),
             parts: (0..threads)
@@ -188,7 +191,10 @@ impl Shared {
 
     /// Stops (PAUSE) or resumes granting servers. To resume, tell every loop
     /// to call [`Pool::resume`] until it has nothing more, then [`Pool::next_step`].
-    pub fn set_paused(&self, paused: bool) {
+    pub fn set_paused(&self, paused: bool, now: Moment) {
+        if !paused && self.is_paused() {
+            self.resumed_us.store(now.0, Ordering::SeqCst);
+        }
         self.paused.store(paused, Ordering::SeqCst);
     }
 
@@ -270,16 +276,17 @@ impl Shared {
     }
 
     /// What the oldest waiter of all loops waits for, if it has waited for
-    /// `longest` at `now`.
+    /// `longest` at `now`, without the time for which it was meant to.
     #[must_use]
     pub fn obstacle(&self, longest: Duration, now: Moment) -> Option<Obstacle> {
         let parts = self.parts.iter();
         let waiting = parts.map(|part| part.waiting_since_us.load(Ordering::Relaxed));
         let oldest = waiting.filter(|since| *since != NOBODY).min()?;
-        let waited = now.since(Moment(oldest));
-        if waited < longest || self.is_paused() {
+        let resumed = self.resumed_us.load(Ordering::SeqCst);
+        if self.is_paused() || now.since(Moment(oldest.max(resumed))) < longest {
             return None;
         }
+        let waited = now.since(Moment(oldest));
         // As a place is taken: the pool's own limit comes first.
         let full = match self.open() < self.size_limit(waited) {
             true => self.budgets.iter().position(|budget| budget.is_full()),

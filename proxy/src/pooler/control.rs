@@ -355,9 +355,10 @@ impl Control {
     fn set_paused(&self, database: Option<&str>, paused: bool) -> Result<(), PauseError> {
         let pools = &self.shared.pools;
         match database {
-            None => pools.set_all_paused(paused)?,
+            None => pools.set_all_paused(paused, self.shared.now())?,
             Some(name) => {
-                pools.set_database_paused(&self.shared.live().config, name, paused)?;
+                let now = self.shared.now();
+                pools.set_database_paused(&self.shared.live().config, name, paused, now)?;
             }
         }
         self.shared.tell_all(|| Mail::PoolsChanged);

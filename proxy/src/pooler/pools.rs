@@ -178,7 +178,7 @@ impl Pools {
             limits(&settings, config, 0),
             vec![db_budget.clone(), user_budget.clone(), self.budget.clone()],
         );
-        shared.set_paused(state.paused || self.is_paused());
+        shared.set_paused(state.paused || self.is_paused(), Moment(0));
         if self.is_draining() {
             shared.begin_drain();
         }
@@ -325,7 +325,7 @@ impl Pools {
     }
 
     /// Pauses or resumes everything. Databases paused by themselves stay so.
-    pub(super) fn set_all_paused(&self, paused: bool) -> Result<(), PauseError> {
+    pub(super) fn set_all_paused(&self, paused: bool, now: Moment) -> Result<(), PauseError> {
         let table = lock(&self.table);
         if self.paused_all.swap(paused, Ordering::SeqCst) == paused {
             return Err(match paused {
@@ -335,7 +335,7 @@ impl Pools {
         }
         for state in table.databases.values() {
             for info in state.pools.values() {
-                info.shared.set_paused(paused || state.paused);
+                info.shared.set_paused(paused || state.paused, now);
             }
         }
         Ok(())
@@ -348,6 +348,7 @@ impl Pools {
         config: &PoolerConfig,
         name: &str,
         paused: bool,
+        now: Moment,
     ) -> Result<(), PauseError> {
         if name == CONSOLE {
             return Err(PauseError::Console);
@@ -366,7 +367,7 @@ impl Pools {
             return Err(PauseError::DatabaseNotPaused(name.to_owned()));
         }
         for info in state.pools.values() {
-            info.shared.set_paused(paused || self.is_paused());
+            info.shared.set_paused(paused || self.is_paused(), now);
         }
         Ok(())
     }

@@ -77,6 +77,10 @@ fn shape(mut object: Json) -> Json {
             object["spec"][address] = Json::Null;
         }
     }
+    // How many may be evicted follows from Pods, which had other stories.
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.retain(|key, _| !["maxUnavailable", "minAvailable"].contains(&key.as_str()));
+    }
     let is_internal = object["data"]["key"].is_string();
     for (key, value) in object["data"].as_object_mut().into_iter().flatten() {
         let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());

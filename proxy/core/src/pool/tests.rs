@@ -169,12 +169,12 @@ fn a_paused_pool_grants_nothing() {
     let mut pool = pool(LIMITS);
     pool.request(0, Moment(0));
     assert_eq!(open(&mut pool, 10, Moment(0)), Returned::Serve(0));
-    pool.shared().set_paused(true);
+    pool.shared().set_paused(true, Moment(0));
     pool.request(1, Moment(0));
     assert_eq!(pool.next_step(Moment(0)), Step::Wait);
     assert_eq!(pool.returned(10, Moment(0)), Returned::Close);
     pool.closed(10);
-    pool.shared().set_paused(false);
+    pool.shared().set_paused(false, Moment(0));
     assert_eq!(pool.next_step(Moment(0)), Step::Open);
 }
 
@@ -281,12 +281,12 @@ fn a_paused_pool_that_drains_has_no_server_and_opens_none() {
     assert_eq!(open(&mut pool, 10, now), Returned::Kept);
     pool.request(0, now);
     pool.shared().begin_drain();
-    pool.shared().set_paused(true);
+    pool.shared().set_paused(true, Moment(0));
     assert_eq!(pool.returned(10, now), Returned::Close);
     pool.closed(10);
     pool.request(1, now);
     assert_eq!(pool.next_step(now), Step::Wait);
-    pool.shared().set_paused(false);
+    pool.shared().set_paused(false, Moment(0));
     assert_eq!(open(&mut pool, 11, now), Returned::Serve(1), "resumed");
 }
 
@@ -440,6 +440,10 @@ fn what_the_oldest_waiter_waits_for_is_the_limit_in_its_way() {
     assert_eq!(obstacle(&other, late), Some(Obstacle::Budget(1)));
     budgets[1].set_limit(2);
     assert_eq!(obstacle(&other, late), Some(Obstacle::Server));
-    other.shared().set_paused(true);
+    other.shared().set_paused(true, Moment(0));
     assert_eq!(obstacle(&other, late), None, "it is meant to wait");
+    other.shared().set_paused(false, Moment(5_000_000));
+    assert_eq!(obstacle(&other, late), None, "it was meant to");
+    let later = Moment(10_000_000);
+    assert_eq!(obstacle(&other, later), Some(Obstacle::Server));
 }

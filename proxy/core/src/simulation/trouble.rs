@@ -70,7 +70,7 @@ impl World {
     }
 
     fn set_paused(&mut self, id: usize, paused: bool) {
-        self.pools[id].set_paused(paused);
+        self.pools[id].set_paused(paused, self.now);
         for thread in 0..self.parts.len() {
             self.tell(thread, Letter::PoolsChanged);
         }

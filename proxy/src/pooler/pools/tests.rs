@@ -78,11 +78,15 @@ fn a_database_that_is_missing_stays_while_it_is_used() {
 fn a_paused_database_is_not_forgotten() {
     let config = config("* = host=10.0.0.1");
     let pools = Pools::new(1, Arc::default());
-    pools.set_database_paused(&config, "tenant", true).unwrap();
+    pools
+        .set_database_paused(&config, "tenant", true, Moment(0))
+        .unwrap();
     pools.forget_unused(HOUR, at(1));
     pools.forget_unused(HOUR, at(9_000));
     assert!(pools.databases()["tenant"].paused);
-    pools.set_database_paused(&config, "tenant", false).unwrap();
+    pools
+        .set_database_paused(&config, "tenant", false, Moment(0))
+        .unwrap();
     pools.forget_unused(HOUR, at(9_001));
     pools.forget_unused(HOUR, at(20_000));
     assert!(pools.databases().is_empty());
@@ -222,6 +226,6 @@ fn pools_can_be_paused_from_the_start() {
     assert!(pools.is_paused());
     let info = pools.admit(&config, "shop", "ann").unwrap();
     assert!(info.shared.is_paused());
-    pools.set_all_paused(false).unwrap();
+    pools.set_all_paused(false, Moment(0)).unwrap();
     assert!(!info.shared.is_paused());
 }
