@@ -45,7 +45,7 @@ pub(super) struct Memory {
     pub(super) revision: Option<String>,
     /// The Secret that applications connect with, if there is one.
     pub(super) binding: Option<String>,
-    /// Its poolers may not be evicted at present.
+    /// How many poolers may be evicted follows from Pods at present.
     pub(super) holds_evictions: bool,
     /// How many poolers are wished, where they are kept from being added.
     pub(super) held: Option<i32>,
