@@ -124,6 +124,9 @@ impl Applier<'_> {
         keep: impl Fn(ChildKind, &str) -> bool,
     ) -> Result<(), ApplyError> {
         let mut children = super::children::children(objects);
+        for child in &mut children {
+            self.templates.put_into(child);
+        }
         let is_wanted = |kind, name: &str| {
             let mut same = children.iter().filter(|one| one.kind == kind);
             same.any(|child| child.name == name)
@@ -139,9 +142,6 @@ impl Applier<'_> {
         for (kind, found) in passwords {
             self.remove(kind, &found).await?;
         }
-        for child in &mut children {
-            self.templates.put_into(child);
-        }
         for child in &children {
             if !self.is_binding(child.kind, &child.name) {
                 self.bring(child).await?;
@@ -150,11 +150,7 @@ impl Applier<'_> {
         for (kind, found) in others {
             self.remove(kind, &found).await?;
         }
-        self.left.0.retain(|(kind, name), _| {
-            children
-                .iter()
-                .any(|child| child.kind == *kind && child.name == *name)
-        });
+        self.left.0.retain(|(kind, name), _| is_wanted(*kind, name));
         Ok(())
     }
 

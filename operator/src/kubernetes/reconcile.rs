@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use super::{
     Cluster, Settings,
-    apply::{Applier, ApplyError},
+    apply::{Applier, ApplyError, Left},
     children::{self, ChildKind},
     client::{self, CALL_TIME_MAX},
     error::{CallError, CallResult, Kind},
@@ -28,7 +28,7 @@ use super::{
     secrets::{self, References},
     stores::Stores,
     telling::Tellers,
-    template::{self, Present},
+    template::{self, Present, Templates},
 };
 use crate::{
     api::{Component, PgPoolCluster},
@@ -318,19 +318,9 @@ impl Look<'_> {
         if !bindings.contains(&memory.binding) {
             memory.binding = None;
         }
-        let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         let internal = internal_name(self.name);
         memory.enter(Step::Apply, metrics);
-        let mut applier = Applier {
-            client,
-            fence,
-            stores,
-            namespace: self.namespace,
-            cluster: self.name,
-            uid,
-            left: &mut memory.left,
-            templates: &memory.templates,
-        };
+        let mut applier = self.applier(cluster, &mut memory.left, &memory.templates);
         let notifier = notifier_name(self.name);
         // Also while it cannot be read: nobody else knows what was told.
         let tells = !cluster.spec.notifications.is_empty();
@@ -352,6 +342,24 @@ impl Look<'_> {
         Ok(Progress::Applied)
     }
 
+    fn applier<'b>(
+        &'b self,
+        cluster: &'b PgPoolCluster,
+        left: &'b mut Left,
+        templates: &'b Templates,
+    ) -> Applier<'b> {
+        Applier {
+            client: &self.context.client,
+            fence: &self.context.fence,
+            stores: &self.context.stores,
+            namespace: self.namespace,
+            cluster: self.name,
+            uid: cluster.metadata.uid.as_deref().unwrap_or_default(),
+            left,
+            templates,
+        }
+    }
+
     /// Lets poolers be evicted where nothing is carried out that would: what was to
     /// be held for a moment would be for ever.
     async fn let_go(&self, cluster: &PgPoolCluster, memory: &mut Memory) -> CallResult<()> {
@@ -359,16 +367,7 @@ impl Look<'_> {
             return Ok(());
         }
         let budget = pooler_budget(self.name, &Owner::of(cluster));
-        let mut applier = Applier {
-            client: &self.context.client,
-            fence: &self.context.fence,
-            stores: &self.context.stores,
-            namespace: self.namespace,
-            cluster: self.name,
-            uid: cluster.metadata.uid.as_deref().unwrap_or_default(),
-            left: &mut memory.left,
-            templates: &memory.templates,
-        };
+        let mut applier = self.applier(cluster, &mut memory.left, &memory.templates);
         if let Err(ApplyError::Call(error)) = applier.bring(&children::child(&budget)).await {
             return Err(error);
         }

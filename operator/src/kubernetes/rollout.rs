@@ -147,8 +147,8 @@ pub(super) fn hold_evictions(
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let there = count(others().count()).max(replicas);
     let ending = count(poolers().count() - others().count());
-    let fits = there.saturating_add(ending + 1) <= poolers_at_once(replicas);
-    let fits = fits && !present.is_under_way();
+    let after = there.saturating_add(ending + 1);
+    let fits = after <= poolers_at_once(replicas) && !present.is_under_way();
     if there == replicas && fits {
         return false;
     }

@@ -1,4 +1,5 @@
-//! A rollout that does not get on, as the Deployment's own controller tells of it.
+//! A rollout that does not get on, as the Deployment's own controller tells of it;
+//! and how many Pods may be evicted, as the disruption controller does.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value as Json, json};

@@ -1,4 +1,4 @@
-//! The Secrets of a tier, deleted by hand.
+//! The Secrets of a tier: deleted by hand, and those that applications need.
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -28,17 +28,6 @@ pub(super) fn configuration(world: &mut World) -> Result<()> {
 
 /// Each user that is listed has what it needs, as it is now, and nobody else has.
 pub(super) fn bindings(world: &mut World) -> Result<()> {
-    let patch = |resource: &str, name: &str, patch: Json| {
-        let patch = [
-            "patch",
-            resource,
-            name,
-            "--type=merge",
-            "-p",
-            &patch.to_string(),
-        ];
-        world.control_plane.kubectl(&patch).map(drop)
-    };
     let uri = |name: &str| -> Result<String> {
         let secret = world.api.core("secrets", name)?;
         ensure!(secret["type"] == "servicebinding.io/postgresql", "{name}");
@@ -51,7 +40,7 @@ pub(super) fn bindings(world: &mut World) -> Result<()> {
     };
     let users = |names: &[&str]| {
         let users: Vec<Json> = names.iter().map(|name| json!({"name": name})).collect();
-        patch("pgpc", "shop", json!({"spec": {"users": users}}))
+        world.patch("shop", &json!({"spec": {"users": users}}))
     };
     let of_app = uri("shop-binding-app")?;
     ensure!(
@@ -66,8 +55,9 @@ pub(super) fn bindings(world: &mut World) -> Result<()> {
 
     let list = "\"app\" \"p@ss\"\n\"admin\" \"change-me-too\"\n";
     let changed = |list: &str| {
-        let list = json!({"stringData": {"userlist.txt": list}});
-        patch("secret", "shop-users", list)
+        let list = json!({"stringData": {"userlist.txt": list}}).to_string();
+        let patch = ["patch", "secret", "shop-users", "--type=merge", "-p", &list];
+        world.control_plane.kubectl(&patch).map(drop)
     };
     changed(list)?;
     world.eventually("the new password", || {

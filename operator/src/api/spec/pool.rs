@@ -59,10 +59,11 @@ pub struct Pool {
     /// there can be at once, poolers.replicas + 2: one more while a rollout
     /// starts a new one, and one that is still ending; so it must be at least
     /// that many. Nor is a pooler that is ready evicted, as kubectl drain does,
-    /// while two are ending or a rollout is under way. Where more are deleted by hand, the shares of all are made
-    /// smaller within seconds; until then those that end and those in their
-    /// place may together hold more. Default: no limit beside the pools'. Ours:
-    /// max_server_connections, the share of a pooler.
+    /// while two are ending or a rollout is under way. Where more are deleted by
+    /// hand, the shares of all are made smaller within seconds; until then those
+    /// that end and those in their place may together hold more. Default: no
+    /// limit beside the pools'. Ours: max_server_connections, the share of a
+    /// pooler.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 3, max = 262_143))]
     pub max_server_connections: Option<i32>,

@@ -27,7 +27,8 @@ pub struct Upstream {
     /// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE`. The user,
     /// if it names one, can log in here, and does so at PostgreSQL, with the
     /// password. `databases` says which databases are served; the one named here
-    /// is what bindings name, where it is among them. An sslmode that asks for more than tls.server.mode is refused.
+    /// is what bindings name, where it is among them. An sslmode that asks for
+    /// more than tls.server.mode is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<UriSecretRef>,
 

@@ -115,16 +115,17 @@ impl Rollout {
     /// Whether Pods of it are to come or to go, and its deadline has not passed.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
-        let is_settled = !self.outdated && self.updated == self.wished;
-        !(is_settled && self.replicas == self.wished) && self.stuck().is_none()
+        !self.is_settled() && self.stuck().is_none()
     }
 
     /// Whether all its Pods are as it says, and no others are left.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        !self.outdated
-            && self.updated == self.wished
-            && self.replicas == self.wished
-            && self.available == self.wished
+        self.is_settled() && self.available == self.wished
+    }
+
+    /// Whether all its Pods are there as it says, available or not, and no others.
+    const fn is_settled(&self) -> bool {
+        !self.outdated && self.updated == self.wished && self.replicas == self.wished
     }
 }
